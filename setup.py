@@ -1,0 +1,53 @@
+"""Package metadata of vlc-jax. Tool settings live in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "vlc" / "__init__.py").read_text()).group(1)
+
+JAX = ">=0.11.2,<0.13"
+
+setup(
+    name="vlc-jax",
+    version=VERSION,
+    description="Fine-grained vision-language pretraining in JAX: token-level contrastive learning and guided captions",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.12",
+    packages=find_packages(include=["vlc", "vlc.*"]),
+    install_requires=[
+        f"jax{JAX}",
+        "flax>=0.12.7",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.11.30",
+        "grain>=0.2.14",
+        "sentencepiece>=0.2.1",
+        "ml_collections>=1.1",
+        "absl-py>=2.1",
+        "numpy>=2.0",
+        "pillow>=10.3",
+        "jaxtyping>=0.3",
+        "rich>=13",
+        "tensorboardX>=2.6.2",
+        "matplotlib>=3.9",
+    ],
+    extras_require={
+        "cuda": [f"jax[cuda13]{JAX}"],
+        "tpu": [f"jax[tpu]{JAX}"],
+        "eval": ["pycocoevalcap>=1.2"],
+        "notebooks": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
+        "dev": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
+            "ruff>=0.8",
+            "pyright[nodejs]>=1.1.390",
+            "import-linter>=2.1",
+        ],
+    },
+    entry_points={"console_scripts": ["vlc = vlc.cli:main"]},
+)

@@ -1,0 +1,236 @@
+"""Every setting with its default, and the checks that stop a bad config before anything is compiled.
+
+A config file is a Python file with `get_config()`; it starts from `default_config()` and changes what its experiment
+needs. `get_config("smoke")` shrinks the same experiment to seconds.
+"""
+
+import math
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vlc.errors import ConfigError, did_you_mean
+
+
+def default_config() -> ConfigDict:
+    """All settings. The config is locked: setting a key that does not exist is an error that names the nearest one."""
+    config = ConfigDict()
+    config.seed = 0
+    config.steps = 1000
+    config.batch_size = 128  # global
+    config.accumulate = 1  # parts that a batch is encoded in; the loss and its gradient are those of the whole batch
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1: all devices that are left
+    config.log_every = 10
+
+    config.data = ConfigDict()
+    config.data.train = ""  # "scenes", a folder with a captions file, or WebDataset shards
+    config.data.dev = ""  # held-out records for evaluation; "scenes" has a dev split of its own
+    config.data.threads = 2
+    config.data.workers = 0
+    config.data.tokenizer = ""  # a SentencePiece model; empty: trained from the captions into the workdir
+    config.data.vocab_size = 8192  # of a tokenizer trained here
+    config.data.tokenizer_samples = 20_000  # records whose captions it is trained on
+    config.data.image = ConfigDict(
+        {
+            "size": 224,
+            "resize": "squash",
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+            "crop_scale": (1.0, 1.0),
+            "flip": False,
+        }
+    )
+    config.data.captions = ConfigDict(
+        {
+            "mix": "",  # weights of the caption sources, "long:0.7,short:0.3"; empty: all captions alike
+            "sub_captions": 0,  # drawn from the sentences of all captions, for multi_positive and grouping
+            "sub_sources": "",  # "long,short"; empty: all
+            "merge": 1,  # consecutive sentences joined into one sub-caption
+            "target": "",  # weights for the captioner's target; empty: the main caption
+        }
+    )
+    config.data.scenes = ConfigDict(
+        {
+            "seed": 0,
+            "objects": (2, 5),
+            "overlap_rate": 0.2,
+            "alt_generic_rate": 0.5,
+            "alt_wrong_rate": 0.2,
+            "reference_generic_rate": 0.8,
+        }
+    )
+
+    config.model = ConfigDict()
+    config.model.embed_dim = 512
+    config.model.image = ConfigDict(
+        {"patch": 16, "width": 768, "layers": 12, "heads": 12, "mlp_ratio": 4.0, "pool": "cls"}
+    )
+    config.model.text = ConfigDict(
+        {"width": 512, "layers": 12, "heads": 8, "mlp_ratio": 4.0, "length": 77, "causal": True, "pool": "last"}
+    )
+    config.model.decoder = ConfigDict(  # layers=0: no captioner
+        {"layers": 0, "width": 512, "heads": 8, "mlp_ratio": 4.0, "memory": "tokens", "queries": 32}
+    )
+    config.model.init_logit_scale = 1 / 0.07
+    config.model.init_logit_bias = -10.0
+    config.model.max_logit_scale = 100.0
+    config.model.dtype = "auto"  # of computation: float32 on CPU, bfloat16 on accelerators; parameters are float32
+    config.model.scan = "auto"  # layers as a loop: yes on accelerators, unrolled on CPU
+    config.model.remat = "none"  # none, full, dots
+
+    config.objectives = ConfigDict(
+        {
+            "clip": ConfigDict({"weight": 1.0, "label_smoothing": 0.0, "reduction": "mean"}),
+            "siglip": ConfigDict({"weight": 0.0}),
+            "filip": ConfigDict({"weight": 0.0, "implementation": "auto"}),
+            "multi_positive": ConfigDict({"weight": 0.0, "negatives": "slot"}),
+            "grouping": ConfigDict({"weight": 0.0, "threshold": -1.0, "negatives": "image"}),  # -1: 1/P
+            "caption": ConfigDict({"weight": 0.0, "average": "token", "null_rate": 0.1}),
+        }
+    )
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"  # or lamb
+    config.optimizer.lr = 1e-3  # the peak
+    config.optimizer.schedule = "cosine"  # or linear, constant
+    config.optimizer.warmup_steps = 100
+    config.optimizer.weight_decay = 0.1  # of matrices; never of biases, norms, embeddings, positions or temperatures
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.98
+    config.optimizer.eps = 1e-6
+    config.optimizer.clip_norm = 1.0  # 0: none
+    config.optimizer.ema = 0.0  # decay of the moving average of the parameters; 0: none
+
+    config.checkpoint = ConfigDict({"every": 500, "keep_last": 2, "keep_best": 1})
+    config.eval = ConfigDict({"every": 500, "examples": 256})  # on dev data, during training
+    return config.lock()
+
+
+def parse_weights(text: str, key: str) -> dict[str, float]:
+    """Reads `"long:0.7,short:0.3"`; a bare name has weight 1.
+
+    Raises:
+        ConfigError: A weight is no positive number.
+    """
+    weights = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = part.partition(":")
+        try:
+            weights[name.strip()] = float(number or 1)
+        except ValueError:
+            raise ConfigError(f'config.{key} is "{text}": "{number}" is not a number. Write "long:0.7,short:0.3".') from None
+        if weights[name.strip()] <= 0:
+            raise ConfigError(f'config.{key} is "{text}": weights must be positive; leave out what is not wanted.')
+    return weights
+
+
+def check_config(config: ConfigDict) -> None:
+    """Checks what can be checked without looking at data or devices.
+
+    Raises:
+        ConfigError: Names the key, its value, and what it should be.
+    """
+    _check_choices(config)
+    _check_positive(config)
+    _check_model(config)
+    weights = {name: config.objectives[name].weight for name in config.objectives}
+    if not any(weights.values()):
+        raise ConfigError(f"No objective has weight. Set one of config.objectives.{{{','.join(weights)}}}.weight.")
+    if weights["caption"] and not config.model.decoder.layers:
+        raise ConfigError("config.objectives.caption has weight, but config.model.decoder.layers is 0: no captioner.")
+    if (weights["multi_positive"] or weights["grouping"]) and not config.data.captions.sub_captions:
+        raise ConfigError(
+            "config.objectives.multi_positive and .grouping need several captions an image: set "
+            "config.data.captions.sub_captions."
+        )
+    if config.batch_size % config.accumulate:
+        raise ConfigError(
+            f"config.accumulate={config.accumulate} does not divide config.batch_size={config.batch_size}."
+        )
+    for key in ("mix", "target"):
+        parse_weights(config.data.captions[key], f"data.captions.{key}")
+
+
+_CHOICES = {
+    "optimizer.name": ("adamw", "lamb"),
+    "optimizer.schedule": ("cosine", "linear", "constant"),
+    "model.image.pool": ("cls", "mean", "map"),
+    "model.text.pool": ("last", "mean", "first"),
+    "model.decoder.memory": ("tokens", "pooled", "embedding"),
+    "model.dtype": ("auto", "float32", "bfloat16"),
+    "model.remat": ("none", "full", "dots"),
+    "model.scan": ("auto", True, False),
+    "data.image.resize": ("squash", "crop", "pad"),
+    "objectives.clip.reduction": ("mean", "sum"),
+    "objectives.multi_positive.negatives": ("slot", "all"),
+    "objectives.grouping.negatives": ("image", "batch"),
+    "objectives.caption.average": ("token", "example"),
+}
+
+
+def get_key(config: ConfigDict, key: str) -> Any:
+    """The value at a dotted key."""
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _check_choices(config: ConfigDict) -> None:
+    for key, choices in _CHOICES.items():
+        value = get_key(config, key)
+        if value not in choices:
+            hint = did_you_mean(str(value), map(str, choices))
+            raise ConfigError(f'config.{key} is "{value}", which is not known.{hint}')
+
+
+def _check_positive(config: ConfigDict) -> None:
+    for key in ("steps", "batch_size", "accumulate", "log_every", "data.image.size", "model.image.patch",
+                "model.embed_dim", "checkpoint.every", "checkpoint.keep_last", "eval.every"):  # fmt: skip
+        value = get_key(config, key)
+        if not (isinstance(value, int) and value > 0):
+            raise ConfigError(f"config.{key} is {value!r}; it must be a whole number above 0.")
+    if not (math.isfinite(config.optimizer.lr) and config.optimizer.lr >= 0):
+        raise ConfigError(f"config.optimizer.lr is {config.optimizer.lr}; it must be a finite number, 0 or more.")
+
+
+def _check_model(config: ConfigDict) -> None:
+    size, patch = config.data.image.size, config.model.image.patch
+    if size % patch:
+        raise ConfigError(
+            f"config.model.image.patch={patch} does not divide config.data.image.size={size}. "
+            f"Nearest sizes: {size // patch * patch} and {(size // patch + 1) * patch}."
+        )
+    for name in ("image", "text", "decoder"):
+        tower = config.model[name]
+        if tower.width % tower.heads:
+            raise ConfigError(f"config.model.{name}.heads={tower.heads} does not divide its width={tower.width}.")
+
+
+def resolve_auto(config: ConfigDict, platform: str) -> ConfigDict:
+    """A copy in which `auto` is what suits the platform (`cpu`, `gpu`, `tpu`)."""
+    config = config.copy_and_resolve_references()
+    cpu = platform == "cpu"
+    if config.model.dtype == "auto":
+        config.model.dtype = "float32" if cpu else "bfloat16"
+    if config.model.scan == "auto":
+        with config.ignore_type():
+            config.model.scan = not cpu
+    return config
+
+
+def config_from_json(saved: dict[str, Any]) -> ConfigDict:
+    """A saved config laid over today's defaults, so that keys added since have their default."""
+    config = default_config()
+
+    def lay(target: ConfigDict, values: dict[str, Any], where: str) -> None:
+        for key, value in values.items():
+            if key not in target:
+                raise ConfigError(f"The saved config has {where}{key}, which this version does not know.")
+            if isinstance(value, dict):
+                lay(target[key], value, f"{where}{key}.")
+            else:
+                with target.ignore_type():
+                    target[key] = tuple(value) if isinstance(value, list) else value
+
+    lay(config, saved, "config.")
+    return config

@@ -1,0 +1,1 @@
+"""Files to batches: sources, captions, images, tokenizers and the input pipeline (NumPy only)."""

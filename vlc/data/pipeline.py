@@ -1,0 +1,142 @@
+"""Sources to batches with Grain: shuffled by index, sharded by process, and resumed from one integer, the step."""
+
+import ctypes
+import json
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grain.python as grain
+import numpy as np
+from absl import flags
+
+from vlc.data.captions import CaptionChoice
+from vlc.data.images import Preprocess
+from vlc.data.record import REASONS, Record, Source
+from vlc.data.tokenizers import Tokenizer
+from vlc.errors import DataError
+
+Batch = dict[str, np.ndarray]
+
+_SUBSTITUTES = 1000  # so many damaged records in a row mean that the data, not a record, is broken
+
+
+@dataclass(frozen=True)
+class MakeExample(grain.RandomMapTransform):
+    """Index to example. Never raises for a damaged record: the next good one takes its place, with the reason.
+
+    An example holds `image` `[S, S, 3]` uint8, `text` `[K, T]` int32, `target` `[T]` int32 (the captioner's), `index`
+    (of the record used) and `skipped` (position in `REASONS` of why the record asked for was not).
+    """
+
+    source: Source
+    preprocess: Preprocess
+    captions: CaptionChoice
+    tokenizer: Tokenizer
+    text_length: int
+
+    def random_map(self, element: int, rng: np.random.Generator) -> Batch:
+        skipped = 0
+        for attempt in range(_SUBSTITUTES):
+            index = (int(element) + attempt) % len(self.source)
+            try:
+                return self.make(self.source[index], rng) | {
+                    "index": np.int32(index),
+                    "skipped": np.int8(skipped),
+                }
+            except DataError as error:
+                skipped = skipped or REASONS.index(error.reason)
+        raise DataError(f"{_SUBSTITUTES} records in a row, from {element} on, are damaged. The source is broken.")
+
+    def make(self, record: Record, rng: np.random.Generator) -> Batch:
+        """One record as the model will see it on this visit."""
+        texts, target = self.captions.choose(record.captions, rng)
+        ids = self.tokenizer.encode([*texts, target], self.text_length)
+        return {
+            "image": self.preprocess(record.image, where=record.key, rng=rng),
+            "text": ids[:-1],
+            "target": ids[-1],
+        }
+
+
+def die_with_parent(index: int, count: int) -> None:
+    """Makes a worker end with the trainer, even when that is killed; without it workers live on for ever."""
+    del index, count
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def train_batches(
+    make_example: MakeExample,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """An endless stream of this process's share of every global batch.
+
+    Each epoch is a new permutation of the records. The set of examples in a global batch, and their augmentation,
+    depend on `seed` and the step alone: not on processes, workers or where the run was resumed.
+
+    Args:
+        make_example: Turns an index into an example.
+        batch_size: The global batch.
+        seed: Of shuffling, caption choice and augmentation.
+        start_step: Batches already trained on; the whole state of the pipeline.
+        process_index: This process.
+        process_count: All processes; the batch is shared evenly among them.
+        threads: Reading threads (of each worker).
+        workers: Worker processes; 0 reads in this one.
+    """
+    records = np.arange(len(make_example.source))
+    dataset = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(make_example)
+    dataset = dataset[process_index::process_count].batch(batch_size // process_count)[start_step:]
+    read = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4))
+    if workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        read = read.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2), worker_init_fn=die_with_parent
+        )
+    return iter(read)
+
+
+def check_source(make_example: MakeExample, name: str) -> None:
+    """Looks at the first good record before anything is compiled.
+
+    Raises:
+        DataError: The source is empty, or its first hundred records are all damaged.
+        ConfigError: The caption mix names no source that the records have.
+    """
+    if len(make_example.source) == 0:
+        raise DataError(f"{name}: the source is empty.")
+    problems = []
+    for index in range(min(100, len(make_example.source))):
+        try:
+            record = make_example.source[index]
+            make_example.captions.check(record.captions, f"{name} ({record.key})")
+            make_example.make(record, np.random.default_rng(0))
+            return
+        except DataError as error:
+            problems.append(str(error))
+    raise DataError(f"{name}: none of the first {len(problems)} records is usable. The first says: {problems[0]}")
+
+
+def count_skipped(batch: Batch) -> dict[str, int]:
+    """Records of a batch that were replaced, by reason."""
+    codes = np.bincount(batch["skipped"], minlength=len(REASONS))
+    return {REASONS[i]: int(n) for i, n in enumerate(codes) if i and n}
+
+
+def describe_batch(batch: Batch, tokenizer: Tokenizer, count: int = 3) -> str:
+    """The first captions of a batch as the model sees them, one JSON line an image."""
+    lines: list[Any] = [
+        {"index": int(i), "texts": [tokenizer.decode(t) for t in texts], "target": tokenizer.decode(target)}
+        for i, texts, target in zip(batch["index"][:count], batch["text"], batch["target"], strict=False)
+    ]
+    return "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)

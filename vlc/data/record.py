@@ -1,0 +1,74 @@
+"""`Record`, the one thing that every source gives, and the checks that it must pass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from vlc.errors import DataError
+
+# Why a record was replaced by another one; the position in this list is the code in a batch.
+REASONS = ("ok", "file", "image", "image too large", "captions")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image with its captions.
+
+    Attributes:
+        key: A name that is unique in its source (file name, tar member, scene number).
+        image: Encoded bytes (JPEG, PNG, WebP) or decoded pixels `[height, width, 3]` uint8.
+        captions: Captions by source, e.g. `{"alt": ("a photo",), "long": ("A red ball. ...",)}`.
+        extra: What only some sources know, e.g. the `scene` behind a generated picture.
+    """
+
+    key: str
+    image: bytes | np.ndarray
+    captions: Mapping[str, tuple[str, ...]]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def all_captions(self) -> tuple[str, ...]:
+        """Every caption, in the order of the caption sources."""
+        return tuple(text for texts in self.captions.values() for text in texts)
+
+
+class Source(Protocol):
+    """Records with random access. `source[i]` raises `DataError` for a damaged record, never anything else."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record: ...
+
+
+def clean_captions(captions: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
+    """Checks the types of captions by source, and drops empty ones.
+
+    A caption source holds a *list of strings*. A bare string where a list is meant would later be sampled letter by
+    letter, so it is refused here.
+
+    Args:
+        captions: Captions by source, each a list or tuple of strings.
+        where: The file and record, for messages.
+
+    Raises:
+        DataError: A value is not a list of strings, or no caption is left.
+    """
+    cleaned = {}
+    for source, texts in captions.items():
+        if isinstance(texts, str):
+            raise DataError(
+                f"{where}: the captions of {source!r} are one string, but a list of strings is meant. "
+                f'Write ["{texts[:40]}"] instead.',
+                "captions",
+            )
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+            raise DataError(
+                f"{where}: the captions of {source!r} must be a list of strings, got {str(texts)[:60]!r}.", "captions"
+            )
+        kept = tuple(" ".join(text.split()) for text in texts if text.strip())
+        if kept:
+            cleaned[source] = kept
+    if not cleaned:
+        raise DataError(f"{where}: has no caption. Every image needs at least one that is not empty.", "captions")
+    return cleaned

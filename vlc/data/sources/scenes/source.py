@@ -1,0 +1,115 @@
+"""The `scenes` source: an unlimited, exactly reproducible stream of compositional pictures with known truth."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlc.data.record import Record
+from vlc.data.sources.scenes import language, world
+from vlc.data.sources.scenes.render import draw
+
+SPLITS = {"train": 0, "dev": 1, "test": 2, "novel": 3}
+_VARIANTS = 50_000  # number of style seeds
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Generated scenes, a pure function of `(seed, split, index)`.
+
+    Every record carries captions by source, `alt` (noisy), `short`, `long` (two wordings) and `reference` (mostly
+    generic, for guidance), and in `extra` the `scene`, its `style`, and the visible `masks`
+    `[objects, side, side]`.
+
+    Attributes:
+        side: Pixels on a side.
+        length: Number of records; indices beyond it are an error.
+        split: `train`, `dev` and `test` hold different scenes without `HELD_OUT_PAIRS`; in `novel` every scene has
+            a colour-shape pair that no training scene shows.
+        seed: Another seed is another world.
+        objects: Fewest and most objects in a scene.
+        overlap_rate: Chance that an object partly covers another.
+        alt_generic_rate: Share of alt-texts that fit any scene.
+        alt_wrong_rate: Share of the others that name an object which is not there.
+        reference_generic_rate: Share of `reference` captions that are generic; the others name every object.
+    """
+
+    side: int = 64
+    length: int = 1_000_000
+    split: str = "train"
+    seed: int = 0
+    objects: tuple[int, int] = (2, 5)
+    overlap_rate: float = 0.2
+    alt_generic_rate: float = 0.5
+    alt_wrong_rate: float = 0.2
+    reference_generic_rate: float = 0.8
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Record:
+        return self.record(*self.scene(index), key=f"scenes-{self.split}-{self.seed}-{index:08d}", index=index)
+
+    def scene(self, index: int) -> tuple[world.Scene, int]:
+        """The scene with this index, and the style of its captions."""
+        if not 0 <= index < self.length:
+            raise IndexError(f"scene {index} of {self.length}")
+        rng = self._rng(index, 0)
+        pairs = "held_out" if self.split == "novel" else "seen"
+        scene = world.sample_scene(rng, objects=self.objects, overlap_rate=self.overlap_rate, pairs=pairs)
+        return scene, int(rng.integers(_VARIANTS))
+
+    def record(self, scene: world.Scene, style: int, *, key: str, index: int) -> Record:
+        """Draws a scene and writes its captions."""
+        image, masks = draw(scene, self.side)
+        return Record(key, image, self.captions(scene, style, index), {"scene": scene, "style": style, "masks": masks})
+
+    def captions(self, scene: world.Scene, style: int, index: int) -> dict[str, tuple[str, ...]]:
+        """Captions by source, without drawing."""
+        rng = self._rng(index, 1)
+        alt = language.alt_text(scene, rng, generic_rate=self.alt_generic_rate, wrong_rate=self.alt_wrong_rate)
+        if rng.random() < self.reference_generic_rate:
+            reference = language.generic_caption(scene, rng)
+        else:
+            reference = language.specific_caption(scene, style)
+        return {
+            "alt": (alt,),
+            "short": (language.short_caption(scene, style).text,),
+            "long": (language.long_caption(scene, style).text, language.long_caption(scene, style + _VARIANTS).text),
+            "reference": (reference,),
+        }
+
+    def edit_twin(self, index: int, edit: str) -> tuple[Record, Record] | None:
+        """The record and its twin, drawn and described alike but for one change (`world.EDITS`).
+
+        Returns:
+            `None` where this scene has no such twin.
+        """
+        scene, style = self.scene(index)
+        twin = world.edit_twin(scene, self._rng(index, 2 + world.EDITS.index(edit)), edit)
+        if twin is None:
+            return None
+        return self[index], self.record(twin, style, key=f"{edit}-of-{index:08d}", index=index)
+
+    def matched(self, index: int, keep: str, count: int) -> list[Record]:
+        """The record and `count - 1` scenes that share its colours, shapes or places (`world.matched_scene`)."""
+        scene, style = self.scene(index)
+        rng = self._rng(index, 20 + ("colour", "shape", "place").index(keep))
+        others = [world.matched_scene(scene, rng, keep) for _ in range(count - 1)]
+        records = [self.record(s, style, key=f"{keep}-{i}-of-{index:08d}", index=index) for i, s in enumerate(others)]
+        return [self[index], *records]
+
+    def hard_negatives(self, index: int) -> list[str]:
+        """Long captions of the scene's edit twins: each is wrong in one thing."""
+        scene, style = self.scene(index)
+        twins = (
+            world.edit_twin(scene, self._rng(index, 2 + i), edit) for i, edit in enumerate(world.EDITS)
+        )
+        return [language.long_caption(twin, style).text for twin in twins if twin is not None]
+
+    def subset(self, **changes) -> "Scenes":
+        """The same world with other settings, e.g. `scenes.subset(split="test", length=512)`."""
+        return dataclasses.replace(self, **changes)
+
+    def _rng(self, index: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, SPLITS[self.split], index, stream))

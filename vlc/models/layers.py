@@ -1,0 +1,163 @@
+"""Transformer layers: attention, MLP, and stacks of blocks.
+
+Every parameter names its axes where it is made (`embed`, `mlp`, `heads`, `kv`, `vocab`, `position`, `norm`, and
+`layers` for stacked ones); `vlc.parallel.sharding` maps these names to mesh axes in one table.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float
+
+# Parameters only carry the names of their axes; the rules are applied once, at the jit boundary. With flax's eager
+# sharding a model could not be built outside a mesh, e.g. in a notebook.
+flax.config.update("flax_always_shard_variable", False)
+
+BATCH_AXES = ("data", "fsdp")
+REMAT_POLICIES: dict[str, Any] = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def batch_axes() -> tuple[str, ...]:
+    """The axes of the mesh in force over which a batch is spread; none outside a mesh or inside a `shard_map`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return tuple(axis for axis in BATCH_AXES if axis in mesh.auto_axes)
+
+
+def shard_batch(x: Array) -> Array:
+    """Keeps the leading (batch) axis spread over the data axes of the mesh in force; elsewhere does nothing.
+
+    Without it XLA moves activations between layouts at will.
+    """
+    axes = batch_axes()
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes)) if axes else x
+
+
+def linear(
+    fan_in: int | tuple[int, ...], fan_out: int | tuple[int, ...], axes: tuple[str, ...], *, dtype: Any, rngs: nnx.Rngs,
+    use_bias: bool = True,
+) -> nnx.LinearGeneral:  # fmt: skip
+    """A linear map with named axes; `axes` names the input axes, then the output axes."""
+    outputs = len(fan_out) if isinstance(fan_out, tuple) else 1
+    contracted = tuple(range(-len(fan_in), 0)) if isinstance(fan_in, tuple) else -1
+    return nnx.LinearGeneral(
+        fan_in,
+        fan_out,
+        axis=contracted,
+        use_bias=use_bias,
+        dtype=dtype,
+        rngs=rngs,
+        kernel_init=nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
+        kernel_metadata={"out_sharding": axes},
+        bias_metadata={"out_sharding": axes[-outputs:]},
+    )
+
+
+def layer_norm(width: int, *, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Layer normalisation; its statistics are computed in float32."""
+    names = {"out_sharding": ("norm",)}
+    return nnx.LayerNorm(
+        width, epsilon=1e-6, dtype=dtype, rngs=rngs, scale_metadata=names, bias_metadata=names, use_fast_variance=False
+    )
+
+
+def table(rows: int, width: int, axes: tuple[str, str], *, rngs: nnx.Rngs, scale: float = 0.02) -> nnx.Param:
+    """A learned table `[rows, width]`: embeddings, positions, queries."""
+    init = nnx.initializers.normal(scale)
+    return nnx.Param(init(rngs.params(), (rows, width), jnp.float32), out_sharding=axes)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention, of a sequence to itself or to a memory."""
+
+    def __init__(self, width: int, heads: int, *, memory_width: int | None = None, dtype: Any, rngs: nnx.Rngs):
+        head = width // heads
+        make = functools.partial(linear, dtype=dtype, rngs=rngs)
+        self.query = make(width, (heads, head), ("embed", "heads", "kv"))
+        self.key_value = make(memory_width or width, (2, heads, head), ("embed", "pair", "heads", "kv"))
+        self.out = make((heads, head), width, ("heads", "kv", "embed"))
+
+    def project(self, memory: Float[Array, "N M W"]) -> tuple[Array, Array]:
+        """Keys and values `[N, M, H, W/H]` of a memory."""
+        both = self.key_value(memory)
+        return both[:, :, 0], both[:, :, 1]
+
+    def attend(
+        self, x: Float[Array, "N T W"], keys: Array, values: Array, mask: Bool[Array, "..."] | None = None,
+        *, causal: bool = False,
+    ) -> Float[Array, "N T W"]:  # fmt: skip
+        """Attends to given keys and values; `mask` `[N or 1, 1, T or 1, M]` is true where attention may go."""
+        mixed = jax.nn.dot_product_attention(self.query(x), keys, values, mask=mask, is_causal=causal)
+        return self.out(mixed)
+
+    def __call__(
+        self, x: Float[Array, "N T W"], mask: Bool[Array, "..."] | None = None, *, causal: bool = False
+    ) -> Float[Array, "N T W"]:
+        return self.attend(x, *self.project(x), mask, causal=causal)
+
+
+class Mlp(nnx.Module):
+    """Two linear maps with a GELU between."""
+
+    def __init__(self, width: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.up = linear(width, hidden, ("embed", "mlp"), dtype=dtype, rngs=rngs)
+        self.down = linear(hidden, width, ("mlp", "embed"), dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "N T W"]) -> Float[Array, "N T W"]:
+        return self.down(nnx.gelu(self.up(x)))
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block: self-attention and MLP."""
+
+    def __init__(self, width: int, heads: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.norm1 = layer_norm(width, dtype=dtype, rngs=rngs)
+        self.attention = Attention(width, heads, dtype=dtype, rngs=rngs)
+        self.norm2 = layer_norm(width, dtype=dtype, rngs=rngs)
+        self.mlp = Mlp(width, hidden, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "N T W"], mask: Bool[Array, "..."] | None = None, *, causal: bool = False
+    ) -> Float[Array, "N T W"]:
+        x = x + self.attention(self.norm1(x), mask, causal=causal)
+        return shard_batch(x + self.mlp(self.norm2(x)))
+
+
+class Stack(nnx.Module):
+    """Blocks with stacked parameters `[layers, ...]`, run as a loop or unrolled.
+
+    The parameters are the same either way, so a checkpoint does not depend on `scan` or `remat`.
+    """
+
+    def __init__(
+        self, make_block: Callable[[nnx.Rngs], nnx.Module], layers: int, *, scan: bool, remat: str, rngs: nnx.Rngs
+    ):
+        make = nnx.vmap(make_block, in_axes=(0,), out_axes=0, transform_metadata={nnx.PARTITION_NAME: "layers"})
+        self.blocks = nnx.split_rngs(splits=layers)(make)(rngs)
+        self.layers = layers
+        self.scan = scan
+        self.remat = remat
+
+    def run(self, body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, *per_layer: Any) -> tuple[Any, Any]:
+        """`lax.scan` of `body(carry, (block, *per_layer))` over the layers."""
+        if self.remat != "none":
+            body = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=not self.scan)
+        return jax.lax.scan(body, carry, (self.blocks, *per_layer), unroll=1 if self.scan else self.layers)
+
+    def __call__(self, x: Array, **kwargs: Any) -> Array:
+        return self.run(lambda x, item: (item[0](x, **kwargs), None), x)[0]
+
+
+def l2_normalise(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """Rows of unit length, in float32; a zero row stays zero and its gradient finite."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)

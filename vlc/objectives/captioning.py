@@ -1,0 +1,43 @@
+"""Cross-entropy of captions, averaged by token or by example."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from vlc.errors import ConfigError
+
+
+def caption_nll(
+    logits: Float[Array, "B T V"], labels: Int[Array, "B T"], mask: Bool[Array, "B T"]
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """Negative log-likelihood of each caption, in nats, and its number of tokens; pads count for nothing."""
+    picked = jnp.take_along_axis(logits, jnp.where(mask, labels, 0)[..., None], axis=-1)[..., 0]
+    nll = jnp.where(mask, jax.nn.logsumexp(logits, axis=-1) - picked, 0)
+    return nll.sum(axis=1), mask.sum(axis=1).astype(jnp.float32)
+
+
+def average_nll(nll: Float[Array, " B"], count: Float[Array, " B"], average: str) -> Float[Array, ""]:
+    """Averages `caption_nll` over tokens, or first within each caption.
+
+    Raises:
+        ConfigError: `average` is unknown.
+    """
+    if average == "token":
+        return nll.sum() / jnp.maximum(count.sum(), 1)
+    if average == "example":
+        return (nll / jnp.maximum(count, 1)).sum() / jnp.maximum((count > 0).sum(), 1)
+    raise ConfigError(f'caption_loss: average is "{average}"; it must be "token" or "example".')
+
+
+def caption_loss(
+    logits: Float[Array, "B T V"], labels: Int[Array, "B T"], mask: Bool[Array, "B T"], *, average: str = "token"
+) -> Float[Array, ""]:
+    """Cross-entropy of the next token, in nats.
+
+    Args:
+        logits: `[B, T, V]`, of the token that `labels` holds at the same place.
+        labels: `[B, T]`; pads may hold any id.
+        mask: `[B, T]`, true for real tokens.
+        average: `token`: over all tokens of the batch (CoCa). `example`: over each caption, then over captions (CapPa).
+    """
+    return average_nll(*caption_nll(logits, labels, mask), average)

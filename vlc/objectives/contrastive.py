@@ -1,0 +1,74 @@
+"""Contrastive losses of pooled embeddings: CLIP, ALIGN, SigLIP. Embeddings are already of unit length."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vlc.errors import ConfigError
+
+
+def cross_entropy_of_pairs(
+    logits: Float[Array, "N N"], axis: int, *, label_smoothing: float = 0.0
+) -> Float[Array, ""]:
+    """Mean of -log softmax over `axis` at the diagonal; smoothing spreads that share of the target evenly."""
+    log_probs = jax.nn.log_softmax(logits, axis=axis)
+    hit = jnp.diagonal(log_probs).mean()
+    if not label_smoothing:
+        return -hit
+    return -(1 - label_smoothing) * hit - label_smoothing * log_probs.mean()
+
+
+def clip_loss(
+    image_embed: Float[Array, "B D"],
+    text_embed: Float[Array, "B D"],
+    logit_scale: Float[Array, ""] | float,
+    *,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Float[Array, ""]:
+    """Softmax contrastive loss over the whole batch, both ways.
+
+    `L_i2t = -1/B sum_i log softmax_j(s <v_i, t_j>)[i]`, `L_t2i` the same over images. CLIP (arXiv 2103.00020, figure 3)
+    takes their mean; ALIGN (arXiv 2102.05918, eq. 1-2) their sum, with label smoothing 0.1.
+
+    Args:
+        image_embed: `[B, D]`.
+        text_embed: `[B, D]`; row i belongs to image i.
+        logit_scale: The multiplier s, 1/temperature.
+        label_smoothing: Share of the target that is spread over all candidates.
+        reduction: `mean` or `sum` of the two directions.
+
+    Raises:
+        ConfigError: The reduction is unknown.
+    """
+    if reduction not in ("mean", "sum"):
+        raise ConfigError(f'clip_loss: reduction is "{reduction}"; it must be "mean" or "sum".')
+    logits = logit_scale * _similarities(image_embed, text_embed)
+    i2t = cross_entropy_of_pairs(logits, 1, label_smoothing=label_smoothing)
+    t2i = cross_entropy_of_pairs(logits, 0, label_smoothing=label_smoothing)
+    return (i2t + t2i) * (0.5 if reduction == "mean" else 1.0)
+
+
+def siglip_loss(
+    image_embed: Float[Array, "B D"],
+    text_embed: Float[Array, "B D"],
+    logit_scale: Float[Array, ""] | float,
+    logit_bias: Float[Array, ""] | float,
+) -> Float[Array, ""]:
+    """Sigmoid loss over all pairs (SigLIP, arXiv 2303.15343, section 3.2), divided by B, not by B^2.
+
+    `L = -1/B sum_ij log sigmoid(z_ij (s <v_i, t_j> + b))`, z = 1 for i = j, else -1.
+
+    Args:
+        image_embed: `[B, D]`.
+        text_embed: `[B, D]`; row i belongs to image i.
+        logit_scale: The multiplier s.
+        logit_bias: The bias b, -10 at the start.
+    """
+    logits = logit_scale * _similarities(image_embed, text_embed) + logit_bias
+    signs = 2 * jnp.eye(logits.shape[0]) - 1
+    return -jax.nn.log_sigmoid(signs * logits).sum() / logits.shape[0]
+
+
+def _similarities(a: Float[Array, "N D"], b: Float[Array, "M D"]) -> Float[Array, "N M"]:
+    return jnp.einsum("nd,md->nm", a, b, preferred_element_type=jnp.float32, precision="highest")

@@ -1,0 +1,255 @@
+"""Checkpoints that can be trusted: atomic, asynchronous, with checksums and types of their own.
+
+Orbax restores a flipped byte and casts a wrong dtype without a word. So each checkpoint carries a checksum, shape and
+dtype of every array; a damaged one is moved aside and the one before is used, and an array that does not fit the model
+is an error that names every difference.
+
+A checkpoint holds `state` (parameters, optimizer, step, moving average) and `meta` (config, tokenizer, preprocessing,
+what was seen): it can be loaded without anything else.
+"""
+
+import base64
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from vlc.data.images import Preprocess
+from vlc.data.tokenizers import Tokenizer
+from vlc.errors import CheckpointError
+
+_NO_SCORE = -1e30
+log = logging.getLogger("vlc")
+
+
+def make_meta(config: dict[str, Any], tokenizer: Tokenizer, preprocess: Preprocess) -> dict[str, Any]:
+    """What travels with the weights, as JSON."""
+    return {
+        "config": config,
+        "tokenizer": {"kind": "sentencepiece", "model": base64.b64encode(tokenizer.model).decode()},
+        "preprocess": preprocess.to_json(),
+    }
+
+
+def read_meta(meta: dict[str, Any], where: str) -> tuple[dict[str, Any], Tokenizer, Preprocess]:
+    """Undoes `make_meta`.
+
+    Raises:
+        CheckpointError: A part is missing: a model without its tokenizer or preprocessing gives wrong answers quietly.
+    """
+    for part in ("config", "tokenizer", "preprocess"):
+        if not meta.get(part):
+            raise CheckpointError(f"{where}: the checkpoint has no {part}, so it cannot be used as it was trained.")
+    tokenizer = Tokenizer(base64.b64decode(meta["tokenizer"]["model"]))
+    return meta["config"], tokenizer, Preprocess.from_json(meta["preprocess"])
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `workdir/checkpoints/STEP`."""
+
+    def __init__(self, workdir: str | Path, *, keep_last: int = 2, keep_best: int = 1, read_only: bool = False):
+        self.path = (Path(workdir) / "checkpoints").absolute()
+        for name in ("absl", "orbax"):  # hundreds of lines on a damaged file or a full disk; the error says it in one
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        keep: list[Any] = [checkpoint_managers.LatestN(keep_last)]
+        if keep_best:
+            keep.append(checkpoint_managers.BestN(get_metric_fn=lambda m: m["score"], n=keep_best))
+        self._options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep),
+            best_fn=lambda metrics: metrics["score"],
+            enable_async_checkpointing=not read_only,
+            read_only=read_only,
+            create=not read_only,
+        )
+        if read_only and not self.path.is_dir():
+            raise CheckpointError(f"{self.path.parent}: no checkpoint there (looked for {self.path}). Train first.")
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(self.path, options=self._options)
+
+    def steps(self) -> list[int]:
+        """Steps that have a finished checkpoint, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, meta: dict[str, Any], *, score: float | None = None) -> None:
+        """Starts to save; returns when the state may be changed. Errors of the save before surface here.
+
+        Args:
+            step: Number of updates done.
+            state: The train state.
+            meta: JSON; `arrays` and `checksum` are added to it.
+            score: Larger is better; decides which checkpoint is kept as the best.
+
+        Raises:
+            CheckpointError: The disk is full, or the folder cannot be written.
+        """
+        if step in self._manager.all_steps():
+            return
+        sealed = _seal(meta | {"step": step, "arrays": _describe(state)})
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
+        try:
+            self._manager.save(step, args=items, metrics={"score": _NO_SCORE if score is None else float(score)})
+        except (ValueError, OSError, RuntimeError) as error:
+            raise self._failed(step, error) from error
+
+    def wait(self) -> None:
+        """Waits until the last save is on disk.
+
+        Raises:
+            CheckpointError: It could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except (ValueError, OSError, RuntimeError) as error:
+            raise self._failed(None, error) from error
+
+    def _failed(self, step: int | None, error: Exception) -> CheckpointError:
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        at = "the last checkpoint" if step is None else f"the checkpoint of step {step}"
+        kept = f"Kept: {self.steps()}." if self.steps() else "None is on disk yet."
+        return CheckpointError(f"{self.path}: {at} could not be written ({first[:200]}). {kept} Is the disk full?")
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def restore(self, make_abstract: Callable[[dict], Any], *, step: int | None = None) -> tuple[Any, dict] | None:
+        """The newest sound checkpoint, or that of one step.
+
+        A damaged checkpoint is moved to `workdir/damaged` (when not read-only) and the one before is tried.
+
+        Args:
+            make_abstract: From the meta to the tree of shapes, dtypes and shardings to restore into; may be a part
+                of what was saved. It is free to raise `CheckpointError` when the meta does not fit.
+            step: Only this one.
+
+        Returns:
+            State and meta, or `None` when there is no checkpoint.
+
+        Raises:
+            CheckpointError: All are damaged, the step does not exist, or the arrays do not fit the model.
+        """
+        steps = self.steps()
+        if step is not None and step not in steps:
+            raise CheckpointError(f"{self.path}: no checkpoint of step {step}. There are: {steps}.")
+        reasons = []
+        for candidate in [step] if step is not None else reversed(steps):
+            try:
+                return self._restore_one(candidate, make_abstract)
+            except _Damaged as damage:
+                reasons.append(f"step {candidate}: {damage}")
+                log.warning("Checkpoint of step %d is damaged (%s).", candidate, damage)
+                if not self._options.read_only:
+                    self._move_aside(candidate)
+        if reasons:
+            raise CheckpointError(f"{self.path}: no sound checkpoint is left.\n  " + "\n  ".join(reasons))
+        return None
+
+    def _restore_one(self, step: int, make_abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
+        meta = self._restore_item(step, "meta", ocp.args.JsonRestore())
+        _check_seal(meta)
+        abstract = make_abstract(meta)
+        _check_fit(abstract, meta["arrays"], f"{self.path}/{step}")
+        whole = set(_paths(abstract)) == set(meta["arrays"])
+        if whole:
+            args: Any = ocp.args.StandardRestore(abstract)
+        else:
+            args = ocp.args.PyTreeRestore(
+                item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=True
+            )
+        state = self._restore_item(step, "state", args)
+        for path, found in _checksums(state).items():
+            if found != meta["arrays"][path]["checksum"]:
+                raise _Damaged(f"the checksum of {path} is wrong")
+        return state, meta
+
+    def _restore_item(self, step: int, name: str, args: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**{name: args}))[name]
+        except Exception as error:  # whatever a damaged file makes orbax, tensorstore or json raise
+            first = (str(error).splitlines() or [""])[0][:160]
+            raise _Damaged(f"its {name} cannot be read: {type(error).__name__} {first}") from error
+
+    def _move_aside(self, step: int) -> None:
+        target = self.path.parent / "damaged" / str(step)
+        number = 1
+        while target.exists():
+            target = target.with_name(f"{step}-{number}")
+            number += 1
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (self.path / str(step)).rename(target)
+        log.warning("It was moved to %s; going on from the one before.", target)
+        self._manager.close()
+        self._manager = self._open()
+
+
+class _Damaged(Exception):
+    """A checkpoint that cannot be used; the one before may be."""
+
+
+def _seal(meta: dict[str, Any]) -> dict[str, Any]:
+    return meta | {"checksum": _digest(meta)}
+
+
+def _check_seal(meta: Any) -> None:
+    if not isinstance(meta, dict) or "checksum" not in meta:
+        raise _Damaged("its meta is incomplete")
+    if _digest({key: value for key, value in meta.items() if key != "checksum"}) != meta["checksum"]:
+        raise _Damaged("the checksum of its meta is wrong")
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def _paths(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _describe(state: Any) -> dict[str, dict[str, Any]]:
+    sums = _checksums(state)
+    return {
+        path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "checksum": sums[path]}
+        for path, leaf in _paths(state).items()
+    }
+
+
+def _checksums(state: Any) -> dict[str, int]:
+    return {path: int(value) for path, value in _paths(jax.device_get(_checksum_tree(state))).items()}
+
+
+@jax.jit
+def _checksum_tree(state: Any) -> Any:
+    return jax.tree.map(_checksum, state)
+
+
+def _checksum(x: jax.Array) -> jax.Array:
+    """A sum of the bits, each weighted by its place, modulo 2^32: the same on any mesh, and changed by any one bit."""
+    words = jax.lax.bitcast_convert_type(x, {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize])
+    place, stride = jnp.zeros((), jnp.uint32), 1
+    for axis in reversed(range(x.ndim)):
+        place = place + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * jnp.uint32(stride % 2**32)
+        stride *= x.shape[axis]
+    weight = (place * jnp.uint32(2654435761)) | jnp.uint32(1)  # odd, so that every bit of a word counts
+    return jnp.sum(words.astype(jnp.uint32) * weight, dtype=jnp.uint32)
+
+
+def _check_fit(abstract: Any, arrays: dict[str, dict[str, Any]], where: str) -> None:
+    problems = []
+    for path, leaf in _paths(abstract).items():
+        saved = arrays.get(path)
+        if saved is None:
+            problems.append(f"{path}: the model needs {leaf.shape} {leaf.dtype}, the checkpoint lacks it")
+        elif tuple(saved["shape"]) != leaf.shape or saved["dtype"] != str(leaf.dtype):
+            have = f"{tuple(saved['shape'])} {saved['dtype']}"
+            problems.append(f"{path}: the model needs {leaf.shape} {leaf.dtype}, the checkpoint has {have}")
+    if problems:
+        raise CheckpointError(f"{where} does not fit the model:\n  " + "\n  ".join(problems))

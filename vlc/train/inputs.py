@@ -1,0 +1,93 @@
+"""From a config to what feeds training: source, tokenizer, preprocessing, caption choice."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from vlc.config import parse_weights
+from vlc.data.captions import CaptionChoice
+from vlc.data.images import Preprocess
+from vlc.data.pipeline import MakeExample, check_source
+from vlc.data.record import Source
+from vlc.data.sources import Scenes, open_source
+from vlc.data.tokenizers import Tokenizer
+from vlc.errors import DataError
+
+
+def open_split(config: Any, split: str) -> Source | None:
+    """The `train` or `dev` records of a config; `None` when no dev data was named."""
+    data = config.data
+    spec = data.train if split == "train" or data.train == "scenes" else data.dev
+    if not spec and split != "train":
+        return None
+    return open_source(spec, side=data.image.size, split=split, **data.scenes.to_dict())
+
+
+def make_preprocess(image: Any) -> Preprocess:
+    """From `config.data.image`."""
+    return Preprocess(**image.to_dict())
+
+
+def make_caption_choice(captions: Any) -> CaptionChoice:
+    """From `config.data.captions`."""
+    return CaptionChoice(
+        mix=parse_weights(captions.mix, "data.captions.mix"),
+        sub_captions=captions.sub_captions,
+        sub_sources=tuple(filter(None, captions.sub_sources.split(","))),
+        merge=captions.merge,
+        target=parse_weights(captions.target, "data.captions.target") or None,
+    )
+
+
+def sample_captions(source: Source, records: int) -> list[str]:
+    """The captions of evenly spaced records; damaged records are passed over."""
+    count = min(records, len(source))
+    texts: list[str] = []
+    for index in (i * len(source) // count for i in range(count)):
+        try:
+            texts += captions_of(source, index)
+        except DataError:
+            continue
+    return texts
+
+
+def captions_of(source: Source, index: int) -> list[str]:
+    """All captions of a record, without drawing the picture where it is generated."""
+    if isinstance(source, Scenes):
+        captions = source.captions(*source.scene(index), index)
+        return list(itertools.chain.from_iterable(captions.values()))
+    return list(source[index].all_captions())
+
+
+def get_tokenizer(config: Any, source: Source, workdir: Path) -> Tokenizer:
+    """The tokenizer named by the config, or that of the workdir, trained from the captions at the first start.
+
+    Raises:
+        DataError: The named file is missing or damaged, or the captions hold no text.
+    """
+    if config.data.tokenizer:
+        return Tokenizer.load(config.data.tokenizer)
+    path = workdir / "tokenizer.model"
+    if path.exists():
+        return Tokenizer.load(path)
+    texts = sample_captions(source, config.data.tokenizer_samples)
+    if not texts:
+        raise DataError(f"{config.data.train}: no captions to train a tokenizer from.")
+    tokenizer = Tokenizer.train(texts, config.data.vocab_size)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(tokenizer.model)
+    partial.replace(path)
+    return tokenizer
+
+
+def make_example_maker(config: Any, source: Source, tokenizer: Tokenizer) -> MakeExample:
+    """Everything between a record and an example; checked against the first records."""
+    make = MakeExample(
+        source,
+        make_preprocess(config.data.image),
+        make_caption_choice(config.data.captions),
+        tokenizer,
+        config.model.text.length,
+    )
+    check_source(make, config.data.train)
+    return make

@@ -1,0 +1,259 @@
+"""Training, from a config to the last checkpoint, in one readable function."""
+
+import json
+import logging
+import math
+import signal
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from vlc.config import check_config, resolve_auto
+from vlc.data.pipeline import count_skipped, describe_batch, train_batches
+from vlc.data.tokenizers import Tokenizer
+from vlc.errors import CheckpointError, TrainingDiverged
+from vlc.models import DualEncoder
+from vlc.parallel import batch_sharding, check_batch, make_mesh, put_batch, replicated, state_sharding
+from vlc.train.checkpoint import Checkpoints, make_meta, read_meta
+from vlc.train.flops import count_flops, peak_flops
+from vlc.train.inputs import get_tokenizer, make_example_maker, open_split
+from vlc.train.logging import MetricLog, Progress
+from vlc.train.optimizer import make_optimizer
+from vlc.train.state import build_model, count_parameters, eval_params, init_state, make_graph
+from vlc.train.step import make_train_step
+
+EXIT_PREEMPTED = 75  # asked to stop by SIGTERM, saved, and can be started again; EX_TEMPFAIL of sysexits.h
+
+log = logging.getLogger("vlc")
+
+# (graph, parameters, tokenizer) to metrics; its "score" decides which checkpoint is the best.
+DevEvaluation = Callable[[Any, Any, Tokenizer], dict[str, float]]
+
+
+def train(config: ConfigDict, workdir: str | Path, *, evaluate: DevEvaluation | None = None) -> int:
+    """Trains, or goes on from the newest checkpoint in the workdir.
+
+    Killed at any moment and started again with the same arguments on the same machine shape, a run ends with the same
+    parameters bit for bit: the state holds everything, and the data pipeline is a function of the step.
+
+    Args:
+        config: See `vlc.config.default_config`.
+        workdir: Checkpoints, metrics, tokenizer and config are kept here.
+        evaluate: Called every `config.eval.every` steps.
+
+    Returns:
+        0 when all steps are done, `EXIT_PREEMPTED` after a SIGTERM.
+
+    Raises:
+        ConfigError, DataError: Before anything is compiled.
+        CheckpointError: The workdir's checkpoints do not fit the config, or cannot be written.
+        TrainingDiverged: A loss or the gradient is no longer finite.
+    """
+    stop = _StopOnSigterm()
+    workdir = Path(workdir)
+
+    # -- what is trained on, and where. All that can be wrong with a config is found here, before compilation.
+    check_config(config)
+    mesh = make_mesh(config.mesh)
+    check_batch(mesh, config.batch_size, config.accumulate)
+    source = open_split(config, "train")
+    assert source is not None
+    workdir.mkdir(parents=True, exist_ok=True)
+    tokenizer = get_tokenizer(config, source, workdir)
+    make_example = make_example_maker(config, source, tokenizer)
+    saved_config = json.loads(config.to_json_best_effort())
+    (workdir / "config.json").write_text(json.dumps(saved_config, indent=1) + "\n")
+
+    # -- the state: shapes first, then shardings, so that every array is born where it will live.
+    run = resolve_auto(config, jax.default_backend())
+    optimizer = make_optimizer(run.optimizer, run.steps)
+    graph = make_graph(run, tokenizer.vocab_size)
+
+    def fresh(key: jax.Array) -> Any:
+        return init_state(run, tokenizer.vocab_size, optimizer, key)
+
+    shapes = jax.eval_shape(fresh, jax.random.key(run.seed))
+    sharding = state_sharding(shapes, mesh)
+
+    # -- restore order: the newest sound checkpoint of this workdir, else fresh parameters.
+    checkpoints = Checkpoints(workdir, keep_last=run.checkpoint.keep_last, keep_best=run.checkpoint.keep_best)
+    meta = make_meta(saved_config, tokenizer, make_example.preprocess)
+
+    def abstract(saved_meta: dict) -> Any:
+        _check_same_model(saved_meta, meta, str(workdir))
+        return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, sharding)
+
+    restored = checkpoints.restore(abstract)
+    if restored:
+        state, saved_meta = restored
+        first_step, digest = saved_meta["step"], saved_meta["digest"]
+        print(f"Resuming from step {first_step} in {workdir}.", flush=True)
+    else:
+        with jax.set_mesh(mesh):
+            state = jax.jit(fresh, out_shardings=sharding)(jax.random.key(run.seed))
+        first_step, digest = 0, 0
+
+    # -- input, compiled step, logs.
+    batches = train_batches(
+        make_example, batch_size=run.batch_size, seed=run.seed, start_step=first_step,
+        process_index=jax.process_index(), process_count=jax.process_count(),
+        threads=run.data.threads, workers=run.data.workers,
+    )  # fmt: skip
+    step_function = jax.jit(
+        make_train_step(graph, optimizer, run),
+        in_shardings=(sharding, batch_sharding(mesh)),
+        out_shardings=(sharding, replicated(mesh)),
+        donate_argnums=0,
+    )
+    metric_log = MetricLog(workdir, first_step)
+    _describe_run(run, mesh, source, state, first_step)
+    progress = Progress(run.steps, first_step, run.batch_size)
+    flops_rate = peak_flops(jax.devices()[0].device_kind)
+    flops = 0.0
+    if flops_rate:
+        example = jax.eval_shape(lambda: {k: jax.numpy.zeros(v.shape, v.dtype) for k, v in _example(make_example, run)})
+        with jax.set_mesh(mesh):
+            flops = count_flops(make_train_step(graph, optimizer, run), shapes, example)
+
+    def save(step: int, score: float | None = None) -> None:
+        checkpoints.save(step, state, meta | {"digest": digest}, score=score)
+
+    # -- the loop.
+    step = first_step
+    waited, skipped, since = 0.0, {}, time.perf_counter()
+    try:
+        while step < run.steps and not stop.asked:
+            begun = time.perf_counter()
+            host_batch = next(batches)
+            waited += time.perf_counter() - begun
+            if step == first_step:
+                print(f"The first captions, as the model sees them:\n{describe_batch(host_batch, tokenizer)}", flush=True)
+            digest = zlib.crc32(host_batch["index"].tobytes(), digest)
+            for reason, count in count_skipped(host_batch).items():
+                skipped[reason] = skipped.get(reason, 0) + count
+            with jax.set_mesh(mesh), jax.transfer_guard("disallow"):
+                batch = put_batch({k: host_batch[k] for k in ("image", "text", "target")}, mesh)
+                state, metrics = step_function(state, batch)
+            step += 1
+
+            last = step == run.steps
+            shown = step % run.log_every == 0 or last or step == first_step + 1
+            saving = step % run.checkpoint.every == 0 or last or stop.asked
+            evaluating = evaluate is not None and (step % run.eval.every == 0 or last)
+            numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            _check_finite(step, numbers, checkpoints, workdir)
+            if shown:
+                elapsed = time.perf_counter() - since
+                if flops and flops_rate:
+                    seconds = elapsed / (1 if step == first_step + 1 else run.log_every)
+                    numbers["mfu"] = flops / seconds / flops_rate / mesh.size
+                numbers |= progress.update(step, numbers)
+                numbers |= {"input_wait": waited / elapsed, "seen": digest}
+                numbers |= {f"skipped/{reason}": float(count) for reason, count in skipped.items()}
+                metric_log.write(step, numbers)
+                waited, since = 0.0, time.perf_counter()
+            score = None
+            if evaluating and evaluate is not None:
+                dev = evaluate(graph, eval_params(state), tokenizer)
+                score = dev.get("score")
+                metric_log.write(step, {f"dev/{name}": value for name, value in dev.items()})
+                print("dev  " + "  ".join(f"{k} {v:.3f}" for k, v in dev.items() if k != "score"), flush=True)
+                since = time.perf_counter()
+            if saving:
+                save(step, score)
+        if stop.asked:
+            save(step)
+        checkpoints.wait()
+    finally:
+        progress.close()
+        metric_log.close()
+        checkpoints.close()
+        if hasattr(batches, "close"):
+            batches.close()
+    if stop.asked and step < run.steps:
+        print(f"Asked to stop: saved at step {step}. The same command goes on from here.", flush=True)
+        return EXIT_PREEMPTED
+    return 0
+
+
+class _StopOnSigterm:
+    """Turns SIGTERM into a flag that the loop reads between steps."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        try:
+            signal.signal(signal.SIGTERM, self._ask)
+        except ValueError:
+            pass  # not the main thread, e.g. a notebook's: there is no signal to catch
+
+    def _ask(self, number: int, frame: Any) -> None:
+        del number, frame
+        self.asked = True
+
+
+def _check_same_model(saved: dict, current: dict, where: str) -> None:
+    """Refuses to go on with another model, tokenizer or preprocessing than the checkpoint's."""
+    config, tokenizer, _ = read_meta(saved, where)
+    wanted, wanted_tokenizer, _ = read_meta(current, where)
+    differences = [
+        f"config.{section}{key} was {old!r} and is now {new!r}"
+        for section, a, b in (("model.", config["model"], wanted["model"]),
+                              ("data.image.", config["data"]["image"], wanted["data"]["image"]))
+        for key, old, new in _differences(a, b)
+    ]  # fmt: skip
+    if tokenizer.model != wanted_tokenizer.model:
+        differences.append("the tokenizer is another one")
+    if differences:
+        raise CheckpointError(
+            f"{where} holds checkpoints of another model:\n  " + "\n  ".join(differences)
+            + "\nUse the same settings, or another --workdir."
+        )  # fmt: skip
+
+
+def _differences(old: dict, new: dict, prefix: str = ""):
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield prefix + key, a, b
+
+
+def _check_finite(step: int, numbers: dict[str, float], checkpoints: Checkpoints, workdir: Path) -> None:
+    bad = [name for name, value in numbers.items() if not math.isfinite(value)]
+    if bad:
+        checkpoints.wait()
+        good = checkpoints.steps()
+        kept = f"The last good checkpoint is step {good[-1]} in {workdir}." if good else "There is no checkpoint yet."
+        raise TrainingDiverged(
+            f"Step {step}: {', '.join(bad)} is no longer finite. {kept} Lower config.optimizer.lr, warm up longer, or "
+            "check the data of this step."
+        )
+
+
+def _example(make_example: Any, run: ConfigDict) -> Any:
+    """Name and zeros of a global batch's arrays."""
+    import numpy as np
+
+    record = make_example.random_map(0, np.random.default_rng(0))
+    for name in ("image", "text", "target"):
+        yield name, np.zeros((run.batch_size, *record[name].shape), record[name].dtype)
+
+
+def _describe_run(run: ConfigDict, mesh: Any, source: Any, state: Any, first_step: int) -> None:
+    axes = " x ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    skipped = getattr(source, "skipped", None)
+    print(
+        f"{count_parameters(state['params']):,} parameters on {mesh.size} {jax.devices()[0].device_kind} ({axes}), "
+        f"{len(source):,} records, batch {run.batch_size}, steps {first_step} to {run.steps}"
+        + (f"; left out of the index: {dict(skipped)}" if skipped else ""),
+        flush=True,
+    )
+
+
+__all__ = ["EXIT_PREEMPTED", "DualEncoder", "build_model", "train"]

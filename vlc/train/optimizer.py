@@ -1,0 +1,62 @@
+"""Optimizers and schedules: AdamW and LAMB with warm-up, clipping, and weight decay on matrices only."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def make_schedule(config: Any, steps: int) -> optax.Schedule:
+    """Linear warm-up to the peak, then cosine or linear decay to 0, or constant.
+
+    Args:
+        config: `config.optimizer`.
+        steps: Of the whole run.
+    """
+    warmup = min(config.warmup_steps, steps)
+    rest = max(steps - warmup, 1)
+    after = {
+        "cosine": optax.cosine_decay_schedule(config.lr, rest),
+        "linear": optax.linear_schedule(config.lr, 0.0, rest),
+        "constant": optax.constant_schedule(config.lr),
+    }[config.schedule]
+    return optax.join_schedules([optax.linear_schedule(0.0, config.lr, warmup), after], [warmup])
+
+
+def make_optimizer(config: Any, steps: int) -> optax.GradientTransformation:
+    """The gradient transformation of `config.optimizer`."""
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    parts.append(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps))
+    parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
+    if config.name == "lamb":
+        parts.append(scale_by_layer_trust_ratio())
+    parts.append(optax.scale_by_learning_rate(make_schedule(config, steps)))
+    return optax.chain(*parts)
+
+
+def decayed(params: Any) -> Any:
+    """True for the kernels of linear maps; biases, norms, embeddings, positions and temperatures do not decay."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in _names(path), params)
+
+
+def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
+    """LAMB's trust ratio |w| / |update| (You et al., ICLR 2020, arXiv 1904.00962, algorithm 2), layer by layer.
+
+    Blocks are stored stacked, `[layers, ...]`; each layer has a ratio of its own, as if it stood alone.
+    """
+
+    def scale(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
+        axes = tuple(range(1 if "blocks" in _names(path) else 0, param.ndim))
+        weight = jnp.sqrt(jnp.sum(param**2, axis=axes, keepdims=True))
+        step = jnp.sqrt(jnp.sum(update**2, axis=axes, keepdims=True))
+        return update * jnp.where((weight > 0) & (step > 0), weight / jnp.where(step > 0, step, 1), 1)
+
+    def apply(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return jax.tree_util.tree_map_with_path(scale, updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), apply)
+
+
+def _names(path: Any) -> list[str]:
+    return jax.tree_util.keystr(path, simple=True, separator="/").split("/")

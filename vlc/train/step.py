@@ -1,0 +1,95 @@
+"""One step of training: the loss over the global batch, its gradient, the update.
+
+With accumulation the batch is encoded in parts, but the loss still compares all of it (GradCache, Gao et al. 2021,
+arXiv 2101.06983): the parts are encoded once without keeping activations, the loss is differentiated with respect to
+the encodings and the temperatures, and each part is encoded again to carry its share of that gradient back. Gradients
+equal those of the undivided batch, the temperatures' included, which is counted once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from vlc.models import DualEncoder
+from vlc.objectives import encode_batch, total_loss
+from vlc.train.optimizer import make_schedule
+from vlc.train.state import State
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+def loss_and_gradient(
+    graph: nnx.GraphDef[DualEncoder], params: Any, batch: Batch, objectives: Any, accumulate: int = 1
+) -> tuple[jax.Array, dict[str, jax.Array], Any]:
+    """Total loss, its terms, and the gradient of the parameters."""
+
+    def encode(params, batch):
+        return encode_batch(nnx.merge(graph, params), batch, objectives)
+
+    def compare(params, encoded):
+        return total_loss(encoded, nnx.merge(graph, params).scales(), objectives)
+
+    if accumulate == 1:
+        whole = jax.value_and_grad(lambda params: compare(params, encode(params, batch)), has_aux=True)
+        (total, terms), gradient = whole(params)
+        return total, terms, gradient
+
+    parts = jax.tree.map(lambda x: _split(x, accumulate), batch)
+    encoded = jax.tree.map(_join, jax.lax.map(lambda part: encode(params, part), parts))
+    compared = jax.value_and_grad(compare, argnums=(0, 1), has_aux=True)
+    (total, terms), (gradient, wanted) = compared(params, encoded)
+
+    def carry_back(gradient, part_and_wanted):
+        part, wanted = part_and_wanted
+        _, pull = jax.vjp(lambda params: encode(params, part), params)
+        return jax.tree.map(jnp.add, gradient, pull(wanted)[0]), None
+
+    wanted = jax.tree.map(lambda x: _split(x, accumulate), wanted)
+    gradient, _ = jax.lax.scan(carry_back, gradient, (parts, wanted))
+    return total, terms, gradient
+
+
+def _split(x: jax.Array, parts: int) -> jax.Array:
+    """`[B, ...]` to `[parts, B/parts, ...]`, every device keeping the rows that it has."""
+    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def _join(x: jax.Array) -> jax.Array:
+    """Undoes `_split`."""
+    return x.swapaxes(0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def make_train_step(
+    graph: nnx.GraphDef[DualEncoder], optimizer: optax.GradientTransformation, config: Any
+) -> Callable[[State, Batch], tuple[State, Metrics]]:
+    """The function to compile. Its randomness is a function of `config.seed` and the step alone."""
+    schedule = make_schedule(config.optimizer, config.steps)
+    null_rate, decay = config.objectives.caption.null_rate, config.optimizer.ema
+
+    def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        params = state["params"]
+        key = jax.random.fold_in(jax.random.key(config.seed + 1), state["step"])
+        batch = batch | {"null": jax.random.bernoulli(key, null_rate, batch["image"].shape[:1])}
+        total, terms, gradient = loss_and_gradient(graph, params, batch, config.objectives, config.accumulate)
+        with jax.named_scope("optimizer"):
+            updates, opt = optimizer.update(gradient, state["opt"], params)
+            new = {"params": optax.apply_updates(params, updates), "opt": opt, "step": state["step"] + 1}
+            if decay:
+                new["ema"] = jax.tree.map(lambda old, now: decay * old + (1 - decay) * now, state["ema"], new["params"])
+        scales = nnx.merge(graph, params).scales()
+        metrics = {
+            "loss": total,
+            **{f"loss/{name}": term for name, term in terms.items()},
+            "grad_norm": optax.global_norm(gradient),
+            "logit_scale": scales.logit_scale,
+            "token_logit_scale": scales.token_logit_scale,
+            "lr": jnp.asarray(schedule(state["step"]), jnp.float32),
+        }
+        return new, metrics
+
+    return train_step
