@@ -1,23 +1,44 @@
+"""A fine-grained model with captions on generated scenes, in minutes on a laptop CPU.
+
+    vlc train --config configs/quickstart.py --workdir runs/quickstart
+
+Towers of width 128 see 72-pixel scenes of two or three objects. Three objectives share one encoding of the batch:
+CLIP's loss on pooled embeddings, FILIP's on tokens (arXiv 2111.07783), and a caption decoder whose targets are mostly
+generic, so that classifier-free guidance (arXiv 2307.16686) has something to show. The measured numbers are in
+docs/quickstart.md.
+"""
+
 from ml_collections import ConfigDict
-from vlc.config import default_config
+
+from vlc.config import default_config, shrink
+
 
 def get_config(form: str = "") -> ConfigDict:
     config = default_config()
-    config.steps = 300
-    config.batch_size = 128
+    config.steps = 450
+    config.batch_size = 64
+    config.log_every = 10
+
     config.data.train = "scenes"
     config.data.vocab_size = 512
     config.data.tokenizer_samples = 2000
     config.data.image.size = 72
     config.data.scenes.objects = (2, 3)
+    config.data.scenes.reference_generic_rate = 0.6
     config.data.captions.mix = "long"
-    config.data.captions.target = "long:0.5,reference:0.5"
+    config.data.captions.target = "reference"
+
     config.model.embed_dim = 64
     config.model.image.update({"patch": 12, "width": 128, "layers": 4, "heads": 4, "pool": "mean"})
-    config.model.text.update({"width": 128, "layers": 3, "heads": 4, "length": 48, "causal": True, "pool": "last"})
-    config.model.decoder.update({"layers": 2, "width": 128, "heads": 4})
+    config.model.text.update({"width": 128, "layers": 2, "heads": 4, "length": 48})
+    config.model.decoder.update({"layers": 1, "width": 128, "heads": 4})
+
     config.objectives.filip.weight = 1.0
     config.objectives.caption.weight = 1.0
+    config.objectives.caption.null_rate = 0.2
+
     config.optimizer.lr = 1e-3
     config.optimizer.warmup_steps = 50
-    return config
+    config.checkpoint.every = 150
+    config.eval.every = 450
+    return shrink(config) if form == "smoke" else config

@@ -106,6 +106,28 @@ def default_config() -> ConfigDict:
     return config.lock()
 
 
+def shrink(config: ConfigDict) -> ConfigDict:
+    """The same experiment in seconds: two steps of a tiny model on scenes, for `FILE.py:smoke` and the tests.
+
+    Objectives, optimizer, poolings and the captioner's memory stay; sizes, data and batch shrink.
+    """
+    config.steps, config.batch_size, config.log_every = 2, 8, 1
+    config.data.train, config.data.dev, config.data.tokenizer = "scenes", "", ""
+    config.data.vocab_size, config.data.tokenizer_samples = 256, 300
+    config.data.image.size = 32
+    config.data.captions.update({"mix": "long", "target": "", "sub_sources": ""})
+    config.data.captions.sub_captions = min(config.data.captions.sub_captions, 3)
+    config.model.embed_dim = 32
+    config.model.image.update({"patch": 8, "width": 32, "layers": 2, "heads": 2})
+    config.model.text.update({"width": 32, "layers": 2, "heads": 2, "length": 48})
+    if config.model.decoder.layers:
+        config.model.decoder.update({"width": 32, "layers": 2, "heads": 2, "queries": 4})
+    config.optimizer.warmup_steps = 1
+    config.checkpoint.every = config.eval.every = 2
+    config.eval.examples = 16
+    return config
+
+
 def parse_weights(text: str, key: str) -> dict[str, float]:
     """Reads `"long:0.7,short:0.3"`; a bare name has weight 1.
 

@@ -76,6 +76,14 @@ class Tokenizer:
             raise DataError(f"No tokenizer of {vocab_size} pieces can be trained from these captions: {error}") from error
         return cls(target.getvalue())
 
+    def save(self, path: str | Path) -> None:
+        """Writes the model; a reader never sees half of it."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_bytes(self.model)
+        partial.replace(path)
+
     def encode(self, texts: Iterable[str], length: int) -> np.ndarray:
         """Ids `[N, length]` int32: begin, pieces, end, pads. A text too long is cut, its end mark kept."""
         texts = list(texts)

@@ -4,8 +4,8 @@ Orbax restores a flipped byte and casts a wrong dtype without a word. So each ch
 dtype of every array; a damaged one is moved aside and the one before is used, and an array that does not fit the model
 is an error that names every difference.
 
-A checkpoint holds `state` (parameters, optimizer, step, moving average) and `meta` (config, tokenizer, preprocessing,
-what was seen): it can be loaded without anything else.
+A checkpoint holds the parts of the train state, each an item of its own, and `meta` (config, tokenizer,
+preprocessing, what was seen): it can be loaded without anything else, and the parameters without the optimizer.
 """
 
 import base64
@@ -79,12 +79,16 @@ class Checkpoints:
         """Steps that have a finished checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
+    def best_step(self) -> int | None:
+        """The step with the best score; the newest where none was scored."""
+        return self._manager.best_step()
+
     def save(self, step: int, state: Any, meta: dict[str, Any], *, score: float | None = None) -> None:
         """Starts to save; returns when the state may be changed. Errors of the save before surface here.
 
         Args:
             step: Number of updates done.
-            state: The train state.
+            state: The train state, a dict of trees.
             meta: JSON; `arrays` and `checksum` are added to it.
             score: Larger is better; decides which checkpoint is kept as the best.
 
@@ -94,7 +98,8 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         sealed = _seal(meta | {"step": step, "arrays": _describe(state)})
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
+        parts = {name: ocp.args.StandardSave({"tree": part}) for name, part in state.items()}
+        items = ocp.args.Composite(**parts, meta=ocp.args.JsonSave(sealed))
         try:
             self._manager.save(step, args=items, metrics={"score": _NO_SCORE if score is None else float(score)})
         except (ValueError, OSError, RuntimeError) as error:
@@ -126,8 +131,8 @@ class Checkpoints:
         A damaged checkpoint is moved to `workdir/damaged` (when not read-only) and the one before is tried.
 
         Args:
-            make_abstract: From the meta to the tree of shapes, dtypes and shardings to restore into; may be a part
-                of what was saved. It is free to raise `CheckpointError` when the meta does not fit.
+            make_abstract: From the meta to the trees of shapes, dtypes and shardings to restore into, by name of the
+                part; parts may be left out. It is free to raise `CheckpointError` when the meta does not fit.
             step: Only this one.
 
         Returns:
@@ -157,14 +162,10 @@ class Checkpoints:
         _check_seal(meta)
         abstract = make_abstract(meta)
         _check_fit(abstract, meta["arrays"], f"{self.path}/{step}")
-        whole = set(_paths(abstract)) == set(meta["arrays"])
-        if whole:
-            args: Any = ocp.args.StandardRestore(abstract)
-        else:
-            args = ocp.args.PyTreeRestore(
-                item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=True
-            )
-        state = self._restore_item(step, "state", args)
+        state = {
+            name: self._restore_item(step, name, ocp.args.StandardRestore({"tree": part}))["tree"]
+            for name, part in abstract.items()
+        }
         for path, found in _checksums(state).items():
             if found != meta["arrays"][path]["checksum"]:
                 raise _Damaged(f"the checksum of {path} is wrong")

@@ -59,24 +59,35 @@ def captions_of(source: Source, index: int) -> list[str]:
     return list(source[index].all_captions())
 
 
-def get_tokenizer(config: Any, source: Source, workdir: Path) -> Tokenizer:
+def train_tokenizer(source: Source, *, records: int, vocab_size: int, where: str) -> Tokenizer:
+    """A tokenizer trained from the captions of a source.
+
+    Raises:
+        DataError: The captions hold no text.
+    """
+    texts = sample_captions(source, records)
+    if not texts:
+        raise DataError(f"{where}: no captions to train a tokenizer from.")
+    return Tokenizer.train(texts, vocab_size)
+
+
+def get_tokenizer(config: Any, source: Source, workdir: Path | None) -> Tokenizer:
     """The tokenizer named by the config, or that of the workdir, trained from the captions at the first start.
 
     Raises:
         DataError: The named file is missing or damaged, or the captions hold no text.
     """
-    if config.data.tokenizer:
-        return Tokenizer.load(config.data.tokenizer)
-    path = workdir / "tokenizer.model"
-    if path.exists():
+    data = config.data
+    if data.tokenizer:
+        return Tokenizer.load(data.tokenizer)
+    path = workdir / "tokenizer.model" if workdir else None
+    if path and path.exists():
         return Tokenizer.load(path)
-    texts = sample_captions(source, config.data.tokenizer_samples)
-    if not texts:
-        raise DataError(f"{config.data.train}: no captions to train a tokenizer from.")
-    tokenizer = Tokenizer.train(texts, config.data.vocab_size)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(tokenizer.model)
-    partial.replace(path)
+    tokenizer = train_tokenizer(
+        source, records=data.tokenizer_samples, vocab_size=data.vocab_size, where=data.train
+    )
+    if path:
+        tokenizer.save(path)
     return tokenizer
 
 

@@ -35,7 +35,12 @@ log = logging.getLogger("vlc")
 DevEvaluation = Callable[[Any, Any, Tokenizer], dict[str, float]]
 
 
-def train(config: ConfigDict, workdir: str | Path, *, evaluate: DevEvaluation | None = None) -> int:
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    make_evaluation: Callable[[ConfigDict], DevEvaluation | None] = lambda config: None,
+) -> int:
     """Trains, or goes on from the newest checkpoint in the workdir.
 
     Killed at any moment and started again with the same arguments on the same machine shape, a run ends with the same
@@ -44,7 +49,8 @@ def train(config: ConfigDict, workdir: str | Path, *, evaluate: DevEvaluation | 
     Args:
         config: See `vlc.config.default_config`.
         workdir: Checkpoints, metrics, tokenizer and config are kept here.
-        evaluate: Called every `config.eval.every` steps.
+        make_evaluation: Makes what is called every `config.eval.every` steps, e.g.
+            `vlc.evaluate.dev.make_dev_evaluation`.
 
     Returns:
         0 when all steps are done, `EXIT_PREEMPTED` after a SIGTERM.
@@ -66,6 +72,7 @@ def train(config: ConfigDict, workdir: str | Path, *, evaluate: DevEvaluation | 
     workdir.mkdir(parents=True, exist_ok=True)
     tokenizer = get_tokenizer(config, source, workdir)
     make_example = make_example_maker(config, source, tokenizer)
+    evaluate = make_evaluation(config)
     saved_config = json.loads(config.to_json_best_effort())
     (workdir / "config.json").write_text(json.dumps(saved_config, indent=1) + "\n")
 

@@ -1,0 +1,44 @@
+"""FILIP base, ViT-B/32 (Yao et al., ICLR 2022, arXiv 2111.07783), for a pod.
+
+    vlc train --config configs/filip_b32.py --config.data.train=SHARDS --config.data.tokenizer=FILE --workdir DIR
+
+The paper's (tables 9 and 10): tokens of width 256, causal text tower of 77 tokens, temperature from 0.07, LAMB with
+epsilon 1e-4 and decay 3e-3, 3,000 warm-up steps, cosine, 30 epochs of 340 million pairs, rate 2e-3 * sqrt(B / 512). Ours:
+batch 32,768 for 40,960, and CLIP's loss beside FILIP's, since FILIP alone is fragile outside its own augmentations;
+`--config.objectives.clip.weight=0` gives the paper's objective.
+"""
+
+import math
+
+from ml_collections import ConfigDict
+
+from vlc.config import default_config, shrink
+from vlc.models import presets
+
+
+def get_config(form: str = "") -> ConfigDict:
+    config = default_config()
+    config.batch_size = 32_768
+    config.steps = 30 * 340_000_000 // config.batch_size
+    config.log_every = 100
+    config.data.vocab_size = 49_408
+    config.data.workers = 8
+    config.data.image.update({"size": 224, "resize": "crop", "crop_scale": (0.6, 1.0)})
+    config.model.embed_dim = 256
+    config.model.image.update(presets.image_tower("B/32"))
+    config.model.text.update(presets.text_tower("B", length=77))
+    config.model.remat = "dots"
+    config.objectives.filip.weight = 1.0
+    config.optimizer.update(
+        {
+            "name": "lamb",
+            "lr": 2e-3 * math.sqrt(config.batch_size / 512),
+            "warmup_steps": 3000,
+            "b2": 0.999,
+            "eps": 1e-4,
+            "weight_decay": 3e-3,
+            "clip_norm": 0.0,
+        }
+    )
+    config.checkpoint.every = config.eval.every = 5000
+    return shrink(config) if form == "smoke" else config

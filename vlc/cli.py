@@ -1,0 +1,158 @@
+"""The command `vlc`: each subcommand parses its arguments and calls one public function.
+
+Heavy modules are imported inside the commands: data workers import this file too.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vlc.errors import ConfigError, TrainingDiverged, VlcError
+
+EXIT_BAD_INPUT, EXIT_DIVERGED = 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; an error of the user's is one message on stderr, not a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    parser = _make_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not options.takes_overrides:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.overrides = rest
+    try:
+        return options.run(options)
+    except TrainingDiverged as error:
+        print(f"vlc: {error}", file=sys.stderr)
+        return EXIT_DIVERGED
+    except VlcError as error:
+        print(f"vlc: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vlc", description="Fine-grained vision-language pretraining in JAX.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = _command(commands, "train", _train, "train, or go on from the newest checkpoint in the workdir")
+    train.add_argument("--config", required=True, help="a config file, e.g. configs/quickstart.py or FILE.py:smoke")
+    train.add_argument("--workdir", required=True, help="where checkpoints, metrics and the tokenizer are kept")
+    train.epilog = "Any setting can be changed: --config.optimizer.lr=1e-3"
+    train.set_defaults(takes_overrides=True)
+
+    evaluate = _command(commands, "eval", _evaluate, "retrieval, zero-shot, binding, pointing, captions; a report")
+    _add_model(evaluate)
+    evaluate.add_argument("--data", default="", help="records to evaluate on; by default the config's held-out ones")
+    evaluate.add_argument("--examples", type=int, default=512, help="records at the most (512)")
+    evaluate.add_argument("--guidance-scale", default="1,1.5,2,3", help="scales of the caption sweep (1,1.5,2,3)")
+
+    caption = _command(commands, "caption", _caption, "write captions for images")
+    _add_model(caption)
+    caption.add_argument("images", nargs="+", help="image files")
+    caption.add_argument("--guidance-scale", default="1", help="1 is the likeliest caption; above 1 more specific")
+
+    data = commands.add_parser("data", help="look at data, train a tokenizer").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    show = _command(data, "show", _data_show, "print and draw samples as the model will see them")
+    show.add_argument("source", nargs="?", default="", help="a source; by default config.data.train")
+    show.add_argument("--config", default="", help="a config file whose preprocessing and caption choice are used")
+    show.add_argument("--count", type=int, default=12)
+    show.add_argument("--out", default="samples.png", help="the picture to write (samples.png)")
+    show.set_defaults(takes_overrides=True)
+    tokenizer = _command(data, "tokenizer", _data_tokenizer, "train a SentencePiece tokenizer from the captions")
+    tokenizer.add_argument("source")
+    tokenizer.add_argument("--out", required=True, help="the .model file to write")
+    tokenizer.add_argument("--vocab-size", type=int, default=8192)
+    tokenizer.add_argument("--records", type=int, default=100_000, help="records to read at the most")
+    return parser
+
+
+def _command(commands, name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text.capitalize() + ".", allow_abbrev=False)
+    command.set_defaults(run=run, takes_overrides=False)
+    return command
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--workdir", required=True, help="a training workdir")
+    command.add_argument("--step", default="last", help="checkpoint: last, best, or a step")
+
+
+def _scales(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f'--guidance-scale is "{text}"; write numbers, as in 1,1.5,2.') from None
+
+
+def _load(options: argparse.Namespace):
+    from vlc.inference import load
+
+    step = options.step
+    if step not in ("last", "best"):
+        if not step.isdigit():
+            raise ConfigError(f'--step is "{step}"; it must be last, best, or a number.')
+        step = int(step)
+    return load(options.workdir, step=step)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from vlc.config_file import load_config
+    from vlc.evaluate.dev import make_dev_evaluation
+    from vlc.train.loop import train
+
+    config = load_config(options.config, options.overrides)
+    return train(config, options.workdir, make_evaluation=make_dev_evaluation)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from vlc.evaluate.run import evaluate, summary
+
+    scales = _scales(options.guidance_scale)
+    workdir = Path(options.workdir)
+    results = evaluate(_load(options), workdir, data=options.data, examples=options.examples, scales=scales)
+    print(summary(results))
+    print(f"Written: {workdir / 'eval.json'} and {workdir / 'report.html'}")
+    return 0
+
+
+def _caption(options: argparse.Namespace) -> int:
+    model = _load(options)
+    scales = _scales(options.guidance_scale)
+    columns = [model.caption(options.images, guidance_scale=scale) for scale in scales]
+    for image, *captions in zip(options.images, *columns, strict=True):
+        for scale, caption in zip(scales, captions, strict=True):
+            print(f"{image}\t{scale:g}\t{caption}")
+    return 0
+
+
+def _data_show(options: argparse.Namespace) -> int:
+    from vlc.evaluate.samples import show_samples
+    from vlc.config import default_config
+    from vlc.config_file import load_config
+
+    config = load_config(options.config, options.overrides) if options.config else default_config()
+    if options.source:
+        config.data.train = options.source
+    print(show_samples(config, options.count, Path(options.out)))
+    print(f"Drawn: {options.out}")
+    return 0
+
+
+def _data_tokenizer(options: argparse.Namespace) -> int:
+    from vlc.data.sources import open_source
+    from vlc.train.inputs import train_tokenizer
+
+    tokenizer = train_tokenizer(
+        open_source(options.source), records=options.records, vocab_size=options.vocab_size, where=options.source
+    )
+    tokenizer.save(options.out)
+    print(f"{options.out}: {tokenizer.vocab_size} pieces")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

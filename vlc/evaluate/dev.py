@@ -1,0 +1,39 @@
+"""The short evaluation during training; its score decides which checkpoint is kept as the best."""
+
+from collections.abc import Callable
+from typing import Any
+
+from vlc.data.tokenizers import Tokenizer
+from vlc.evaluate.retrieval import both_retrievals
+from vlc.evaluate.run import good_records, readable
+from vlc.inference import Model
+from vlc.train.inputs import make_preprocess, open_split
+
+
+def make_dev_evaluation(config: Any) -> Callable[[Any, Any, Tokenizer], dict[str, float]] | None:
+    """Retrieval on `config.eval.examples` dev records.
+
+    Returns:
+        The function that `vlc.train.train` calls, or `None` where the config names no dev data or trains no
+        contrastive objective.
+    """
+    source = open_split(config, "dev")
+    if source is None or not any(config.objectives[n].weight for n in ("clip", "siglip", "filip", "multi_positive")):
+        return None
+
+    def evaluate(graph: Any, params: Any, tokenizer: Tokenizer) -> dict[str, float]:
+        model = Model(graph, params, config, tokenizer, make_preprocess(config.data.image))
+        records, _ = readable(model, good_records(source, config.eval.examples))
+        texts = [r.captions["long"][:1] if "scene" in r.extra else r.all_captions() for r in records]
+        image = model.encode_image([record.image for record in records])
+        text = model.encode_text([caption for captions in texts for caption in captions])
+        found = both_retrievals(image, text, [i for i, captions in enumerate(texts) for _ in captions])
+        by = "embed" if config.objectives.clip.weight or config.objectives.siglip.weight else "tokens"
+        return {
+            "t2i_r1": found["embed"]["t2i_r1"],
+            "i2t_r1": found["embed"]["i2t_r1"],
+            "t2i_r1_tokens": found["tokens"]["t2i_r1"],
+            "score": (found[by]["t2i_r1"] + found[by]["i2t_r1"]) / 2,
+        }
+
+    return evaluate

@@ -1,0 +1,139 @@
+"""The pictures of the report, each as a PNG in memory."""
+
+import base64
+import io
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+INK, ACCENT, SECOND, GOOD, MUTED = "#22303c", "#2b6cb0", "#c05621", "#2f855a", "#a0aec0"
+plt.rcParams.update(
+    {
+        "font.size": 9, "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK,
+        "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "white",
+    }
+)  # fmt: skip
+
+
+def to_png(figure: Figure) -> bytes:
+    """Renders and closes a figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def loss_curves(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Every loss term, and the dev score, against the step."""
+    names = sorted({name for row in rows for name in row if name.startswith("loss/")})
+    dev = [(row["step"], row["dev/score"]) for row in rows if "dev/score" in row]
+    figure, axes = plt.subplots(1, 2 if dev else 1, figsize=(9 if dev else 5, 2.8), squeeze=False)
+    for name in names:
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        axes[0, 0].plot(*zip(*points, strict=True), label=name.removeprefix("loss/"), lw=1.6)
+    axes[0, 0].set(xlabel="step", ylabel="loss (nats)", ylim=(0, None))
+    axes[0, 0].legend(frameon=False)
+    if dev:
+        axes[0, 1].plot(*zip(*dev, strict=True), "o-", color=ACCENT, lw=1.6, ms=4)
+        axes[0, 1].set(xlabel="step", ylabel="dev score (mean R@1)", ylim=(0, None))
+    return to_png(figure)
+
+
+def retrieval_grid(queries: Sequence[dict[str, Any]]) -> bytes:
+    """A caption a row, its best five images after it, the right one framed."""
+    columns = 5
+    figure = plt.figure(figsize=(10, 1.5 * len(queries)))
+    grid = figure.add_gridspec(len(queries), columns + 2, wspace=0.08, hspace=0.12)
+    for row, query in enumerate(queries):
+        words = figure.add_subplot(grid[row, :2])
+        words.axis("off")
+        words.text(0, 0.5, _wrap(query["text"], 42), va="center", fontsize=8)
+        for column, (image, right) in enumerate(query["images"][:columns]):
+            axis = figure.add_subplot(grid[row, column + 2])
+            axis.imshow(image)
+            axis.set(xticks=[], yticks=[])
+            for spine in axis.spines.values():
+                spine.set(visible=True, color=GOOD if right else "#e2e8f0", linewidth=3 if right else 1)
+    return to_png(figure)
+
+
+def word_maps(examples: Sequence[dict[str, Any]]) -> bytes:
+    """An image a row, then for each phrase the patches that it is found in."""
+    columns = 1 + max(len(example["maps"]) for example in examples)
+    figure, axes = plt.subplots(
+        len(examples), columns, figsize=(1.55 * columns, 1.8 * len(examples)), squeeze=False, gridspec_kw={"wspace": 0.06}
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, example in zip(axes, examples, strict=True):
+        image = example["image"]
+        row[0].imshow(image)
+        for axis, (phrase, heat) in zip(row[1:], example["maps"], strict=False):
+            axis.imshow(image)
+            axis.imshow(_enlarge(heat, image.shape[0]), cmap="inferno", alpha=0.62, interpolation="nearest")
+            axis.set_title(_wrap(phrase, 18), fontsize=7.5, pad=3)
+    return to_png(figure)
+
+
+def _enlarge(heat: np.ndarray, side: int) -> np.ndarray:
+    low, high = heat.min(), heat.max()
+    scaled = (heat - low) / (high - low + 1e-9)
+    return np.kron(scaled, np.ones((side // heat.shape[0], side // heat.shape[1])))
+
+
+def guidance_curve(rows: Sequence[dict[str, Any]]) -> bytes:
+    """What rises and what falls with the guidance scale."""
+    scales = [row["scale"] for row in rows]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 2.8))
+    axes[0].plot(scales, [row["self_r1"] for row in rows], "o-", color=ACCENT, label="caption-to-image R@1")
+    axes[0].plot(scales, [row["reference_f1"] for row in rows], "s-", color=SECOND, label="word F1 with the reference")
+    axes[0].set(xlabel="guidance scale", ylim=(0, 1))
+    axes[0].legend(frameon=False)
+    if "named" in rows[0]:
+        axes[1].plot(scales, [row["named"] for row in rows], "o-", color=ACCENT, label="facts named a caption")
+        axes[1].set(xlabel="guidance scale", ylabel="facts", ylim=(0, None))
+        right = axes[1].twinx()
+        right.plot(scales, [row["correct"] for row in rows], "s-", color=GOOD, label="mentions that are true")
+        right.set(ylim=(0, 1))
+        lines = axes[1].get_lines() + right.get_lines()
+        axes[1].legend(lines, [str(line.get_label()) for line in lines], frameon=False)
+    else:
+        axes[1].plot(scales, [row["words"] for row in rows], "o-", color=ACCENT, label="words a caption")
+        axes[1].set(xlabel="guidance scale", ylim=(0, None))
+        axes[1].legend(frameon=False)
+    return to_png(figure)
+
+
+def contact_sheet(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> bytes:
+    """Pictures with their captions."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.7 * columns, 3.3 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, title in zip(axes.flat, images, titles, strict=False):
+        axis.imshow(image)
+        axis.set_title(title, fontsize=7, loc="left", pad=4)
+    return to_png(figure)
+
+
+def thumbnail(image: np.ndarray) -> bytes:
+    """One image as it is."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _wrap(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width))

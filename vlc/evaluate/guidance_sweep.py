@@ -1,0 +1,60 @@
+"""Captions at several guidance scales: how specific, how true, how close to the references, how well they retrieve."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vlc.data.record import Record
+from vlc.evaluate.ranking import recall, ranks
+from vlc.evaluate.scenes_suite import caption_facts
+from vlc.inference import Model
+
+SCALES = (1.0, 1.5, 2.0, 3.0)
+
+
+def guidance_sweep(
+    model: Model, records: Sequence[Record], reference_source: str, scales: Sequence[float] = SCALES
+) -> list[dict]:
+    """Captions every image at every scale.
+
+    Args:
+        model: With a captioner.
+        records: Images; those of scenes carry the truth that facts are checked against.
+        reference_source: The caption source to compare with.
+        scales: Guidance scales.
+
+    Returns:
+        For each scale: `scale`, `captions`, `words` (mean), `distinct` (share of different captions), `reference_f1`
+        (mean best word F1 with a reference), `reference_exact`, caption-to-image recall with the model's own
+        embeddings (`self_r1`, ...), and on scenes the means of `caption_facts`.
+    """
+    images = [record.image for record in records]
+    image = model.encode_image(images)
+    references = [record.captions.get(reference_source) or record.all_captions() for record in records]
+    rows = []
+    for scale in scales:
+        captions = model.caption(images, guidance_scale=scale)
+        text = model.encode_text(captions)
+        belongs = np.eye(len(records), dtype=bool)
+        overlap = [max(word_f1(c, r) for r in refs) for c, refs in zip(captions, references, strict=True)]
+        row = {
+            "scale": float(scale),
+            "captions": captions,
+            "words": float(np.mean([len(c.split()) for c in captions])),
+            "distinct": len(set(captions)) / len(captions),
+            "reference_f1": float(np.mean(overlap)),
+            "reference_exact": float(np.mean([o == 1.0 for o in overlap])),
+            **recall(ranks((image.embed @ text.embed.T).T, belongs), "self"),
+        }
+        if all("scene" in record.extra for record in records):
+            facts = [caption_facts(r.extra["scene"], c) for r, c in zip(records, captions, strict=True)]
+            row |= {name: float(np.mean([f[name] for f in facts])) for name in facts[0]}
+        rows.append(row)
+    return rows
+
+
+def word_f1(caption: str, reference: str) -> float:
+    """Harmonic mean of precision and recall of words, as bags."""
+    a, b = (text.lower().replace(".", " ").replace(",", " ").split() for text in (caption, reference))
+    shared = sum(min(a.count(word), b.count(word)) for word in set(a))
+    return 2 * shared / (len(a) + len(b)) if a or b else 1.0
