@@ -8,13 +8,11 @@ tower read at its first token. Ours: a ViT-B/16 at 288 pixels for the EfficientN
 With EfficientNet-L2 and BERT-Large the paper has 76.4% zero-shot on ImageNet, COCO R@1 58.6 / 45.6.
 """
 
-from ml_collections import ConfigDict
-
-from vlc.config import default_config, shrink
+from vlc.config import Config, default_config, shrink
 from vlc.models import presets
 
 
-def get_config(form: str = "") -> ConfigDict:
+def get_config(form: str = "") -> Config:
     config = default_config()
     config.batch_size = 16_384
     config.steps = 1_200_000

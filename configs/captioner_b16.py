@@ -1,20 +1,18 @@
 """A contrastive captioner with guidance: CoCa-style, after Kornblith et al. (ICCV 2023, arXiv 2307.16686), for a pod.
 
-    vlc train --config configs/captioner_b16.py --config.data.train=SHARDS --config.data.tokenizer=FILE --workdir DIR
+    vlc train --config configs/captioner_b16.py --config.data.train=SHARDS --config.data.tokenizer=FILE --workdir D
 
-The paper fine-tunes a CoCa-Base with the image hidden from half of the examples (their best of 0, 0.25, 0.5, 0.75); here
-the same share is hidden from the start. Contrastive and captioning losses as 1 to 2, a 64,000-piece vocabulary, 64
-pooled image tokens for the decoder; `--config.model.decoder.memory=embedding` is the paper's bottleneck. Ours: ViT-B/16 at
-224 for B/18 at 288, AdamW for Adafactor, 12 decoder layers on their own for 12 unimodal and 12 multimodal ones.
+The paper fine-tunes a CoCa-Base with the image hidden from half of the examples (the best of their 0 to 0.75); here the
+same share is hidden from the start. Contrastive and captioning losses as 1 to 2, a 64,000-piece vocabulary, 64
+pooled image tokens for the decoder; `--config.model.decoder.memory=embedding` is the paper's bottleneck. Ours: ViT-B/16
+at 224 for B/18 at 288, AdamW for Adafactor, 12 decoder layers on their own for 12 unimodal and 12 multimodal ones.
 """
 
-from ml_collections import ConfigDict
-
-from vlc.config import default_config, shrink
+from vlc.config import Config, default_config, shrink
 from vlc.models import presets
 
 
-def get_config(form: str = "") -> ConfigDict:
+def get_config(form: str = "") -> Config:
     config = default_config()
     config.batch_size = 8192
     config.steps = 500_000

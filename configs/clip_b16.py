@@ -7,13 +7,11 @@ decay 0.2, peak rate 5e-4 after 2,000 warm-up steps, cosine; random square crop 
 model has 68.6% zero-shot on ImageNet.
 """
 
-from ml_collections import ConfigDict
-
-from vlc.config import default_config, shrink
+from vlc.config import Config, default_config, shrink
 from vlc.models import presets
 
 
-def get_config(form: str = "") -> ConfigDict:
+def get_config(form: str = "") -> Config:
     config = default_config()
     config.batch_size = 32_768
     config.steps = 32 * 400_000_000 // config.batch_size

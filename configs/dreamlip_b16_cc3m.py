@@ -1,6 +1,6 @@
 """DreamLIP ViT-B/16 on CC3M with long synthetic captions (Zheng et al., ECCV 2024, arXiv 2403.17007).
 
-    vlc train --config configs/dreamlip_b16_cc3m.py --config.data.train=SHARDS --config.data.tokenizer=FILE --workdir DIR
+    vlc train --config configs/dreamlip_b16_cc3m.py --config.data.train=SHARDS --config.data.tokenizer=FILE --workdir D
 
 Each visit: the raw caption, and seven sub-captions drawn from the sentences of all captions (K = 8, where the paper's
 gain saturates), the last sentence included. Multi-positive loss over slots and grouping loss within an image, both with
@@ -8,13 +8,11 @@ weight 1, threshold 1/P; AdamW 5e-4, betas 0.9 and 0.98, decay 0.5, 2,000 warm-u
 the paper does not state. Its model has Flickr30K image-to-text R@1 69.5 (CLIP on the same data: 32.6).
 """
 
-from ml_collections import ConfigDict
-
-from vlc.config import default_config, shrink
+from vlc.config import Config, default_config, shrink
 from vlc.models import presets
 
 
-def get_config(form: str = "") -> ConfigDict:
+def get_config(form: str = "") -> Config:
     config = default_config()
     config.batch_size = 1024
     config.steps = 32 * 3_000_000 // config.batch_size

@@ -3,20 +3,18 @@
     vlc train --config configs/filip_b32.py --config.data.train=SHARDS --config.data.tokenizer=FILE --workdir DIR
 
 The paper's (tables 9 and 10): tokens of width 256, causal text tower of 77 tokens, temperature from 0.07, LAMB with
-epsilon 1e-4 and decay 3e-3, 3,000 warm-up steps, cosine, 30 epochs of 340 million pairs, rate 2e-3 * sqrt(B / 512). Ours:
-batch 32,768 for 40,960, and CLIP's loss beside FILIP's, since FILIP alone is fragile outside its own augmentations;
+epsilon 1e-4 and decay 3e-3, 3,000 warm-up steps, cosine, 30 epochs of 340 million pairs, rate 2e-3 * sqrt(B / 512).
+Ours: batch 32,768 for 40,960, and CLIP's loss beside FILIP's, which alone is fragile without its augmentations;
 `--config.objectives.clip.weight=0` gives the paper's objective.
 """
 
 import math
 
-from ml_collections import ConfigDict
-
-from vlc.config import default_config, shrink
+from vlc.config import Config, default_config, shrink
 from vlc.models import presets
 
 
-def get_config(form: str = "") -> ConfigDict:
+def get_config(form: str = "") -> Config:
     config = default_config()
     config.batch_size = 32_768
     config.steps = 30 * 340_000_000 // config.batch_size

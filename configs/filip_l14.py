@@ -8,13 +8,11 @@ has 77.1% zero-shot on ImageNet and COCO R@1 61.3 / 45.9.
 
 import math
 
-from ml_collections import ConfigDict
-
-from vlc.config import default_config, shrink
+from vlc.config import Config, default_config, shrink
 from vlc.models import presets
 
 
-def get_config(form: str = "") -> ConfigDict:
+def get_config(form: str = "") -> Config:
     config = default_config()
     config.batch_size = 32_768
     config.steps = 30 * 340_000_000 // config.batch_size

@@ -8,12 +8,10 @@ aim is recall well above chance in twenty CPU minutes. Each visit trains on two 
 loss of DreamLIP, arXiv 2403.17007), with FILIP's token loss and a captioner beside. Measured: docs/flickr8k.md.
 """
 
-from ml_collections import ConfigDict
-
-from vlc.config import default_config, shrink
+from vlc.config import Config, default_config, shrink
 
 
-def get_config(form: str = "") -> ConfigDict:
+def get_config(form: str = "") -> Config:
     config = default_config()
     config.steps = 1500
     config.batch_size = 128

@@ -7,12 +7,10 @@ PATH is a folder with `captions.jsonl` or `captions.csv`, or WebDataset shards; 
 A small model trained from nothing on a few thousand images learns their broad themes, not fine detail.
 """
 
-from ml_collections import ConfigDict
-
-from vlc.config import default_config, shrink
+from vlc.config import Config, default_config, shrink
 
 
-def get_config(form: str = "") -> ConfigDict:
+def get_config(form: str = "") -> Config:
     config = default_config()
     config.steps = 1000
     config.batch_size = 64

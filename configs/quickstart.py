@@ -8,12 +8,10 @@ generic, so that classifier-free guidance (arXiv 2307.16686) has something to sh
 docs/quickstart.md.
 """
 
-from ml_collections import ConfigDict
-
-from vlc.config import default_config, shrink
+from vlc.config import Config, default_config, shrink
 
 
-def get_config(form: str = "") -> ConfigDict:
+def get_config(form: str = "") -> Config:
     config = default_config()
     config.steps = 450
     config.batch_size = 64

@@ -7,13 +7,11 @@ tokens of a 32,000-piece vocabulary, a bidirectional text tower as wide as the i
 beta2 0.95 (section 4.6, for stability), rate 1e-3, decay 1e-4. The pooled text is the last token's, as released.
 """
 
-from ml_collections import ConfigDict
-
-from vlc.config import default_config, shrink
+from vlc.config import Config, default_config, shrink
 from vlc.models import presets
 
 
-def get_config(form: str = "") -> ConfigDict:
+def get_config(form: str = "") -> Config:
     config = default_config()
     config.batch_size = 32_768
     config.steps = 9_000_000_000 // config.batch_size

@@ -130,9 +130,9 @@ def _caption(options: argparse.Namespace) -> int:
 
 
 def _data_show(options: argparse.Namespace) -> int:
-    from vlc.evaluate.samples import show_samples
     from vlc.config import default_config
     from vlc.config_file import load_config
+    from vlc.evaluate.samples import show_samples
 
     config = load_config(options.config, options.overrides) if options.config else default_config()
     if options.source:

@@ -11,10 +11,13 @@ from ml_collections import ConfigDict
 
 from vlc.errors import ConfigError, did_you_mean
 
+# A ConfigDict. A type checker cannot know what it holds, and takes every value for all types at once.
+Config = Any
 
-def default_config() -> ConfigDict:
+
+def default_config() -> Config:
     """All settings. The config is locked: setting a key that does not exist is an error that names the nearest one."""
-    config = ConfigDict()
+    config: Config = ConfigDict()
     config.seed = 0
     config.steps = 1000
     config.batch_size = 128  # global
@@ -45,6 +48,7 @@ def default_config() -> ConfigDict:
             "mix": "",  # weights of the caption sources, "long:0.7,short:0.3"; empty: all captions alike
             "sub_captions": 0,  # drawn from the sentences of all captions, for multi_positive and grouping
             "sub_sources": "",  # "long,short"; empty: all
+            "sub_length": 0,  # tokens of a sub-caption; 0: config.model.text.length
             "merge": 1,  # consecutive sentences joined into one sub-caption
             "target": "",  # weights for the captioner's target; empty: the main caption
         }
@@ -68,8 +72,8 @@ def default_config() -> ConfigDict:
     config.model.text = ConfigDict(
         {"width": 512, "layers": 12, "heads": 8, "mlp_ratio": 4.0, "length": 77, "causal": True, "pool": "last"}
     )
-    config.model.decoder = ConfigDict(  # layers=0: no captioner
-        {"layers": 0, "width": 512, "heads": 8, "mlp_ratio": 4.0, "memory": "tokens", "queries": 32}
+    config.model.decoder = ConfigDict(  # layers=0: no captioner; length=0: config.model.text.length
+        {"layers": 0, "width": 512, "heads": 8, "mlp_ratio": 4.0, "length": 0, "memory": "tokens", "queries": 32}
     )
     config.model.init_logit_scale = 1 / 0.07
     config.model.init_logit_bias = -10.0
@@ -106,7 +110,7 @@ def default_config() -> ConfigDict:
     return config.lock()
 
 
-def shrink(config: ConfigDict) -> ConfigDict:
+def shrink(config: Config) -> Config:
     """The same experiment in seconds: two steps of a tiny model on scenes, for `FILE.py:smoke` and the tests.
 
     Objectives, optimizer, poolings and the captioner's memory stay; sizes, data and batch shrink.
@@ -116,6 +120,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.data.vocab_size, config.data.tokenizer_samples = 256, 300
     config.data.image.size = 32
     config.data.captions.update({"mix": "long", "target": "", "sub_sources": ""})
+    config.data.captions.sub_length = config.model.decoder.length = 0
     config.data.captions.sub_captions = min(config.data.captions.sub_captions, 3)
     config.model.embed_dim = 32
     config.model.image.update({"patch": 8, "width": 32, "layers": 2, "heads": 2})
@@ -140,13 +145,15 @@ def parse_weights(text: str, key: str) -> dict[str, float]:
         try:
             weights[name.strip()] = float(number or 1)
         except ValueError:
-            raise ConfigError(f'config.{key} is "{text}": "{number}" is not a number. Write "long:0.7,short:0.3".') from None
+            raise ConfigError(
+                f'config.{key} is "{text}": "{number}" is not a number. Write "long:0.7,short:0.3".'
+            ) from None
         if weights[name.strip()] <= 0:
             raise ConfigError(f'config.{key} is "{text}": weights must be positive; leave out what is not wanted.')
     return weights
 
 
-def check_config(config: ConfigDict) -> None:
+def check_config(config: Config) -> None:
     """Checks what can be checked without looking at data or devices.
 
     Raises:
@@ -190,14 +197,14 @@ _CHOICES = {
 }
 
 
-def get_key(config: ConfigDict, key: str) -> Any:
+def get_key(config: Config, key: str) -> Any:
     """The value at a dotted key."""
     for part in key.split("."):
         config = config[part]
     return config
 
 
-def _check_choices(config: ConfigDict) -> None:
+def _check_choices(config: Config) -> None:
     for key, choices in _CHOICES.items():
         value = get_key(config, key)
         if value not in choices:
@@ -205,7 +212,7 @@ def _check_choices(config: ConfigDict) -> None:
             raise ConfigError(f'config.{key} is "{value}", which is not known.{hint}')
 
 
-def _check_positive(config: ConfigDict) -> None:
+def _check_positive(config: Config) -> None:
     for key in ("steps", "batch_size", "accumulate", "log_every", "data.image.size", "model.image.patch",
                 "model.embed_dim", "checkpoint.every", "checkpoint.keep_last", "eval.every"):  # fmt: skip
         value = get_key(config, key)
@@ -215,7 +222,7 @@ def _check_positive(config: ConfigDict) -> None:
         raise ConfigError(f"config.optimizer.lr is {config.optimizer.lr}; it must be a finite number, 0 or more.")
 
 
-def _check_model(config: ConfigDict) -> None:
+def _check_model(config: Config) -> None:
     size, patch = config.data.image.size, config.model.image.patch
     if size % patch:
         raise ConfigError(
@@ -228,7 +235,7 @@ def _check_model(config: ConfigDict) -> None:
             raise ConfigError(f"config.model.{name}.heads={tower.heads} does not divide its width={tower.width}.")
 
 
-def resolve_auto(config: ConfigDict, platform: str) -> ConfigDict:
+def resolve_auto(config: Config, platform: str) -> Config:
     """A copy in which `auto` is what suits the platform (`cpu`, `gpu`, `tpu`)."""
     config = config.copy_and_resolve_references()
     cpu = platform == "cpu"
@@ -240,11 +247,11 @@ def resolve_auto(config: ConfigDict, platform: str) -> ConfigDict:
     return config
 
 
-def config_from_json(saved: dict[str, Any]) -> ConfigDict:
+def config_from_json(saved: dict[str, Any]) -> Config:
     """A saved config laid over today's defaults, so that keys added since have their default."""
     config = default_config()
 
-    def lay(target: ConfigDict, values: dict[str, Any], where: str) -> None:
+    def lay(target: Config, values: dict[str, Any], where: str) -> None:
         for key, value in values.items():
             if key not in target:
                 raise ConfigError(f"The saved config has {where}{key}, which this version does not know.")

@@ -6,11 +6,11 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from vlc.config import default_config
+from vlc.config import Config, default_config
 from vlc.errors import ConfigError, did_you_mean
 
 
-def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+def load_config(spec: str, overrides: Sequence[str] = ()) -> Config:
     """Reads a config file and applies changes to it.
 
     Args:
@@ -48,7 +48,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     return config
 
 
-def _flatten(config: ConfigDict, prefix: str = ""):
+def _flatten(config: Config, prefix: str = ""):
     for key, value in config.items():
         if isinstance(value, ConfigDict):
             yield from _flatten(value, f"{prefix}{key}.")

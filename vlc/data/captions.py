@@ -19,9 +19,7 @@ def split_sentences(text: str) -> list[str]:
     return [part.strip() for part in _SENTENCE_END.split(text) if part.strip(" .!?\n\t")]
 
 
-def sample_sub_captions(
-    rng: np.random.Generator, captions: Sequence[str], count: int, *, merge: int = 1
-) -> list[str]:
+def sample_sub_captions(rng: np.random.Generator, captions: Sequence[str], count: int, *, merge: int = 1) -> list[str]:
     """Draws sub-captions from all sentences of an image's captions.
 
     Without replacement when there are enough, with replacement otherwise, so one-sentence captions are safe.
@@ -90,4 +88,4 @@ def draw_caption(
         return pool[rng.integers(len(pool))]
     weights = np.array([mix[source] for source in sources], float)
     texts = captions[sources[rng.choice(len(sources), p=weights / weights.sum())]]
-    return texts[rng.integers(len(texts))]
+    return texts[int(rng.integers(len(texts)))]

@@ -90,14 +90,14 @@ class Preprocess:
         augmented = rng is not None and (self.flip or self.crop_scale[0] < 1)
         if isinstance(image, np.ndarray) and image.shape == (self.size, self.size, 3) and not augmented:
             return image
-        if isinstance(image, bytes):
-            picture = decode(image, where=where, at_least=self.size)
-        else:
-            picture = Image.fromarray(image)
+        encoded = isinstance(image, bytes)
+        picture = decode(image, where=where, at_least=self.size) if encoded else Image.fromarray(image)
         if rng is None:
             return np.asarray(self._resize(picture))
         if self.crop_scale[0] < 1:
-            picture = picture.resize((self.size, self.size), Image.Resampling.BICUBIC, box=self._random_box(picture, rng))
+            picture = picture.resize(
+                (self.size, self.size), Image.Resampling.BICUBIC, box=self._random_box(picture, rng)
+            )
         else:
             picture = self._resize(picture)
         if self.flip and rng.random() < 0.5:
@@ -128,6 +128,7 @@ class Preprocess:
     def from_json(cls, value: dict[str, Any]) -> "Preprocess":
         """Raises `CheckpointError` when a field is missing or unknown."""
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+            return cls(**fields)
         except TypeError as error:
             raise CheckpointError(f"The saved preprocessing does not fit this version: {error}.") from error

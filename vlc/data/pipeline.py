@@ -3,7 +3,6 @@
 import ctypes
 import json
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,17 +25,21 @@ _SUBSTITUTES = 1000  # so many damaged records in a row mean that the data, not 
 class MakeExample(grain.RandomMapTransform):
     """Index to example. Never raises for a damaged record: the next good one takes its place, with the reason.
 
-    An example holds `image` `[S, S, 3]` uint8, `text` `[K, T]` int32, `target` `[T]` int32 (the captioner's), `index`
-    (of the record used) and `skipped` (position in `REASONS` of why the record asked for was not).
+    An example holds `image` `[S, S, 3]` uint8; int32 ids of `text` `[T]`, where asked for `subs` `[K, U]`
+    (sub-captions), and `target` `[V]` (the captioner's); `index` (of the record used) and `skipped` (position in
+    `REASONS` of why the record asked for was not).
+
+    Attributes:
+        lengths: T, U and V: tokens of the main caption, of a sub-caption, and of the captioner's target.
     """
 
     source: Source
     preprocess: Preprocess
     captions: CaptionChoice
     tokenizer: Tokenizer
-    text_length: int
+    lengths: tuple[int, int, int]
 
-    def random_map(self, element: int, rng: np.random.Generator) -> Batch:
+    def random_map(self, element: Any, rng: np.random.Generator) -> Batch:
         skipped = 0
         for attempt in range(_SUBSTITUTES):
             index = (int(element) + attempt) % len(self.source)
@@ -51,13 +54,14 @@ class MakeExample(grain.RandomMapTransform):
 
     def make(self, record: Record, rng: np.random.Generator) -> Batch:
         """One record as the model will see it on this visit."""
-        texts, target = self.captions.choose(record.captions, rng)
-        ids = self.tokenizer.encode([*texts, target], self.text_length)
-        return {
+        (main, *subs), target = self.captions.choose(record.captions, rng)
+        main_length, sub_length, target_length = self.lengths
+        example = {
             "image": self.preprocess(record.image, where=record.key, rng=rng),
-            "text": ids[:-1],
-            "target": ids[-1],
+            "text": self.tokenizer.encode([main], main_length)[0],
+            "target": self.tokenizer.encode([target], target_length)[0],
         }
+        return example | ({"subs": self.tokenizer.encode(subs, sub_length)} if subs else {})
 
 
 def die_with_parent(index: int, count: int) -> None:
@@ -77,7 +81,7 @@ def train_batches(
     process_count: int = 1,
     threads: int = 2,
     workers: int = 0,
-) -> Iterator[Batch]:
+) -> grain.DatasetIterator[Batch]:
     """An endless stream of this process's share of every global batch.
 
     Each epoch is a new permutation of the records. The set of examples in a global batch, and their augmentation,
@@ -93,8 +97,7 @@ def train_batches(
         threads: Reading threads (of each worker).
         workers: Worker processes; 0 reads in this one.
     """
-    records = np.arange(len(make_example.source))
-    dataset = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(make_example)
+    dataset = grain.MapDataset.range(len(make_example.source)).seed(seed).shuffle().repeat().random_map(make_example)
     dataset = dataset[process_index::process_count].batch(batch_size // process_count)[start_step:]
     read = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4))
     if workers:
@@ -103,7 +106,7 @@ def train_batches(
         read = read.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2), worker_init_fn=die_with_parent
         )
-    return iter(read)
+    return read.__iter__()
 
 
 def check_source(make_example: MakeExample, name: str) -> None:
@@ -135,8 +138,10 @@ def count_skipped(batch: Batch) -> dict[str, int]:
 
 def describe_batch(batch: Batch, tokenizer: Tokenizer, count: int = 3) -> str:
     """The first captions of a batch as the model sees them, one JSON line an image."""
-    lines: list[Any] = [
-        {"index": int(i), "texts": [tokenizer.decode(t) for t in texts], "target": tokenizer.decode(target)}
-        for i, texts, target in zip(batch["index"][:count], batch["text"], batch["target"], strict=False)
-    ]
+    lines = []
+    for i in range(min(count, len(batch["index"]))):
+        line: dict[str, Any] = {"index": int(batch["index"][i]), "text": tokenizer.decode(batch["text"][i])}
+        if "subs" in batch:
+            line["subs"] = [tokenizer.decode(ids) for ids in batch["subs"][i]]
+        lines.append(line | {"target": tokenizer.decode(batch["target"][i])})
     return "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)

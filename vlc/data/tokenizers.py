@@ -73,7 +73,9 @@ class Tokenizer:
                 minloglevel=2,
             )
         except RuntimeError as error:
-            raise DataError(f"No tokenizer of {vocab_size} pieces can be trained from these captions: {error}") from error
+            raise DataError(
+                f"No tokenizer of {vocab_size} pieces can be trained from these captions: {error}"
+            ) from error
         return cls(target.getvalue())
 
     def save(self, path: str | Path) -> None:

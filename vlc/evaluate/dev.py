@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from vlc.config import Config
 from vlc.data.tokenizers import Tokenizer
 from vlc.evaluate.retrieval import both_retrievals
 from vlc.evaluate.run import good_records, readable
@@ -10,7 +11,7 @@ from vlc.inference import Model
 from vlc.train.inputs import make_preprocess, open_split
 
 
-def make_dev_evaluation(config: Any) -> Callable[[Any, Any, Tokenizer], dict[str, float]] | None:
+def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[str, float]] | None:
     """Retrieval on `config.eval.examples` dev records.
 
     Returns:

@@ -73,7 +73,11 @@ def word_maps(examples: Sequence[dict[str, Any]]) -> bytes:
     """An image a row, then for each phrase the patches that it is found in."""
     columns = 1 + max(len(example["maps"]) for example in examples)
     figure, axes = plt.subplots(
-        len(examples), columns, figsize=(1.55 * columns, 1.8 * len(examples)), squeeze=False, gridspec_kw={"wspace": 0.06}
+        len(examples),
+        columns,
+        figsize=(1.55 * columns, 1.8 * len(examples)),
+        squeeze=False,
+        gridspec_kw={"wspace": 0.06},
     )
     for axis in axes.flat:
         axis.axis("off")

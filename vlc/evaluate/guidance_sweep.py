@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlc.data.record import Record
-from vlc.evaluate.ranking import recall, ranks
+from vlc.evaluate.ranking import ranks, recall
 from vlc.evaluate.scenes_suite import caption_facts
 from vlc.inference import Model
 

@@ -55,7 +55,9 @@ class Report:
             f"<tbody>{body}</tbody></table></div></section>"
         )
 
-    def captions(self, title: str, note: str, columns: Sequence[str], rows: Sequence[tuple[bytes, Sequence[str]]]) -> None:
+    def captions(
+        self, title: str, note: str, columns: Sequence[str], rows: Sequence[tuple[bytes, Sequence[str]]]
+    ) -> None:
         """Thumbnails with several texts each."""
         head = "<th></th>" + "".join(f"<th>{html.escape(c)}</th>" for c in columns)
         body = "".join(

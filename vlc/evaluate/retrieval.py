@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlc.evaluate.ranking import recall, ranks
+from vlc.evaluate.ranking import ranks, recall
 from vlc.models import ImageEncoding, TextEncoding
 from vlc.similarity import late_interaction
 

@@ -186,17 +186,27 @@ def _scenes(model: Model, report: Report, results: dict, records: Sequence[Recor
     results["binding"] = binding = edit_twin_accuracy(model, scenes, pairs)
     results["pointing"] = pointing = pointing_game(model, scenes, pairs)
     results["zero_shot"] = zero_shot = attribute_classification(model, scenes, len(records))
-    report.tile(f"{100 * pointing['accuracy']:.1f}%", f"words that point at their object (blind {100 * pointing['blind']:.0f}%)")
+    report.tile(
+        f"{100 * pointing['accuracy']:.1f}%", f"words that point at their object (blind {100 * pointing['blind']:.0f}%)"
+    )
     report.table(
         "Harder galleries",
         "A pair that no training scene shows; one sentence of the caption; and eight scenes that share colours, "
         "shapes or places (chance 12.5%).",
         ["gallery", "by embedding", "by tokens"],
         [
-            ["unseen colour-shape pairs, R@1", results["novel"]["embed"]["t2i_r1"], results["novel"]["tokens"]["t2i_r1"]],
+            [
+                "unseen colour-shape pairs, R@1",
+                results["novel"]["embed"]["t2i_r1"],
+                results["novel"]["tokens"]["t2i_r1"],
+            ],
             ["one sentence, R@1", results["sentence"]["t2i_r1"], results["sentence"]["t2i_r1_tokens"]],
             *(
-                [f"same {keep}s, R@1 of 8", results["matched"][f"same_{keep}_embed"], results["matched"][f"same_{keep}_tokens"]]
+                [
+                    f"same {keep}s, R@1 of 8",
+                    results["matched"][f"same_{keep}_embed"],
+                    results["matched"][f"same_{keep}_tokens"],
+                ]
                 for keep in ("colour", "shape", "place")
             ),
         ],
@@ -239,8 +249,8 @@ def _captions(model: Model, report: Report, results: dict, records: Sequence[Rec
         "embeddings), and how near is it to the reference. Right: how much is said, and how much of it is true.",
         figures.guidance_curve(sweep),
     )
-    shares = [k for k in ("distinct", "reference_f1", "reference_exact", "self_r1", "self_r5", "correct", "covered", "exact")
-              if k in sweep[0]]  # fmt: skip
+    wanted = ("distinct", "reference_f1", "reference_exact", "self_r1", "self_r5", "correct", "covered", "exact")
+    shares = [name for name in wanted if name in sweep[0]]
     numbers = [k for k in ("words", "named") if k in sweep[0]]
     report.table(
         "Captions by guidance scale",
@@ -253,7 +263,9 @@ def _captions(model: Model, report: Report, results: dict, records: Sequence[Rec
         (figures.thumbnail(model.preprocess(records[i].image)), [row["captions"][i] for row in sweep])
         for i in np.linspace(0, len(records) - 1, min(8, len(records))).astype(int)
     ]
-    report.captions("Samples", "Greedy captions of held-out images.", [f"scale {row['scale']:g}" for row in sweep], rows)
+    report.captions(
+        "Samples", "Greedy captions of held-out images.", [f"scale {row['scale']:g}" for row in sweep], rows
+    )
 
 
 def summary(results: dict[str, Any]) -> str:

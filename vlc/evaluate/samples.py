@@ -4,14 +4,14 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from vlc.config import Config
 from vlc.data.pipeline import describe_batch, train_batches
 from vlc.evaluate.figures import contact_sheet
 from vlc.train.inputs import get_tokenizer, make_example_maker, open_split
 
 
-def show_samples(config: ConfigDict, count: int, out: Path) -> str:
+def show_samples(config: Config, count: int, out: Path) -> str:
     """Draws the first `count` examples of training to a PNG.
 
     Returns:
@@ -21,9 +21,10 @@ def show_samples(config: ConfigDict, count: int, out: Path) -> str:
     assert source is not None
     tokenizer = get_tokenizer(config, source, None)
     batch = next(train_batches(make_example_maker(config, source, tokenizer), batch_size=count, seed=config.seed))
-    titles = [
-        "\n".join("\n".join(textwrap.wrap(tokenizer.decode(text), 44)) for text in texts) for texts in batch["text"]
-    ]
+    titles = []
+    for i in range(count):
+        texts = [batch["text"][i], *(batch["subs"][i] if "subs" in batch else ())]
+        titles.append("\n".join("\n".join(textwrap.wrap(tokenizer.decode(ids), 44)) for ids in texts))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(contact_sheet(list(np.asarray(batch["image"])), titles))
     return describe_batch(batch, tokenizer, count)

@@ -8,7 +8,7 @@ from vlc.data.captions import split_sentences
 from vlc.data.record import Record
 from vlc.data.sources import Scenes
 from vlc.data.sources.scenes import language, world
-from vlc.evaluate.ranking import recall, ranks
+from vlc.evaluate.ranking import ranks, recall
 from vlc.evaluate.retrieval import token_scores
 from vlc.evaluate.zero_shot import accuracy, class_scores
 from vlc.inference import Model

@@ -37,7 +37,7 @@ def class_scores(
 
 def accuracy(scores: Float[np.ndarray, "B classes"], labels: Sequence[int]) -> dict[str, float]:
     """Top-1 and top-5 accuracy, and the mean of the accuracies by class. Ties count as wrong."""
-    labels = np.asarray(labels)
-    rank = ranks(scores, labels[:, None] == np.arange(scores.shape[1]))
-    by_class = [float((rank[labels == c] < 1).mean()) for c in np.unique(labels)]
+    truth = np.asarray(labels)
+    rank = ranks(scores, truth[:, None] == np.arange(scores.shape[1]))
+    by_class = [float((rank[truth == c] < 1).mean()) for c in np.unique(truth)]
     return {"top1": float((rank < 1).mean()), "top5": float((rank < 5).mean()), "mean_class": float(np.mean(by_class))}

@@ -1,7 +1,7 @@
 """`Model`: a trained model with its tokenizer and preprocessing, ready for images and texts."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 from PIL import Image
 
-from vlc.config import config_from_json, resolve_auto
+from vlc.config import Config, config_from_json, resolve_auto
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import CheckpointError, ConfigError, DataError
@@ -36,7 +35,7 @@ class Model:
     """
 
     def __init__(
-        self, graph: nnx.GraphDef[DualEncoder], params: Any, config: ConfigDict, tokenizer: Tokenizer,
+        self, graph: nnx.GraphDef[DualEncoder], params: Any, config: Config, tokenizer: Tokenizer,
         preprocess: Preprocess, step: int = 0, batch_size: int = 64,
     ):  # fmt: skip
         self.config, self.tokenizer, self.preprocess, self.step = config, tokenizer, preprocess, step
@@ -102,7 +101,11 @@ class Model:
         return self._batched(_encode_text, self.token_ids(texts))
 
     def score(
-        self, images: AnyImage | Iterable[AnyImage], texts: str | Iterable[str], *, by: Literal["embed", "tokens"] = "embed"
+        self,
+        images: AnyImage | Iterable[AnyImage],
+        texts: str | Iterable[str],
+        *,
+        by: Literal["embed", "tokens"] = "embed",
     ) -> np.ndarray:
         """Similarity of every image with every text, `[B, N]`.
 
@@ -185,9 +188,8 @@ class Model:
         for start in range(0, len(inputs), size):
             part = inputs[start : start + size]
             filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            result = jax.device_get(function(self._graph, self._params, jnp.asarray(filled)))
-            results.append(jax.tree.map(lambda x, n=len(part): x[:n], result))
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+            results.append(jax.device_get(function(self._graph, self._params, jnp.asarray(filled))))
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(inputs)], *results)
 
 
 @functools.partial(jax.jit, static_argnums=0)

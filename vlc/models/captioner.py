@@ -95,9 +95,7 @@ class CaptionDecoder(nnx.Module):
         shape = (keys.shape[0], keys.shape[1], self.length, *keys.shape[3:])
         return Cache(jnp.zeros(shape, keys.dtype), jnp.zeros(shape, keys.dtype), keys, values)
 
-    def step(
-        self, ids: Int[Array, " N"], position: Int[Array, ""], cache: Cache
-    ) -> tuple[Float[Array, "N V"], Cache]:
+    def step(self, ids: Int[Array, " N"], position: Int[Array, ""], cache: Cache) -> tuple[Float[Array, "N V"], Cache]:
         """Logits after the token at `position`, and the cache with that token in it."""
         seen = (jnp.arange(self.length) <= position)[None, None, None, :]
 

@@ -14,15 +14,17 @@ from vlc.models.layers import l2_normalise, linear
 from vlc.models.text import TextTower
 from vlc.models.vit import ImageTower
 
+AnyArray = Any  # JAX arrays while computing, NumPy arrays once fetched
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ImageEncoding:
     """Images in the shared space. Tokens and embeddings have unit length, float32."""
 
-    tokens: Float[Array, "B P D"]
-    embed: Float[Array, "B D"]
-    features: Float[Array, "B P W"]  # of the tower, for the decoder
+    tokens: Float[AnyArray, "B P D"]
+    embed: Float[AnyArray, "B D"]
+    features: Float[AnyArray, "B P W"]  # of the tower, for the decoder
 
 
 @jax.tree_util.register_dataclass
@@ -30,9 +32,9 @@ class ImageEncoding:
 class TextEncoding:
     """Texts in the shared space. Tokens and embeddings have unit length, float32; tokens of pads mean nothing."""
 
-    tokens: Float[Array, "N T D"]
-    embed: Float[Array, "N D"]
-    mask: Bool[Array, "N T"]
+    tokens: Float[AnyArray, "N T D"]
+    embed: Float[AnyArray, "N D"]
+    mask: Bool[AnyArray, "N T"]
 
 
 @jax.tree_util.register_dataclass
@@ -76,7 +78,7 @@ class DualEncoder(nnx.Module):
         self.decoder = (
             CaptionDecoder(
                 config.decoder, image_width=config.image.width, image_heads=config.image.heads, embed_dim=dim,
-                vocab_size=vocab_size, length=config.text.length, **common,
+                vocab_size=vocab_size, length=config.decoder.length or config.text.length, **common,
             )
             if config.decoder.layers
             else None

@@ -10,7 +10,7 @@ from vlc.models.layers import Block, Stack, layer_norm, shard_batch, table
 
 
 class TokenEmbedding(nnx.Module):
-    """Token and position embeddings. The pad id is no row of the table: pads are looked up as row 0 and masked later."""
+    """Token and position embeddings. The pad id is no row of the table: a pad takes row 0, and is masked later."""
 
     def __init__(self, vocab_size: int, length: int, width: int, *, dtype: Any, rngs: nnx.Rngs):
         self.tokens = table(vocab_size, width, ("vocab", "embed"), rngs=rngs)
@@ -36,9 +36,7 @@ class TextTower(nnx.Module):
         )  # fmt: skip
         self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
 
-    def __call__(
-        self, ids: Int[Array, "N T"]
-    ) -> tuple[Float[Array, "N T W"], Float[Array, "N W"], Bool[Array, "N T"]]:
+    def __call__(self, ids: Int[Array, "N T"]) -> tuple[Float[Array, "N T W"], Float[Array, "N W"], Bool[Array, "N T"]]:
         mask = ids < self.vocab_size
         x = shard_batch(self.embed(ids))
         # In a causal tower no real token sees a pad, since pads come last.

@@ -31,7 +31,9 @@ class ImageTower(nnx.Module):
         patches: P, the number of patches.
     """
 
-    def __init__(self, config: Any, *, size: int, mean: Any, std: Any, dtype: Any, scan: bool, remat: str, rngs: nnx.Rngs):
+    def __init__(
+        self, config: Any, *, size: int, mean: Any, std: Any, dtype: Any, scan: bool, remat: str, rngs: nnx.Rngs
+    ):
         width, hidden = config.width, round(config.width * config.mlp_ratio)
         self.patch, self.pool, self.dtype = config.patch, config.pool, dtype
         self.mean, self.std = tuple(mean), tuple(std)
@@ -45,7 +47,9 @@ class ImageTower(nnx.Module):
             config.layers, scan=scan, remat=remat, rngs=rngs,
         )  # fmt: skip
         self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.map = AttentionPool(width, config.heads, hidden, 1, dtype=dtype, rngs=rngs) if config.pool == "map" else None
+        self.map = (
+            AttentionPool(width, config.heads, hidden, 1, dtype=dtype, rngs=rngs) if config.pool == "map" else None
+        )
 
     def __call__(self, images: UInt8[Array, "B S S 3"]) -> tuple[Float[Array, "B P W"], Float[Array, "B W"]]:
         x = self.embed(self.patchify(images))

@@ -5,11 +5,12 @@ by itself, `total_loss` compares them all.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from vlc.models import DualEncoder, Scales
 from vlc.objectives.captioning import average_nll, caption_nll
@@ -24,13 +25,13 @@ from vlc.objectives.multi_positive import multi_positive_loss
 class Encoded:
     """What the objectives need of a batch; a part that none of them uses is `None`."""
 
-    image_embed: Float[Array, "B D"]
-    text_embed: Float[Array, "B K D"] | None
-    image_tokens: Float[Array, "B P D"] | None
-    text_tokens: Float[Array, "B T D"] | None  # of slot 0
-    text_mask: Bool[Array, "B T"] | None
-    caption_nll: Float[Array, " B"] | None
-    caption_count: Float[Array, " B"] | None
+    image_embed: Any  # [B, D]
+    text_embed: Any  # [B, K, D], of the main caption, then of the sub-captions
+    image_tokens: Any  # [B, P, D]
+    text_tokens: Any  # [B, T, D], of the main caption
+    text_mask: Any  # [B, T]
+    caption_nll: Any  # [B]
+    caption_count: Any  # [B]
 
 
 def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -> Encoded:
@@ -38,18 +39,21 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
 
     Args:
         model: The model.
-        batch: `image` `[B, S, S, 3]`, `text` `[B, K, T]`, `target` `[B, T]`, `null` `[B]`.
+        batch: `image` `[B, S, S, 3]`, `text` `[B, T]`, `target` `[B, V]`, `null` `[B]`, and perhaps `subs`
+            `[B, K-1, U]`.
         objectives: `config.objectives`.
     """
     image = model.encode_image(batch["image"])
-    rows, slots, length = batch["text"].shape
     embed = tokens = mask = nll = count = None
     if any(objectives[name].weight for name in ("clip", "siglip", "filip", "multi_positive", "grouping")):
-        text = model.encode_text(batch["text"].reshape(rows * slots, length))
-        embed = text.embed.reshape(rows, slots, -1)
+        text = model.encode_text(batch["text"])
+        embed = text.embed[:, None]
         if objectives.filip.weight:
-            tokens = text.tokens.reshape(rows, slots, length, -1)[:, 0]
-            mask = text.mask.reshape(rows, slots, length)[:, 0]
+            tokens, mask = text.tokens, text.mask
+        if "subs" in batch:
+            rows, slots, length = batch["subs"].shape
+            subs = model.encode_text(batch["subs"].reshape(rows * slots, length)).embed
+            embed = jnp.concatenate([embed, subs.reshape(rows, slots, -1)], axis=1)
     if objectives.caption.weight:
         inputs, labels = batch["target"][:, :-1], batch["target"][:, 1:]
         logits = model.caption_logits(image, inputs, batch["null"])
@@ -60,34 +64,26 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
 
 def total_loss(encoded: Encoded, scales: Scales, objectives: Any) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The weighted sum, and each term without its weight."""
-    terms: dict[str, Array] = {}
-    image, text = encoded.image_embed, encoded.text_embed
-    for name in objectives:
-        options = objectives[name]
-        if not options.weight:
-            continue
-        with jax.named_scope(name):
-            if name == "clip":
-                terms[name] = clip_loss(
-                    image, text[:, 0], scales.logit_scale,
-                    label_smoothing=options.label_smoothing, reduction=options.reduction,
-                )  # fmt: skip
-            elif name == "siglip":
-                terms[name] = siglip_loss(image, text[:, 0], scales.logit_scale, scales.logit_bias)
-            elif name == "filip":
-                terms[name] = filip_loss(
-                    encoded.image_tokens, encoded.text_tokens, encoded.text_mask, scales.token_logit_scale,
-                    implementation=options.implementation,
-                )  # fmt: skip
-            elif name == "multi_positive":
-                terms[name] = multi_positive_loss(image, text, scales.logit_scale, negatives=options.negatives)
-            elif name == "grouping":
-                threshold = None if options.threshold < 0 else options.threshold
-                terms[name] = grouping_loss(
-                    encoded.image_tokens, text, scales.token_logit_scale,
-                    threshold=threshold, negatives=options.negatives,
-                )  # fmt: skip
-            elif name == "caption":
-                terms[name] = average_nll(encoded.caption_nll, encoded.caption_count, options.average)
+    image, text, patches = encoded.image_embed, encoded.text_embed, encoded.image_tokens
+    losses: dict[str, Callable[[Any], Array]] = {
+        "clip": lambda o: clip_loss(
+            image, text[:, 0], scales.logit_scale, label_smoothing=o.label_smoothing, reduction=o.reduction
+        ),
+        "siglip": lambda o: siglip_loss(image, text[:, 0], scales.logit_scale, scales.logit_bias),
+        "filip": lambda o: filip_loss(
+            patches, encoded.text_tokens, encoded.text_mask, scales.token_logit_scale, implementation=o.implementation
+        ),
+        "multi_positive": lambda o: multi_positive_loss(image, text, scales.logit_scale, negatives=o.negatives),
+        "grouping": lambda o: grouping_loss(
+            patches, text, scales.token_logit_scale,
+            threshold=None if o.threshold < 0 else o.threshold, negatives=o.negatives,
+        ),
+        "caption": lambda o: average_nll(encoded.caption_nll, encoded.caption_count, o.average),
+    }  # fmt: skip
+    terms = {}
+    for name, loss in losses.items():
+        if objectives[name].weight:
+            with jax.named_scope(name):
+                terms[name] = loss(objectives[name])
     total = sum((objectives[name].weight * term for name, term in terms.items()), start=jnp.float32(0))
     return total, terms

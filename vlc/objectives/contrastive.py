@@ -7,9 +7,7 @@ from jaxtyping import Array, Float
 from vlc.errors import ConfigError
 
 
-def cross_entropy_of_pairs(
-    logits: Float[Array, "N N"], axis: int, *, label_smoothing: float = 0.0
-) -> Float[Array, ""]:
+def cross_entropy_of_pairs(logits: Float[Array, "N N"], axis: int, *, label_smoothing: float = 0.0) -> Float[Array, ""]:
     """Mean of -log softmax over `axis` at the diagonal; smoothing spreads that share of the target evenly."""
     log_probs = jax.nn.log_softmax(logits, axis=axis)
     hit = jnp.diagonal(log_probs).mean()

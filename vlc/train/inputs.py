@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from vlc.config import parse_weights
+from vlc.config import Config, parse_weights
 from vlc.data.captions import CaptionChoice
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, check_source
@@ -14,7 +14,7 @@ from vlc.data.tokenizers import Tokenizer
 from vlc.errors import DataError
 
 
-def open_split(config: Any, split: str) -> Source | None:
+def open_split(config: Config, split: str) -> Source | None:
     """The `train` or `dev` records of a config; `None` when no dev data was named."""
     data = config.data
     spec = data.train if split == "train" or data.train == "scenes" else data.dev
@@ -71,7 +71,7 @@ def train_tokenizer(source: Source, *, records: int, vocab_size: int, where: str
     return Tokenizer.train(texts, vocab_size)
 
 
-def get_tokenizer(config: Any, source: Source, workdir: Path | None) -> Tokenizer:
+def get_tokenizer(config: Config, source: Source, workdir: Path | None) -> Tokenizer:
     """The tokenizer named by the config, or that of the workdir, trained from the captions at the first start.
 
     Raises:
@@ -83,22 +83,26 @@ def get_tokenizer(config: Any, source: Source, workdir: Path | None) -> Tokenize
     path = workdir / "tokenizer.model" if workdir else None
     if path and path.exists():
         return Tokenizer.load(path)
-    tokenizer = train_tokenizer(
-        source, records=data.tokenizer_samples, vocab_size=data.vocab_size, where=data.train
-    )
+    tokenizer = train_tokenizer(source, records=data.tokenizer_samples, vocab_size=data.vocab_size, where=data.train)
     if path:
         tokenizer.save(path)
     return tokenizer
 
 
-def make_example_maker(config: Any, source: Source, tokenizer: Tokenizer) -> MakeExample:
+def text_lengths(config: Config) -> tuple[int, int, int]:
+    """Tokens of the main caption, of a sub-caption, and of the captioner's target."""
+    length = config.model.text.length
+    return length, config.data.captions.sub_length or length, config.model.decoder.length or length
+
+
+def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> MakeExample:
     """Everything between a record and an example; checked against the first records."""
     make = MakeExample(
         source,
         make_preprocess(config.data.image),
         make_caption_choice(config.data.captions),
         tokenizer,
-        config.model.text.length,
+        text_lengths(config),
     )
     check_source(make, config.data.train)
     return make

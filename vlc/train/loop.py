@@ -1,5 +1,6 @@
 """Training, from a config to the last checkpoint, in one readable function."""
 
+import contextlib
 import json
 import logging
 import math
@@ -11,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
+import numpy as np
 
-from vlc.config import check_config, resolve_auto
+from vlc.config import Config, check_config, resolve_auto
 from vlc.data.pipeline import count_skipped, describe_batch, train_batches
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import CheckpointError, TrainingDiverged
-from vlc.models import DualEncoder
 from vlc.parallel import batch_sharding, check_batch, make_mesh, put_batch, replicated, state_sharding
 from vlc.train.checkpoint import Checkpoints, make_meta, read_meta
 from vlc.train.flops import count_flops, peak_flops
 from vlc.train.inputs import get_tokenizer, make_example_maker, open_split
 from vlc.train.logging import MetricLog, Progress
 from vlc.train.optimizer import make_optimizer
-from vlc.train.state import build_model, count_parameters, eval_params, init_state, make_graph
+from vlc.train.state import count_parameters, eval_params, init_state, make_graph
 from vlc.train.step import make_train_step
 
+MODEL_INPUTS = {"image", "text", "subs", "target"}
 EXIT_PREEMPTED = 75  # asked to stop by SIGTERM, saved, and can be started again; EX_TEMPFAIL of sysexits.h
 
 log = logging.getLogger("vlc")
@@ -36,10 +37,10 @@ DevEvaluation = Callable[[Any, Any, Tokenizer], dict[str, float]]
 
 
 def train(
-    config: ConfigDict,
+    config: Config,
     workdir: str | Path,
     *,
-    make_evaluation: Callable[[ConfigDict], DevEvaluation | None] = lambda config: None,
+    make_evaluation: Callable[[Config], DevEvaluation | None] = lambda config: None,
 ) -> int:
     """Trains, or goes on from the newest checkpoint in the workdir.
 
@@ -139,12 +140,14 @@ def train(
             host_batch = next(batches)
             waited += time.perf_counter() - begun
             if step == first_step:
-                print(f"The first captions, as the model sees them:\n{describe_batch(host_batch, tokenizer)}", flush=True)
+                print(
+                    f"The first captions, as the model sees them:\n{describe_batch(host_batch, tokenizer)}", flush=True
+                )
             digest = zlib.crc32(host_batch["index"].tobytes(), digest)
             for reason, count in count_skipped(host_batch).items():
                 skipped[reason] = skipped.get(reason, 0) + count
             with jax.set_mesh(mesh), jax.transfer_guard("disallow"):
-                batch = put_batch({k: host_batch[k] for k in ("image", "text", "target")}, mesh)
+                batch = put_batch({k: host_batch[k] for k in MODEL_INPUTS & host_batch.keys()}, mesh)
                 state, metrics = step_function(state, batch)
             step += 1
 
@@ -180,8 +183,7 @@ def train(
         progress.close()
         metric_log.close()
         checkpoints.close()
-        if hasattr(batches, "close"):
-            batches.close()
+        batches.close()
     if stop.asked and step < run.steps:
         print(f"Asked to stop: saved at step {step}. The same command goes on from here.", flush=True)
         return EXIT_PREEMPTED
@@ -193,10 +195,8 @@ class _StopOnSigterm:
 
     def __init__(self) -> None:
         self.asked = False
-        try:
+        with contextlib.suppress(ValueError):  # outside the main thread there is no signal to catch
             signal.signal(signal.SIGTERM, self._ask)
-        except ValueError:
-            pass  # not the main thread, e.g. a notebook's: there is no signal to catch
 
     def _ask(self, number: int, frame: Any) -> None:
         del number, frame
@@ -243,16 +243,14 @@ def _check_finite(step: int, numbers: dict[str, float], checkpoints: Checkpoints
         )
 
 
-def _example(make_example: Any, run: ConfigDict) -> Any:
+def _example(make_example: Any, run: Config) -> Any:
     """Name and zeros of a global batch's arrays."""
-    import numpy as np
-
     record = make_example.random_map(0, np.random.default_rng(0))
-    for name in ("image", "text", "target"):
+    for name in MODEL_INPUTS & record.keys():
         yield name, np.zeros((run.batch_size, *record[name].shape), record[name].dtype)
 
 
-def _describe_run(run: ConfigDict, mesh: Any, source: Any, state: Any, first_step: int) -> None:
+def _describe_run(run: Config, mesh: Any, source: Any, state: Any, first_step: int) -> None:
     axes = " x ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     skipped = getattr(source, "skipped", None)
     print(
@@ -261,6 +259,3 @@ def _describe_run(run: ConfigDict, mesh: Any, source: Any, state: Any, first_ste
         + (f"; left out of the index: {dict(skipped)}" if skipped else ""),
         flush=True,
     )
-
-
-__all__ = ["EXIT_PREEMPTED", "DualEncoder", "build_model", "train"]

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vlc.config import Config
 
-def make_schedule(config: Any, steps: int) -> optax.Schedule:
+
+def make_schedule(config: Config, steps: int) -> optax.Schedule:
     """Linear warm-up to the peak, then cosine or linear decay to 0, or constant.
 
     Args:
@@ -24,7 +26,7 @@ def make_schedule(config: Any, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, config.lr, warmup), after], [warmup])
 
 
-def make_optimizer(config: Any, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
     """The gradient transformation of `config.optimizer`."""
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     parts.append(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps))

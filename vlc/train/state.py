@@ -7,22 +7,23 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from vlc.config import Config
 from vlc.models import DualEncoder
 
 State = dict[str, Any]  # params, opt, step, and ema where configured
 
 
-def build_model(config: Any, vocab_size: int, key: jax.Array) -> DualEncoder:
+def build_model(config: Config, vocab_size: int, key: jax.Array) -> DualEncoder:
     """A model with fresh parameters; `config` must be resolved (`vlc.config.resolve_auto`)."""
     return DualEncoder(config.model, image=config.data.image, vocab_size=vocab_size, rngs=nnx.Rngs(key))
 
 
-def make_graph(config: Any, vocab_size: int) -> nnx.GraphDef[DualEncoder]:
+def make_graph(config: Config, vocab_size: int) -> nnx.GraphDef[DualEncoder]:
     """The model's structure, without computing any parameter."""
     return nnx.graphdef(nnx.eval_shape(lambda: build_model(config, vocab_size, jax.random.key(0))))
 
 
-def init_state(config: Any, vocab_size: int, optimizer: optax.GradientTransformation, key: jax.Array) -> State:
+def init_state(config: Config, vocab_size: int, optimizer: optax.GradientTransformation, key: jax.Array) -> State:
     """A fresh state; run it under `jit` with shardings, so that no device ever holds what is not its own."""
     params = nnx.state(build_model(config, vocab_size, key), nnx.Param)
     state = {"params": params, "opt": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}

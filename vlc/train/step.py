@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from vlc.config import Config
 from vlc.models import DualEncoder
 from vlc.objectives import encode_batch, total_loss
 from vlc.train.optimizer import make_schedule
@@ -65,7 +66,7 @@ def _join(x: jax.Array) -> jax.Array:
 
 
 def make_train_step(
-    graph: nnx.GraphDef[DualEncoder], optimizer: optax.GradientTransformation, config: Any
+    graph: nnx.GraphDef[DualEncoder], optimizer: optax.GradientTransformation, config: Config
 ) -> Callable[[State, Batch], tuple[State, Metrics]]:
     """The function to compile. Its randomness is a function of `config.seed` and the step alone."""
     schedule = make_schedule(config.optimizer, config.steps)

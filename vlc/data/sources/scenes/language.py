@@ -4,7 +4,9 @@ Every wording is chosen by a *style*, a small integer from the record's seed, so
 described alike and differ only in what was changed.
 """
 
+import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +26,9 @@ from vlc.data.sources.scenes.world import (
 
 GENERIC = (
     "a picture of some shapes",
-    "an image of several objects",
-    "a drawing of things",
-    "some shapes on a background",
+    "a picture of several objects",
+    "a picture of some things",
+    "a picture of different shapes",
     "a picture of coloured objects",
 )
 BACKGROUND_WORDINGS = ("The background is {}.", "They are on a {} background.", "Everything is on a {} background.")
@@ -114,7 +116,10 @@ def long_caption(scene: Scene, style: int) -> Caption:
 
 def short_caption(scene: Scene, style: int) -> Caption:
     """All objects by colour and shape: `a red circle, a blue star and a green heart`."""
-    order = np.random.default_rng((92, style)).permutation(len(scene.objects))
+    return _list_objects(scene, np.random.default_rng((92, style)).permutation(len(scene.objects)))
+
+
+def _list_objects(scene: Scene, order: Sequence[int] | np.ndarray) -> Caption:
     writer = _Writer()
     for position, index in enumerate(order):
         obj = scene.objects[index]
@@ -157,9 +162,10 @@ def generic_caption(scene: Scene, rng: np.random.Generator) -> str:
     return GENERIC[rng.integers(len(GENERIC))]
 
 
-def specific_caption(scene: Scene, style: int) -> str:
-    """The short caption behind the words with which the generic ones begin, so that both share a prefix."""
-    return "a picture of " + short_caption(scene, style).text
+def specific_caption(scene: Scene) -> str:
+    """All objects from left to right, behind the words with which a generic caption begins."""
+    order = sorted(range(len(scene.objects)), key=lambda i: scene.objects[i].x)
+    return "a picture of " + _list_objects(scene, order).text
 
 
 # -- words back to facts ----------------------------------------------------------------------------------------------
@@ -195,7 +201,7 @@ def read_facts(text: str) -> Facts:
         found = list(_MENTION.finditer(sentence))
         first = len(mentions)
         mentions += [{k: v for k, v in match.groupdict().items() if v} for match in found]
-        for i, (left, right) in enumerate(zip(found, found[1:], strict=False)):
+        for i, (left, right) in enumerate(itertools.pairwise(found)):
             between = _RELATION.search(sentence, left.end(), right.start())
             if between:
                 relations.append((first + i, _RELATION_OF[between.group()], first + i + 1))

@@ -142,7 +142,8 @@ def draw(scene: Scene, side: int) -> tuple[np.ndarray, np.ndarray]:
     for i, obj in enumerate(scene.objects):
         cover, rows, columns = _coverage(obj, side)
         shade = _texture(obj.texture, side, period)
-        shade = shade if isinstance(shade, float) else shade[rows, columns, None]
+        if isinstance(shade, np.ndarray):
+            shade = shade[rows, columns, None]
         paint = shade * np.asarray(RGB[obj.colour], np.float32)
         alpha = cover[..., None]
         canvas[rows, columns] += alpha * (paint - canvas[rows, columns])

@@ -71,7 +71,7 @@ class Scenes:
         if rng.random() < self.reference_generic_rate:
             reference = language.generic_caption(scene, rng)
         else:
-            reference = language.specific_caption(scene, style)
+            reference = language.specific_caption(scene)
         return {
             "alt": (alt,),
             "short": (language.short_caption(scene, style).text,),
@@ -102,9 +102,7 @@ class Scenes:
     def hard_negatives(self, index: int) -> list[str]:
         """Long captions of the scene's edit twins: each is wrong in one thing."""
         scene, style = self.scene(index)
-        twins = (
-            world.edit_twin(scene, self._rng(index, 2 + i), edit) for i, edit in enumerate(world.EDITS)
-        )
+        twins = (world.edit_twin(scene, self._rng(index, 2 + i), edit) for i, edit in enumerate(world.EDITS))
         return [language.long_caption(twin, style).text for twin in twins if twin is not None]
 
     def subset(self, **changes) -> "Scenes":
