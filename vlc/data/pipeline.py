@@ -39,7 +39,7 @@ class MakeExample(grain.RandomMapTransform):
     tokenizer: Tokenizer
     lengths: tuple[int, int, int]
 
-    def random_map(self, element: Any, rng: np.random.Generator) -> Batch:
+    def random_map(self, element: Any, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
         skipped = 0
         for attempt in range(_SUBSTITUTES):
             index = (int(element) + attempt) % len(self.source)

@@ -154,7 +154,7 @@ def _retrieval(model: Model, report: Report, results: dict, records: Sequence[Re
     phrases = [_phrases_to_map(model, records[i], texts[i][0]) for i in np.linspace(0, len(records) - 1, 5).astype(int)]
     report.figure(
         "Words in the picture",
-        "Similarity of each phrase's tokens with each patch, brightest where highest.",
+        "Similarity of the last token of each phrase with each patch, brightest where highest.",
         figures.word_maps(phrases),
     )
 
@@ -174,7 +174,7 @@ def _phrases_to_map(model: Model, record: Record, caption: str) -> dict[str, Any
     for start, end in wanted:
         tokens = [i for i, (a, b) in enumerate(spans) if a < end and b > start and i < len(maps)]
         if tokens:
-            pictures.append((caption[start:end], maps[tokens].mean(axis=0)))
+            pictures.append((caption[start:end], maps[tokens[-1]]))
     return {"image": model.preprocess(record.image), "maps": pictures}
 
 

@@ -99,8 +99,8 @@ def sentence_recall(model: Model, records: Sequence[Record]) -> dict[str, float]
 def pointing_game(model: Model, scenes: Scenes, count: int) -> dict[str, float]:
     """Whether the patch that a phrase is most similar to shows the object that it names.
 
-    A phrase's map is the mean over its tokens of their similarity with each patch; it points at the maximum. A hit
-    needs that patch to be covered by the visible part of the named object by at least a quarter.
+    A phrase points at the patch that its last token is most similar to: a causal text tower has read the whole phrase
+    only there. A hit needs that patch to be covered by the visible part of the named object by at least a quarter.
 
     Returns:
         `accuracy`; `blind`, that of pointing at a random object; `patch`, that of pointing at a random patch; and
@@ -122,7 +122,7 @@ def pointing_game(model: Model, scenes: Scenes, count: int) -> dict[str, float]:
             ]  # fmt: skip
             if not tokens or not shown[phrase.index].any():
                 continue
-            heat = image.tokens[0] @ text.tokens[0, tokens].mean(axis=0)
+            heat = image.tokens[0] @ text.tokens[0, tokens[-1]]
             hits.append(shown[phrase.index].reshape(-1)[heat.argmax()])
             blind.append(np.mean([shown[phrase.index][other].mean() for other in shown if other.any()]))
             patch.append(shown[phrase.index].mean())

@@ -63,8 +63,7 @@ class Caption:
 
 def describe_object(obj: SceneObject) -> str:
     """Size, texture, colour, shape: `large striped red circle`."""
-    texture = "" if obj.texture == "plain" else obj.texture + " "
-    return f"{obj.size} {texture}{obj.colour} {obj.shape}"
+    return f"{obj.size} {obj.texture} {obj.colour} {obj.shape}"
 
 
 def _article(phrase: str) -> str:

@@ -83,13 +83,20 @@ class Scenes:
         """The record and its twin, drawn and described alike but for one change (`world.EDITS`).
 
         Returns:
-            `None` where this scene has no such twin.
+            `None` where this scene has no such twin, or its long caption would not tell.
         """
-        scene, style = self.scene(index)
-        twin = world.edit_twin(scene, self._rng(index, 2 + world.EDITS.index(edit)), edit)
+        twin = self._twin(index, edit)
         if twin is None:
             return None
+        _, style = self.scene(index)
         return self[index], self.record(twin, style, key=f"{edit}-of-{index:08d}", index=index)
+
+    def _twin(self, index: int, edit: str) -> world.Scene | None:
+        scene, style = self.scene(index)
+        twin = world.edit_twin(scene, self._rng(index, 2 + world.EDITS.index(edit)), edit)
+        if twin is None or language.long_caption(twin, style).text == language.long_caption(scene, style).text:
+            return None
+        return twin
 
     def matched(self, index: int, keep: str, count: int) -> list[Record]:
         """The record and `count - 1` scenes that share its colours, shapes or places (`world.matched_scene`)."""
@@ -101,8 +108,8 @@ class Scenes:
 
     def hard_negatives(self, index: int) -> list[str]:
         """Long captions of the scene's edit twins: each is wrong in one thing."""
-        scene, style = self.scene(index)
-        twins = (world.edit_twin(scene, self._rng(index, 2 + i), edit) for i, edit in enumerate(world.EDITS))
+        _, style = self.scene(index)
+        twins = (self._twin(index, edit) for edit in world.EDITS)
         return [language.long_caption(twin, style).text for twin in twins if twin is not None]
 
     def subset(self, **changes) -> "Scenes":

@@ -1,0 +1,46 @@
+"""Eight emulated CPU devices for every test, and the fixtures that several of them share."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
+
+from vlc.data.sources import Scenes  # noqa: E402
+from vlc.data.tokenizers import Tokenizer  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+
+
+def read_config(name: str, form: str = ""):
+    """`configs/NAME.py`'s config."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(form)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """Trained from the captions of 200 scenes."""
+    scenes = Scenes()
+    texts = [t for i in range(200) for ts in scenes.captions(*scenes.scene(i), i).values() for t in ts]
+    return Tokenizer.train(texts, 256)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def unit_rows(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Random rows of unit length, float32."""
+    x = rng.normal(size=shape)
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,74 @@
+"""Sentences, sub-captions and mixing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlc.data.captions import CaptionChoice, sample_sub_captions, split_sentences
+from vlc.data.record import clean_captions
+from vlc.errors import ConfigError, DataError
+
+
+def test_sentences_end_at_stops_newlines_and_marks():
+    text = "A red ball. It is 1.5 m wide!\nIs it?</s>The last one"
+    assert split_sentences(text) == ["A red ball.", "It is 1.5 m wide!", "Is it?", "The last one"]
+    assert split_sentences(" . .. ") == []
+
+
+def test_the_last_sentence_is_drawn(rng):
+    drawn = {s for _ in range(100) for s in sample_sub_captions(rng, ["One. Two. Three."], 2)}
+    assert drawn == {"One.", "Two.", "Three."}
+
+
+def test_one_sentence_is_enough(rng):
+    assert sample_sub_captions(rng, ["Only one"], 3) == ["Only one"] * 3
+    assert sample_sub_captions(rng, ["..."], 1) == ["..."]
+
+
+def test_without_replacement_when_there_are_enough(rng):
+    for _ in range(50):
+        assert len(set(sample_sub_captions(rng, ["A. B. C.", "D."], 4))) == 4
+
+
+def test_merged_sentences_are_consecutive(rng):
+    drawn = {s for _ in range(100) for s in sample_sub_captions(rng, ["A. B. C."], 1, merge=2)}
+    assert drawn == {"A. B.", "B. C."}
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=4), st.integers(1, 5), st.integers(1, 3))
+def test_any_captions_give_the_count_asked_for(captions, count, merge):
+    drawn = sample_sub_captions(np.random.default_rng(0), captions, count, merge=merge)
+    assert len(drawn) == count and all(isinstance(text, str) for text in drawn)
+
+
+def test_mixing_follows_the_weights(rng):
+    choice = CaptionChoice({"alt": 1, "long": 3})
+    captions = {"alt": ("a",), "short": ("s",), "long": ("l1", "l2")}
+    drawn = [choice.choose(captions, rng)[0][0] for _ in range(4000)]
+    assert abs(drawn.count("a") / 4000 - 0.25) < 0.03
+    assert abs(drawn.count("l1") / 4000 - 0.375) < 0.03
+    assert "s" not in drawn
+
+
+def test_the_target_has_a_mix_of_its_own(rng):
+    choice = CaptionChoice({"long": 1}, sub_captions=2, sub_sources=("long",), target={"short": 1})
+    texts, target = choice.choose({"short": ("s",), "long": ("One. Two.",)}, rng)
+    assert texts[0] == "One. Two." and set(texts[1:]) == {"One.", "Two."} and target == "s"
+
+
+def test_a_mix_that_names_no_source_of_the_data_is_an_error():
+    with pytest.raises(ConfigError, match="gives weight to long, but x has captions from text"):
+        CaptionChoice({"long": 1.0}).check({"text": ("a",)}, "x")
+
+
+def test_a_string_where_a_list_is_meant_is_an_error():
+    with pytest.raises(DataError, match="one string, but a list") as error:
+        clean_captions({"long": "A dog. A cat."}, "file:3")
+    assert "file:3" in str(error.value) and error.value.reason == "captions"
+
+
+@pytest.mark.parametrize("captions", [{"x": [1, 2]}, {"x": None}, {"x": []}, {"x": ["  "]}, {}])
+def test_captions_of_other_wrong_types_are_errors(captions):
+    with pytest.raises(DataError):
+        clean_captions(captions, "file")
