@@ -108,8 +108,8 @@ def _index_shard(shard: Path):
     """Yields `(entry or None, reason or None)` for the samples of one shard, in order."""
     groups: dict[str, dict[str, tuple[int, int]]] = {}
     cut = False
-    size = shard.stat().st_size
     try:
+        size = shard.stat().st_size
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 if not member.isfile():
@@ -121,6 +121,7 @@ def _index_shard(shard: Path):
                 suffix = suffix.lower()
                 if suffix in IMAGE_SUFFIXES + TEXT_SUFFIXES:
                     groups.setdefault(key, {})[suffix] = (member.offset_data, member.size)
+            cut = cut or not _ends_here(shard, tar.offset)
     except (tarfile.TarError, EOFError):
         cut = True
     except OSError as error:
@@ -134,3 +135,10 @@ def _index_shard(shard: Path):
             yield None, "without caption"
         else:
             yield Entry(shard, key, members), None
+
+
+def _ends_here(shard: Path, offset: int) -> bool:
+    """Whether the tar's end mark, a block of zeros, stands at or just before the offset; a cut tar has none."""
+    with shard.open("rb") as file:
+        file.seek(max(offset - tarfile.BLOCKSIZE, 0))
+        return bytes(tarfile.BLOCKSIZE) in file.read(3 * tarfile.BLOCKSIZE)

@@ -1,0 +1,197 @@
+"""Every objective equals its equations, in value and gradient, and the published golden values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vlc
+from tests import oracle
+from tests.conftest import unit_rows
+from vlc.errors import ConfigError
+from vlc.objectives.grouping import group_patches
+
+SCALE = 1 / 0.07
+
+
+def waves(shape, phase):
+    """A tensor without a random generator."""
+    grid = np.indices(shape).astype(np.float64)
+    slow = sum(a * b for a, b in zip((0.7, 1.3, 0.31, 0.17), grid, strict=False))
+    fast = sum((i + 1) * b for i, b in enumerate(grid))
+    return np.sin(slow + phase) + 0.5 * np.cos(2.1 * fast + phase)
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+V, W, X = unit(waves((3, 4, 6), 0.2)), unit(waves((3, 5, 6), 1.1)), unit(waves((3, 4, 6), 2.3))
+MASK = np.arange(5) < np.array([5, 3, 4])[:, None]
+IMAGE = unit(V.mean(axis=1))
+TEXT = unit((W * MASK[..., None]).sum(axis=1) / MASK.sum(axis=1)[:, None])
+
+GOLDEN = {
+    "filip": (lambda: vlc.objectives.filip_loss(V, W, MASK, SCALE), 1.737397),
+    "clip": (lambda: vlc.objectives.clip_loss(IMAGE, TEXT, SCALE), 2.357568),
+    "align": (
+        lambda: vlc.objectives.clip_loss(IMAGE, TEXT, SCALE, label_smoothing=0.1, reduction="sum"),
+        5.923127,
+    ),
+    "dreamlip": (lambda: vlc.objectives.multi_positive_loss(IMAGE, X, SCALE), 6.124858),
+    "gbc": (lambda: vlc.objectives.multi_positive_loss(IMAGE, X, SCALE, negatives="all"), (12.446343 + 6.391361) / 2),
+    "grouping": (lambda: vlc.objectives.grouping_loss(V, X, SCALE), 0.755127),
+    "grouping, batch": (lambda: vlc.objectives.grouping_loss(V, X, SCALE, negatives="batch"), 2.452784),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_values(name):
+    loss, value = GOLDEN[name]
+    assert float(loss()) == pytest.approx(value, abs=5e-6)
+
+
+def test_golden_scores():
+    i2t, t2i = vlc.late_interaction(*(jnp.asarray(x, jnp.float32) for x in (V, W)), jnp.asarray(MASK))
+    wanted = [[0.937974, 0.52414, 0.894506], [0.950576, 0.611666, 0.913485], [0.917655, 0.775974, 0.90685]]
+    np.testing.assert_allclose(i2t, wanted, atol=2e-6)
+    wanted = [[0.872293, 0.840813, 0.805058], [0.910811, 0.792624, 0.848157], [0.843004, 0.825236, 0.830031]]
+    np.testing.assert_allclose(t2i, wanted, atol=2e-6)
+
+
+def inputs(name):
+    """Inputs with uneven sizes, padded rows among them; the first ones are differentiated."""
+    rng = np.random.default_rng(3)
+    image, text = unit_rows(rng, 5, 7), unit_rows(rng, 5, 7)
+    patches, tokens = unit_rows(rng, 5, 6, 7), unit_rows(rng, 5, 4, 7)
+    mask = np.arange(4) < np.array([4, 1, 3, 2, 4])[:, None]
+    captions = unit_rows(rng, 5, 3, 7)
+    labels, logits = rng.integers(0, 6, (5, 4)), rng.normal(size=(5, 4, 6)).astype(np.float32)
+    o = vlc.objectives
+    return {
+        "clip": ((image, text, 9.0), o.clip_loss, oracle.clip),
+        "align": (
+            (image, text, 9.0),
+            lambda *a: o.clip_loss(*a, label_smoothing=0.1, reduction="sum"),
+            lambda *a: oracle.clip(*a, 0.1, "sum"),
+        ),
+        "siglip": ((image, text, 9.0, -3.0), o.siglip_loss, oracle.siglip),
+        "filip": (
+            (patches, tokens, 9.0),
+            lambda v, t, s: o.filip_loss(v, t, jnp.asarray(mask), s),
+            lambda v, t, s: oracle.filip(v, t, mask, s),
+        ),
+        "slot": (
+            (image, captions, 9.0),
+            lambda *a: o.multi_positive_loss(*a, negatives="slot"),
+            lambda *a: oracle.multi_positive(*a, "slot"),
+        ),
+        "all": (
+            (image, captions, 9.0),
+            lambda *a: o.multi_positive_loss(*a, negatives="all"),
+            lambda *a: oracle.multi_positive(*a, "all"),
+        ),
+        "grouping": ((patches, captions, 9.0), o.grouping_loss, oracle.grouping),
+        "grouping, batch": (
+            (patches, captions, 9.0),
+            lambda *a: o.grouping_loss(*a, threshold=0.4, negatives="batch"),
+            lambda *a: oracle.grouping(*a, threshold=0.4, negatives="batch"),
+        ),
+        "caption, token": (
+            (logits,),
+            lambda x: o.caption_loss(x, jnp.asarray(labels), jnp.asarray(mask)),
+            lambda x: oracle.caption(x, labels, mask, "token"),
+        ),
+        "caption, example": (
+            (logits,),
+            lambda x: o.caption_loss(x, jnp.asarray(labels), jnp.asarray(mask), average="example"),
+            lambda x: oracle.caption(x, labels, mask, "example"),
+        ),
+    }[name]
+
+
+NAMES = [
+    "clip", "align", "siglip", "filip", "slot", "all", "grouping", "grouping, batch", "caption, token",
+    "caption, example",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_value_and_gradient_equal_the_equations(name):
+    args, ours, equations = inputs(name)
+    places = tuple(range(len(args)))
+    value, gradients = jax.value_and_grad(ours, places)(*(jnp.asarray(x, jnp.float32) for x in args))
+    exact = [np.asarray(x, np.float64) for x in args]
+    assert float(value) == pytest.approx(equations(*exact), rel=2e-6, abs=2e-6)
+    for place, gradient in enumerate(gradients):
+
+        def alone(x, place=place):
+            return equations(*exact[:place], x, *exact[place + 1 :])
+
+        np.testing.assert_allclose(gradient, oracle.numerical_gradient(alone, exact[place]), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("change", ["content", "columns"])
+def test_pads_change_nothing(change):
+    """Other pads change neither loss nor gradient by one bit; more pads change them by rounding at most."""
+    rng = np.random.default_rng(0)
+    patches, tokens = unit_rows(rng, 6, 5, 8), unit_rows(rng, 6, 4, 8)
+    mask = np.arange(4) < np.array([4, 2, 3, 1, 4, 2])[:, None]
+    if change == "content":
+        other, other_mask = np.where(mask[..., None], tokens, 100 * rng.normal(size=tokens.shape)), mask
+    else:
+        other = np.concatenate([tokens, 100 * rng.normal(size=(6, 3, 8))], axis=1)
+        other_mask = np.concatenate([mask, np.zeros((6, 3), bool)], axis=1)
+
+    def run(tokens, mask):
+        loss = jax.value_and_grad(vlc.objectives.filip_loss, (0, 1, 3))
+        value, (d_patches, d_tokens, d_scale) = loss(patches, tokens.astype(np.float32), mask, jnp.float32(10))
+        return value, d_patches, np.where(mask[:, :4, None], d_tokens[:, :4], 0), d_scale
+
+    for a, b in zip(run(tokens, mask), run(other, other_mask), strict=True):
+        if change == "content":
+            assert np.array_equal(a, b)
+        else:
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_pads_of_captions_change_nothing():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(3, 5, 7)).astype(np.float32), rng.integers(0, 7, (3, 5))
+    mask = np.arange(5) < np.array([5, 2, 3])[:, None]
+    pads = np.where(mask, labels, 10**6)  # an id outside the vocabulary
+    other = np.where(mask[..., None], logits, 50.0).astype(np.float32)
+    for average in ("token", "example"):
+        one = vlc.objectives.caption_loss(logits, labels, mask, average=average)
+        two = vlc.objectives.caption_loss(other, pads, mask, average=average)
+        assert one == two and np.isfinite(one)
+
+
+def test_patches_that_all_tie_count_alike():
+    patches = np.ones((1, 4, 4), np.float32) / 2
+    grouped = group_patches(jnp.asarray(patches), jnp.asarray(patches[:, :2]))
+    np.testing.assert_allclose(grouped, patches[:, :2], atol=1e-6)
+    gradient = jax.grad(vlc.objectives.grouping_loss)(jnp.asarray(patches), jnp.asarray(patches[:, :2]), 10.0)
+    assert np.isfinite(gradient).all()
+
+
+def test_losses_at_the_start_have_their_closed_forms():
+    same = np.tile(unit_rows(np.random.default_rng(0), 1, 4), (8, 1))
+    assert float(vlc.objectives.clip_loss(same, same, 5.0)) == pytest.approx(np.log(8), rel=1e-5)
+    wanted = np.logaddexp(0, -(5 - 10)) + 7 * np.logaddexp(0, 5 - 10)
+    assert float(vlc.objectives.siglip_loss(same, same, 5.0, -10.0)) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda o: o.clip_loss(IMAGE, TEXT, 1.0, reduction="avg"),
+        lambda o: o.multi_positive_loss(IMAGE, X, 1.0, negatives="slots"),
+        lambda o: o.grouping_loss(V, X, 1.0, negatives="none"),
+        lambda o: o.caption_loss(np.zeros((1, 1, 2)), np.zeros((1, 1), int), np.ones((1, 1), bool), average="mean"),
+        lambda o: vlc.late_interaction(V, W, MASK, implementation="palas"),
+    ],
+)
+def test_unknown_options_are_errors(call):
+    with pytest.raises(ConfigError):
+        call(vlc.objectives)

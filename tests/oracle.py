@@ -1,0 +1,103 @@
+"""The objectives as plain NumPy in float64, written from their equations, and numerical gradients of them."""
+
+import numpy as np
+
+
+def log_softmax(x, axis):
+    top = x.max(axis=axis, keepdims=True)
+    return x - top - np.log(np.exp(x - top).sum(axis=axis, keepdims=True))
+
+
+def pair_loss(logits, axis, smoothing=0.0):
+    count = len(logits)
+    target = (1 - smoothing) * np.eye(count) + smoothing / count
+    return -(target * log_softmax(logits, axis)).sum() / count
+
+
+def late_interaction(images, texts, mask):
+    i2t = np.zeros((len(images), len(texts)))
+    t2i = np.zeros_like(i2t)
+    for i, image in enumerate(images):
+        for j, text in enumerate(texts):
+            kept = text[mask[j]]
+            if len(kept):
+                products = image @ kept.T
+                i2t[i, j] = products.max(axis=1).mean()
+                t2i[i, j] = products.max(axis=0).mean()
+    return i2t, t2i
+
+
+def clip(image, text, scale, smoothing=0.0, reduction="mean"):
+    logits = scale * image @ text.T
+    total = pair_loss(logits, 1, smoothing) + pair_loss(logits, 0, smoothing)
+    return total if reduction == "sum" else total / 2
+
+
+def siglip(image, text, scale, bias):
+    total = 0.0
+    for i, v in enumerate(image):
+        for j, t in enumerate(text):
+            z = (1 if i == j else -1) * (scale * v @ t + bias)
+            total += np.logaddexp(0, -z)
+    return total / len(image)
+
+
+def filip(images, texts, mask, scale):
+    i2t, t2i = late_interaction(images, texts, mask)
+    return (pair_loss(scale * i2t, 1) + pair_loss(scale * t2i, 0)) / 2
+
+
+def multi_positive(image, captions, scale, negatives):
+    slots = range(captions.shape[1])
+    if negatives == "slot":
+        return np.mean([clip(image, captions[:, k], scale) for k in slots])
+    total_i = total_t = 0.0
+    for i, v in enumerate(image):
+        others = np.concatenate([scale * captions[j] @ v for j in range(len(image)) if j != i])
+        for k in slots:
+            own = scale * captions[i, k] @ v
+            total_i += np.logaddexp.reduce(np.append(others, own)) - own
+            total_t += np.logaddexp.reduce(scale * image @ captions[i, k]) - own
+    return (total_i + total_t) / 2 / (len(image) * captions.shape[1])
+
+
+def groups(patches, captions, threshold):
+    out = np.zeros_like(captions)
+    for i in range(len(captions)):
+        for k, caption in enumerate(captions[i]):
+            similarity = patches[i] @ caption
+            low, high = similarity.min(), similarity.max()
+            weight = (similarity - low) / (high - low) if high > low else np.ones_like(similarity)
+            weight = np.where(weight < threshold, 0, weight)
+            mean = (weight / weight.sum()) @ patches[i]
+            out[i, k] = mean / np.linalg.norm(mean)
+    return out
+
+
+def grouping(patches, captions, scale, threshold=None, negatives="image"):
+    grouped = groups(patches, captions, 1 / patches.shape[1] if threshold is None else threshold)
+    if negatives == "batch":
+        width = captions.shape[-1]
+        return clip(captions.reshape(-1, width), grouped.reshape(-1, width), scale)
+    return np.mean([clip(captions[i], grouped[i], scale) for i in range(len(captions))])
+
+
+def caption(logits, labels, mask, average):
+    log_probs = log_softmax(logits, -1)
+    sums = [sum(-log_probs[i, t, labels[i, t]] for t in range(len(row)) if row[t]) for i, row in enumerate(mask)]
+    counts = mask.sum(axis=1)
+    if average == "token":
+        return sum(sums) / counts.sum()
+    return np.mean([s / c for s, c in zip(sums, counts, strict=True) if c])
+
+
+def numerical_gradient(function, x, step=1e-6):
+    """Central differences of a scalar function at every entry of a float64 array."""
+    gradient = np.zeros_like(x)
+    for place in np.ndindex(*x.shape):
+        moved = x.copy()
+        moved[place] += step
+        above = function(moved)
+        moved[place] -= 2 * step
+        gradient[place] = (above - function(moved)) / (2 * step)
+    return gradient
