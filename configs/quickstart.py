@@ -29,7 +29,7 @@ def get_config(form: str = "") -> Config:
     config.model.embed_dim = 64
     config.model.image.update({"patch": 12, "width": 128, "layers": 4, "heads": 4, "pool": "mean"})
     config.model.text.update({"width": 128, "layers": 2, "heads": 4, "length": 48})
-    config.model.decoder.update({"layers": 1, "width": 128, "heads": 4})
+    config.model.decoder.update({"layers": 2, "width": 128, "heads": 4, "length": 24})
 
     config.objectives.filip.weight = 1.0
     config.objectives.caption.weight = 1.0

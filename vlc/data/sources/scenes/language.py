@@ -24,12 +24,13 @@ from vlc.data.sources.scenes.world import (
     relation,
 )
 
+# Generic captions begin like specific ones ("a picture of a ..."), and part from them at a word that depends on the
+# image: guidance can only choose between captions where the image makes a difference.
 GENERIC = (
-    "a picture of some shapes",
-    "a picture of several objects",
-    "a picture of some things",
-    "a picture of different shapes",
-    "a picture of coloured objects",
+    "a picture of a few shapes",
+    "a picture of a few objects",
+    "a picture of a few things",
+    "a picture of a few coloured shapes",
 )
 BACKGROUND_WORDINGS = ("The background is {}.", "They are on a {} background.", "Everything is on a {} background.")
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}

@@ -19,7 +19,7 @@ TEXTURES = ("plain", "striped", "dotted")
 RELATIONS = ("left of", "right of", "above", "below", "in front of", "behind")
 BACKGROUNDS = ("black", "grey", "beige", "navy", "checkered", "speckled")
 
-RADIUS = {"small": 0.10, "medium": 0.15, "large": 0.21}
+RADIUS = {"small": 0.12, "medium": 0.17, "large": 0.23}
 OVERLAP = 0.9  # two objects overlap when their centres are nearer than this share of the sum of their radii
 ATTRIBUTES = {"shape": SHAPES, "colour": COLOURS, "size": SIZES, "texture": TEXTURES}
 

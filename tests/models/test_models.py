@@ -1,0 +1,136 @@
+"""Causality, pads, caches, layouts: what must hold bit for bit before any checkpoint is published."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.tiny import VOCAB, tiny_batch, tiny_config, tiny_model
+from vlc.config import default_config, resolve_auto
+from vlc.models import presets
+from vlc.train.state import build_model, count_parameters
+
+
+def merged(**changes):
+    config = tiny_config(**changes)
+    return config, nnx.merge(*tiny_model(config))
+
+
+@pytest.mark.parametrize("memory", ["tokens", "pooled", "embedding"])
+def test_no_caption_logit_sees_a_later_token(memory):
+    config, model = merged(model__decoder__memory=memory)
+    batch = tiny_batch(config)
+    image = model.encode_image(batch["image"])
+    logits = model.caption_logits(image, batch["target"])
+    for place in range(1, 12, 3):
+        changed = batch["target"].at[:, place].set((batch["target"][:, place] + 7) % VOCAB)
+        other = model.caption_logits(image, changed)
+        assert np.array_equal(logits[:, :place], other[:, :place])
+        assert not np.array_equal(logits[:, place], other[:, place])
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("pool", ["last", "mean", "first"])
+def test_text_features_do_not_depend_on_more_pads(causal, pool):
+    config, model = merged(model__text__causal=causal, model__text__pool=pool)
+    ids = tiny_batch(config)["text"]
+    encoded = model.encode_text(ids)
+    assert np.array_equal(encoded.mask, ids < VOCAB)
+    shorter = model.encode_text(ids[:2, : int(encoded.mask[:2].sum(axis=1).max())])
+    np.testing.assert_allclose(shorter.embed, encoded.embed[:2], atol=1e-6)
+    unlike_pads = model.encode_text(jnp.where(ids == VOCAB, VOCAB + 1000, ids))
+    assert np.array_equal(encoded.embed, unlike_pads.embed)
+
+
+def test_a_causal_text_tower_does_not_look_ahead():
+    config, model = merged(model__text__causal=True)
+    ids = tiny_batch(config)["text"][:2]
+    tokens = model.encode_text(ids).tokens
+    other = model.encode_text(ids.at[:, 6].set(4)).tokens
+    assert np.array_equal(tokens[:, :6], other[:, :6])
+
+
+@pytest.mark.parametrize("memory", ["tokens", "pooled", "embedding"])
+def test_cached_decoding_equals_the_whole_pass(memory):
+    config, model = merged(model__decoder__memory=memory)
+    batch = tiny_batch(config)
+    image = model.encode_image(batch["image"])
+    ids = jnp.where(batch["target"] < VOCAB, batch["target"], 5)
+    whole = model.caption_logits(image, ids)
+    decoder = model.decoder
+    cache = decoder.start(decoder.memory(image.features, image.embed))
+    for place in range(ids.shape[1]):
+        logits, cache = decoder.step(ids[:, place], jnp.int32(place), cache)
+        np.testing.assert_allclose(logits, whole[:, place], atol=1e-5)
+
+
+def test_a_null_image_hides_the_image():
+    config, model = merged()
+    batch = tiny_batch(config)
+    hidden = jnp.ones(8, bool)
+    one = model.caption_logits(model.encode_image(batch["image"]), batch["target"], hidden)
+    two = model.caption_logits(model.encode_image(255 - batch["image"]), batch["target"], hidden)
+    shown = model.caption_logits(model.encode_image(batch["image"]), batch["target"], ~hidden)
+    assert np.array_equal(one, two) and not np.array_equal(one, shown)
+
+
+@pytest.mark.parametrize("changes", [{"model__scan": True}, {"model__remat": "full"}, {"model__remat": "dots"}])
+def test_scan_and_remat_change_neither_parameters_nor_results(changes):
+    config, model = merged()
+    _, other = merged(**changes)
+    for a, b in zip(jax.tree.leaves(nnx.state(model)), jax.tree.leaves(nnx.state(other)), strict=True):
+        assert np.array_equal(a, b)
+    images = tiny_batch(config)["image"]
+
+    def loss(model):
+        encoded = model.encode_image(images)
+        return (encoded.embed * encoded.tokens[:, 0]).sum()
+
+    for a, b in zip(jax.tree.leaves(nnx.grad(loss)(model)), jax.tree.leaves(nnx.grad(loss)(other)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean", "map"])
+def test_tokens_and_embeddings_have_unit_length(pool):
+    config, model = merged(model__image__pool=pool)
+    encoded = model.encode_image(tiny_batch(config)["image"])
+    assert encoded.tokens.shape == (8, 4, 32) and encoded.embed.shape == (8, 32)
+    np.testing.assert_allclose(np.linalg.norm(encoded.tokens, axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(encoded.embed, axis=-1), 1, atol=1e-5)
+
+
+def test_patches_are_read_row_by_row():
+    config, model = merged()
+    images = np.zeros((1, 16, 16, 3), np.uint8)
+    images[0, :8, 8:] = 255  # the second patch of the first row
+    patches = model.image_tower.patchify(jnp.asarray(images))
+    assert [float(p.mean()) for p in patches[0]] == [-1.0, 1.0, -1.0, -1.0]
+
+
+def test_bfloat16_computes_narrow_and_keeps_wide_parameters():
+    config, model = merged(model__dtype="bfloat16")
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    encoded = model.encode_image(tiny_batch(config)["image"])
+    assert encoded.features.dtype == jnp.bfloat16 and encoded.embed.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "patches", "millions"),
+    [("B/32", "B", 49, 151), ("B/16", "B", 196, 150), ("L/14", "L", 256, 428)],
+)
+def test_presets_have_the_size_of_the_published_models(image, text, patches, millions):
+    """CLIP's released models have 151, 150 and 428 million parameters; ours add the token projections."""
+    config = default_config()
+    config.model.image.update(presets.image_tower(image))
+    config.model.text.update(presets.text_tower(text))
+    config.model.embed_dim = 768 if text == "L" else 512
+    run = resolve_auto(config, "cpu")
+    model = nnx.eval_shape(lambda: build_model(run, 49_408, jax.random.key(0)))
+    assert model.image_tower.patches == patches
+    assert count_parameters(nnx.state(model, nnx.Param)) / 1e6 == pytest.approx(millions, rel=0.012)
+
+
+def test_the_temperature_is_bounded():
+    _, model = merged(model__init_logit_scale=5000.0)
+    assert float(model.scales().logit_scale) == pytest.approx(100.0, rel=1e-5)

@@ -1,0 +1,64 @@
+"""Schedules, weight decay on matrices only, and LAMB's ratio for each layer by itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from tests.tiny import tiny_config, tiny_model
+from vlc.train.optimizer import decayed, make_optimizer, make_schedule, scale_by_layer_trust_ratio
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant"])
+def test_schedules_warm_up_to_the_peak_and_end(name):
+    schedule = make_schedule(tiny_config(optimizer__schedule=name, optimizer__warmup_steps=10).optimizer, 100)
+    assert float(schedule(0)) == 0 and float(schedule(5)) == pytest.approx(0.5e-3)
+    assert float(schedule(10)) == pytest.approx(1e-3)
+    assert float(schedule(100)) == pytest.approx(1e-3 if name == "constant" else 0, abs=1e-9)
+
+
+def test_only_kernels_decay():
+    _, params = tiny_model(tiny_config())
+    mask = decayed(nnx.to_pure_dict(params))
+    paths = {jax.tree_util.keystr(p, simple=True, separator="/"): on for p, on in jax.tree_util.tree_leaves_with_path(mask)}
+    on = {path for path, value in paths.items() if value}
+    assert on and all(path.endswith("kernel") for path in on)
+    assert not any(word in path for path in on for word in ("norm", "bias", "positions", "tokens", "scale"))
+    assert any("attention/query" in path for path in on) and any("mlp/up" in path for path in on)
+
+
+def test_lamb_on_stacked_layers_equals_lamb_on_each():
+    rng = np.random.default_rng(0)
+    layers = [{"kernel": jnp.asarray(rng.normal(size=(4, 5)) * 3**i, jnp.float32)} for i in range(3)]
+    updates = [jax.tree.map(lambda w: jnp.asarray(rng.normal(size=w.shape), jnp.float32), layer) for layer in layers]
+
+    def stack(trees):
+        return {"blocks": jax.tree.map(lambda *x: jnp.stack(x), *trees)}
+
+    ours = scale_by_layer_trust_ratio()
+    got, _ = ours.update(stack(updates), ours.init(stack(layers)), stack(layers))
+    for i in range(3):
+        theirs = optax.scale_by_trust_ratio()
+        wanted, _ = theirs.update(updates[i], theirs.init(layers[i]), layers[i])
+        np.testing.assert_allclose(got["blocks"]["kernel"][i], wanted["kernel"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_the_chain_equals_optax_on_plain_parameters(name):
+    config = tiny_config(optimizer__name=name, optimizer__clip_norm=0.0, optimizer__schedule="constant").optimizer
+    config.warmup_steps = 0
+    params = {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)}
+    ours = make_optimizer(config, 100)
+    make = getattr(optax, name)
+    theirs = make(config.lr, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay)
+    state, other = ours.init(params), theirs.init(params)
+    mine = same = params
+    for i in range(5):
+        gradient = jax.tree.map(lambda w, i=i: jnp.sin(w + i), params)
+        update, state = ours.update(gradient, state, mine)
+        mine = optax.apply_updates(mine, update)
+        update, other = theirs.update(gradient, other, same)
+        same = optax.apply_updates(same, update)
+    np.testing.assert_allclose(mine["kernel"], same["kernel"], rtol=1e-5)
