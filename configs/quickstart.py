@@ -13,7 +13,7 @@ from vlc.config import Config, default_config, shrink
 
 def get_config(form: str = "") -> Config:
     config = default_config()
-    config.steps = 450
+    config.steps = 320
     config.batch_size = 64
     config.log_every = 10
 
@@ -37,6 +37,6 @@ def get_config(form: str = "") -> Config:
 
     config.optimizer.lr = 1e-3
     config.optimizer.warmup_steps = 50
-    config.checkpoint.every = 150
-    config.eval.every = 450
+    config.checkpoint.every = 160
+    config.eval.every = 320
     return shrink(config) if form == "smoke" else config

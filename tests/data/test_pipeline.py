@@ -9,12 +9,12 @@ import time
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from vlc.data.captions import CaptionChoice
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, check_source, count_skipped, describe_batch, train_batches
 from vlc.data.sources import Scenes
 from vlc.errors import DataError
-from tests.conftest import ROOT
 
 
 class Damaged(Scenes):

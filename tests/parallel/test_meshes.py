@@ -48,7 +48,9 @@ def test_parameters_are_born_bit_equal_and_gradients_agree(shape, alone):
     for a, b in zip(jax.tree.leaves(alone[0]), jax.tree.leaves(params), strict=True):
         assert np.array_equal(a, b)
     assert total == pytest.approx(alone[1], rel=1e-5)
-    assert {k: float(v) for k, v in terms.items()} == pytest.approx({k: float(v) for k, v in alone[2].items()}, rel=1e-5)
+    assert {k: float(v) for k, v in terms.items()} == pytest.approx(
+        {k: float(v) for k, v in alone[2].items()}, rel=1e-5
+    )
     _assert_close(gradient, alone[3])
 
 

@@ -22,7 +22,9 @@ def test_schedules_warm_up_to_the_peak_and_end(name):
 def test_only_kernels_decay():
     _, params = tiny_model(tiny_config())
     mask = decayed(nnx.to_pure_dict(params))
-    paths = {jax.tree_util.keystr(p, simple=True, separator="/"): on for p, on in jax.tree_util.tree_leaves_with_path(mask)}
+    paths = {
+        jax.tree_util.keystr(p, simple=True, separator="/"): on for p, on in jax.tree_util.tree_leaves_with_path(mask)
+    }
     on = {path for path, value in paths.items() if value}
     assert on and all(path.endswith("kernel") for path in on)
     assert not any(word in path for path in on for word in ("norm", "bias", "positions", "tokens", "scale"))

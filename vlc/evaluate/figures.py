@@ -109,7 +109,7 @@ def guidance_curve(rows: Sequence[dict[str, Any]]) -> bytes:
         axes[1].plot(scales, [row["named"] for row in rows], "o-", color=ACCENT, label="facts named a caption")
         axes[1].set(xlabel="guidance scale", ylabel="facts", ylim=(0, None))
         right = axes[1].twinx()
-        right.plot(scales, [row["correct"] for row in rows], "s-", color=GOOD, label="mentions that are true")
+        right.plot(scales, [row["attributes"] for row in rows], "s-", color=GOOD, label="attributes that are true")
         right.set(ylim=(0, 1))
         lines = axes[1].get_lines() + right.get_lines()
         axes[1].legend(lines, [str(line.get_label()) for line in lines], frameon=False)

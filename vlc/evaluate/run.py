@@ -249,12 +249,23 @@ def _captions(model: Model, report: Report, results: dict, records: Sequence[Rec
         "embeddings), and how near is it to the reference. Right: how much is said, and how much of it is true.",
         figures.guidance_curve(sweep),
     )
-    wanted = ("distinct", "reference_f1", "reference_exact", "self_r1", "self_r5", "correct", "covered", "exact")
+    wanted = (
+        "distinct",
+        "reference_f1",
+        "reference_exact",
+        "self_r1",
+        "self_r5",
+        "attributes",
+        "correct",
+        "covered",
+        "exact",
+    )
     shares = [name for name in wanted if name in sweep[0]]
     numbers = [k for k in ("words", "named") if k in sweep[0]]
     report.table(
         "Captions by guidance scale",
-        "named: attributes and relations claimed; correct: mentions true of some object; covered: objects mentioned; "
+        "named: attributes and relations claimed; attributes: those that some object has; correct: mentions true of one "
+        "object as a whole; covered: objects mentioned; "
         "exact: all of it true and complete.",
         ["scale", *numbers, *(name.replace("_", " ") for name in shares)],
         [[f"{r['scale']:g}", *(f"{r[n]:.1f}" for n in numbers), *(r[s] for s in shares)] for r in sweep],

@@ -2,9 +2,13 @@
 
 Every parameter names its axes where it is made (`embed`, `mlp`, `heads`, `kv`, `vocab`, `position`, `norm`, and
 `layers` for stacked ones); `vlc.parallel.sharding` maps these names to mesh axes in one table.
+
+Parameters are drawn from uniform distributions: a normal one goes through the inverse error function, whose last bit
+depends on how an array is split, and a run should start from the same bits on every mesh.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +60,7 @@ def linear(
         use_bias=use_bias,
         dtype=dtype,
         rngs=rngs,
-        kernel_init=nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
+        kernel_init=nnx.initializers.variance_scaling(1.0, "fan_in", "uniform"),
         kernel_metadata={"out_sharding": axes},
         bias_metadata={"out_sharding": axes[-outputs:]},
     )
@@ -71,9 +75,10 @@ def layer_norm(width: int, *, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 def table(rows: int, width: int, axes: tuple[str, str], *, rngs: nnx.Rngs, scale: float = 0.02) -> nnx.Param:
-    """A learned table `[rows, width]`: embeddings, positions, queries."""
-    init = nnx.initializers.normal(scale)
-    return nnx.Param(init(rngs.params(), (rows, width), jnp.float32), out_sharding=axes)
+    """A learned table `[rows, width]`, of standard deviation `scale`: embeddings, positions, queries."""
+    limit = math.sqrt(3) * scale
+    made = jax.random.uniform(rngs.params(), (rows, width), jnp.float32, -limit, limit)
+    return nnx.Param(made, out_sharding=axes)
 
 
 class Attention(nnx.Module):

@@ -141,7 +141,7 @@ def alt_text(scene: Scene, rng: np.random.Generator, *, generic_rate: float = 0.
         wrong_rate: Chance, otherwise, that the text names an object that is not there.
     """
     if rng.random() < generic_rate:
-        return generic_caption(scene, rng)
+        return generic_caption(rng)
     if rng.random() < wrong_rate:
         taken = {(o.colour, o.shape) for o in scene.objects}
         free = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in taken]
@@ -156,9 +156,8 @@ def alt_text(scene: Scene, rng: np.random.Generator, *, generic_rate: float = 0.
     return f"a picture of {NUMBERS[len(scene.objects)]} shapes"
 
 
-def generic_caption(scene: Scene, rng: np.random.Generator) -> str:
+def generic_caption(rng: np.random.Generator) -> str:
     """A caption that says nothing particular."""
-    del scene
     return GENERIC[rng.integers(len(GENERIC))]
 
 

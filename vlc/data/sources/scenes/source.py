@@ -69,7 +69,7 @@ class Scenes:
         rng = self._rng(index, 1)
         alt = language.alt_text(scene, rng, generic_rate=self.alt_generic_rate, wrong_rate=self.alt_wrong_rate)
         if rng.random() < self.reference_generic_rate:
-            reference = language.generic_caption(scene, rng)
+            reference = language.generic_caption(rng)
         else:
             reference = language.specific_caption(scene)
         return {

@@ -1,0 +1,53 @@
+"""Every config builds at full size without computing anything, and trains two steps in its smoke form."""
+
+import jax
+import pytest
+
+from tests.conftest import ROOT, read_config
+from vlc.config import check_config, config_from_json, resolve_auto
+from vlc.train import train
+from vlc.train.optimizer import make_optimizer
+from vlc.train.state import count_parameters, init_state
+
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+
+
+def test_the_promised_configs_are_there():
+    wanted = "quickstart flickr8k clip_b16 align_b16 siglip_b16 filip_b32 filip_l14 dreamlip_b16_cc3m captioner_b16"
+    assert set(wanted.split()) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_builds_at_full_size(name):
+    config = read_config(name)
+    check_config(config)
+    run = resolve_auto(config, "tpu")
+    optimizer = make_optimizer(run.optimizer, run.steps)
+    shapes = jax.eval_shape(lambda: init_state(run, run.data.vocab_size, optimizer, jax.random.key(0)))
+    millions = count_parameters(shapes["params"]) / 1e6
+    low, high = {"filip_l14": (400, 450), "quickstart": (1, 3), "flickr8k": (2, 8), "own_images": (2, 8)}.get(
+        name, (140, 400)
+    )
+    assert low < millions < high
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_smoke_form_trains_two_steps(name, tmp_path):
+    config = read_config(name, "smoke")
+    assert train(config, tmp_path) == 0
+    assert (tmp_path / "checkpoints" / "2").is_dir()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_survives_json(name):
+    import json
+
+    config = read_config(name)
+    again = config_from_json(json.loads(config.to_json_best_effort()))
+    assert again.to_json_best_effort() == config.to_json_best_effort()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_docstring_has_the_command(name):
+    text = (ROOT / "configs" / f"{name}.py").read_text()
+    assert f"vlc train --config configs/{name}.py" in text

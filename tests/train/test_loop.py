@@ -1,0 +1,185 @@
+"""The whole command on real input: it trains, resumes to the bit, stops when asked, and refuses what cannot work."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, read_config
+from vlc.errors import CheckpointError, ConfigError, TrainingDiverged
+from vlc.evaluate.dev import make_dev_evaluation
+from vlc.inference import load
+from vlc.train import EXIT_PREEMPTED, train
+from vlc.train.checkpoint import Checkpoints
+
+
+def config(steps=4, **changes):
+    made = read_config("quickstart", "smoke")
+    made.steps, made.checkpoint.every, made.eval.every = steps, 2, steps
+    made.mesh.data = 1
+    made.mesh.fsdp = -1
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        target = made
+        for parent in parents:
+            target = target[parent]
+        target[last] = value
+    return made
+
+
+def final_checksums(workdir):
+    """Checksums of every array of the last checkpoint, and the digest of the examples seen."""
+    meta = _meta(workdir)
+    return {path: array["checksum"] for path, array in meta["arrays"].items()}, meta["digest"], meta["step"]
+
+
+def _meta(workdir):
+    checkpoints = Checkpoints(workdir, read_only=True)
+    _, meta = checkpoints.restore(lambda meta: {})
+    checkpoints.close()
+    return meta
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    assert train(config(), workdir, make_evaluation=make_dev_evaluation) == 0
+    return workdir
+
+
+def test_a_run_leaves_what_it_should(finished):
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows if "loss" in row]
+    assert steps == [1, 2, 3, 4]
+    assert {"loss/clip", "loss/filip", "loss/caption", "grad_norm", "images_per_second", "input_wait"} <= rows[0].keys()
+    assert 0 <= rows[-1]["dev/score"] <= 1
+    assert (finished / "tokenizer.model").exists() and list((finished / "tensorboard").iterdir())
+    meta = _meta(finished)
+    assert meta["config"]["steps"] == 4 and meta["preprocess"]["size"] == 32
+
+
+def test_a_finished_run_does_nothing_more(finished):
+    before = final_checksums(finished)
+    assert train(config(), finished) == 0
+    assert final_checksums(finished) == before
+
+
+def test_a_run_that_is_cut_ends_with_the_same_bits(finished, tmp_path):
+    """Cut after each part, with other steps in between: parameters, optimizer and examples are those of one run."""
+    made = config()
+    made.objectives.caption.null_rate = 0.5
+    assert train(made, tmp_path / "whole") == 0
+    for steps in (2, 4):
+        part = made.copy_and_resolve_references()
+        part.optimizer.schedule = made.optimizer.schedule
+        _train_until(part, tmp_path / "cut", steps)
+    assert final_checksums(tmp_path / "cut") == final_checksums(tmp_path / "whole")
+    rows = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+
+
+def _train_until(made, workdir, steps):
+    """Runs the same config, but is asked to stop at a step, as by SIGTERM."""
+
+    def stop_at(config):
+        def evaluate(graph, params, tokenizer):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return {}
+
+        return evaluate
+
+    made.eval.every = steps
+    assert train(made, workdir, make_evaluation=stop_at) == (EXIT_PREEMPTED if steps < made.steps else 0)
+
+
+def test_another_model_in_the_same_workdir_is_refused(finished):
+    with pytest.raises(CheckpointError, match=r"config.model.embed_dim was 32 and is now 64"):
+        train(config(steps=6, model__embed_dim=64), finished)
+    with pytest.raises(CheckpointError, match=r"config.data.image.mean"):
+        train(config(steps=6, data__image__mean=(0.1, 0.1, 0.1)), finished)
+
+
+def test_another_tokenizer_is_refused(finished, tmp_path, tokenizer):
+    tokenizer.save(tmp_path / "other.model")
+    with pytest.raises(CheckpointError, match="tokenizer is another one"):
+        train(config(steps=6, data__tokenizer=str(tmp_path / "other.model")), finished)
+
+
+def test_what_cannot_work_stops_before_compilation(tmp_path):
+    for changes, said in (
+        ({"batch_size": 12}, "divisible by 8"),
+        ({"mesh__tensor": 5}, "does not fit 8 devices"),
+        ({"data__image__size": 33}, "does not divide"),
+        ({"optimizer__name": "adam"}, "adamw"),
+        ({"data__captions__mix": "raw"}, "has captions from alt, short, long, reference"),
+        ({"model__decoder__layers": 0}, "no captioner"),
+        ({"objectives__grouping__weight": 1.0}, "sub_captions"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            train(config(**changes), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_term_and_checkpoint(tmp_path):
+    with pytest.raises(TrainingDiverged, match=r"Step \d+: .*loss.*The last good checkpoint is step 2") as error:
+        train(config(steps=40, optimizer__lr=1e30, optimizer__warmup_steps=3, optimizer__clip_norm=0.0), tmp_path)
+    assert "lr" in str(error.value)
+
+
+def test_a_trained_model_can_be_used(finished, tmp_path):
+    from PIL import Image
+
+    model = load(finished)
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "red.png")
+    image = model.encode_image([tmp_path / "red.png", np.zeros((10, 20, 3), np.uint8)])
+    assert image.embed.shape == (2, 32) and image.tokens.shape == (2, 16, 32)
+    for by in ("embed", "tokens"):
+        assert model.score([tmp_path / "red.png"], ["a red circle", "a star"], by=by).shape == (1, 2)
+    assert len(model.caption(tmp_path / "red.png", guidance_scale=2.0)) == 1
+    pieces, maps = model.word_maps(tmp_path / "red.png", "a red circle")
+    assert len(pieces) == len(maps) and maps.shape[1:] == (4, 4)
+    with pytest.raises(ConfigError, match="0 or more"):
+        model.caption(tmp_path / "red.png", guidance_scale=-1)
+
+
+def test_one_device_loads_what_eight_trained(finished):
+    model = load(finished)
+    assert {d for leaf in jax.tree.leaves(model._params) for d in leaf.devices()} == {jax.devices()[0]}
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
+    """SIGKILL, during saves too; `benchmarks/kills.py` does this twenty times."""
+    command = [sys.executable, "-m", "vlc.cli", "train", "--config", f"{ROOT}/configs/quickstart.py:smoke"]
+    settings = ["--config.steps=40", "--config.checkpoint.every=1", "--config.eval.every=1000"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+    def start(workdir):
+        return subprocess.Popen(
+            [*command, "--workdir", str(workdir), *settings], env=environment, cwd=ROOT,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    whole = start(tmp_path / "whole")
+    assert whole.wait() == 0, whole.stderr.read()
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        run = start(tmp_path / "killed")
+        checkpoints = tmp_path / "killed" / "checkpoints"
+        before = len(list(checkpoints.glob("*"))) if checkpoints.exists() else 0
+        deadline = time.time() + 120
+        while time.time() < deadline and run.poll() is None:
+            if checkpoints.exists() and len(list(checkpoints.glob("[0-9]*"))) > before:
+                break
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.4))
+        run.kill()
+        run.wait()
+    last = start(tmp_path / "killed")
+    assert last.wait() == 0, last.stderr.read()
+    assert final_checksums(tmp_path / "killed") == final_checksums(tmp_path / "whole")
