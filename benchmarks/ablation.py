@@ -2,8 +2,8 @@
 
     python benchmarks/ablation.py --out benchmarks/results/ablation.json
 
-Every run is `configs/quickstart.py` (captioner included) with other weights. DreamLIP adds two sub-captions an image with
-the multi-positive and the grouping loss. About 35 minutes on two CPU cores.
+Every run is `configs/quickstart.py` (captioner included) with other weights. DreamLIP adds two sub-captions an image
+with the multi-positive and the grouping loss. About 35 minutes on two CPU cores.
 """
 
 import argparse

@@ -97,7 +97,7 @@ def test_a_broken_source_is_found_before_training(tokenizer):
             raise DataError("nothing works", "file")
 
     make = MakeExample(Broken(length=20), Preprocess(16), CaptionChoice({}), tokenizer, (40, 40, 40))
-    with pytest.raises(DataError, match="none of the first 20 records is usable.*nothing works"):
+    with pytest.raises(DataError, match=r"none of the first 20 records is usable.*nothing works"):
         check_source(make, "x")
     empty = MakeExample(Scenes(length=0), Preprocess(16), CaptionChoice({}), tokenizer, (40, 40, 40))
     with pytest.raises(DataError, match="empty"):

@@ -101,7 +101,7 @@ def test_tokens_and_embeddings_have_unit_length(pool):
 
 
 def test_patches_are_read_row_by_row():
-    config, model = merged()
+    _, model = merged()
     images = np.zeros((1, 16, 16, 3), np.uint8)
     images[0, :8, 8:] = 255  # the second patch of the first row
     patches = model.image_tower.patchify(jnp.asarray(images))

@@ -264,9 +264,8 @@ def _captions(model: Model, report: Report, results: dict, records: Sequence[Rec
     numbers = [k for k in ("words", "named") if k in sweep[0]]
     report.table(
         "Captions by guidance scale",
-        "named: attributes and relations claimed; attributes: those that some object has; correct: mentions true of one "
-        "object as a whole; covered: objects mentioned; "
-        "exact: all of it true and complete.",
+        "named: attributes and relations claimed; attributes: those that some object has; correct: mentions true of "
+        "one object as a whole; covered: objects mentioned; exact: all of it true and complete.",
         ["scale", *numbers, *(name.replace("_", " ") for name in shares)],
         [[f"{r['scale']:g}", *(f"{r[n]:.1f}" for n in numbers), *(r[s] for s in shares)] for r in sweep],
     )

@@ -29,7 +29,7 @@ class Encoded:
     text_embed: Any  # [B, K, D], of the main caption, then of the sub-captions
     image_tokens: Any  # [B, P, D]
     text_tokens: Any  # [B, T, D], of the main caption
-    text_mask: Any  # [B, T]
+    text_mask: Any  # [B, T], 1 for real tokens; float, since the whole is differentiated
     caption_nll: Any  # [B]
     caption_count: Any  # [B]
 
@@ -49,7 +49,7 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
         text = model.encode_text(batch["text"])
         embed = text.embed[:, None]
         if objectives.filip.weight:
-            tokens, mask = text.tokens, text.mask
+            tokens, mask = text.tokens, text.mask.astype(jnp.float32)
         if "subs" in batch:
             rows, slots, length = batch["subs"].shape
             subs = model.encode_text(batch["subs"].reshape(rows * slots, length)).embed
@@ -71,7 +71,7 @@ def total_loss(encoded: Encoded, scales: Scales, objectives: Any) -> tuple[Float
         ),
         "siglip": lambda o: siglip_loss(image, text[:, 0], scales.logit_scale, scales.logit_bias),
         "filip": lambda o: filip_loss(
-            patches, encoded.text_tokens, encoded.text_mask, scales.token_logit_scale, implementation=o.implementation
+            patches, encoded.text_tokens, encoded.text_mask > 0, scales.token_logit_scale, implementation=o.implementation
         ),
         "multi_positive": lambda o: multi_positive_loss(image, text, scales.logit_scale, negatives=o.negatives),
         "grouping": lambda o: grouping_loss(

@@ -1,0 +1,116 @@
+"""The command as a user types it, and what it says when something is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+from vlc.cli import EXIT_BAD_INPUT, main
+
+SMOKE = f"{ROOT}/configs/quickstart.py:smoke"
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    assert main(["train", "--config", SMOKE, "--workdir", str(path), "--config.objectives.filip.weight=0.5"]) == 0
+    return path
+
+
+def test_eval_writes_numbers_and_a_report(workdir, capsys):
+    assert main(["eval", "--workdir", str(workdir), "--examples", "24", "--guidance-scale", "1,2"]) == 0
+    results = json.loads((workdir / "eval.json").read_text())
+    assert {"retrieval", "binding", "pointing", "novel", "matched", "zero_shot", "captions"} <= results.keys()
+    assert results["examples"] == 24 and [row["scale"] for row in results["captions"]] == [1.0, 2.0]
+    page = (workdir / "report.html").read_text()
+    assert page.count("<section>") >= 8 and "http" not in page.replace("http-equiv", "")
+    assert "retrieval by embed" in capsys.readouterr().out
+
+
+def test_caption_prints_one_line_an_image_and_scale(workdir, tmp_path, capsys):
+    image = tmp_path / "a.png"
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(image)
+    assert main(["caption", "--workdir", str(workdir), str(image), "--guidance-scale", "1,2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[:2] for line in lines] == [[str(image), "1"], [str(image), "2"]]
+
+
+def test_own_images_in_a_folder(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(tmp_path / f"{i}.jpg")
+        rows.append({"image": f"{i}.jpg", "captions": [f"noise number {i}", "a noisy picture"]})
+    (tmp_path / "5.jpg").write_bytes(b"damaged")
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    small = ["--config.data.image.size=24", "--config.steps=2", "--config.batch_size=8", "--config.log_every=1"]
+    tiny = [
+        f"--config.model.{t}.{k}={v}" for t in ("image", "text", "decoder") for k, v in (("width", 12), ("layers", 1))
+    ]
+    data = [f"--config.data.train={tmp_path}", f"--config.data.dev={tmp_path}", "--config.data.vocab_size=64"]
+    out = tmp_path / "run"
+    command = ["train", "--config", f"{ROOT}/configs/own_images.py", "--workdir", str(out)]
+    assert main([*command, *small, *tiny, *data]) == 0
+    assert "skipped/image" in (out / "metrics.jsonl").read_text()
+    assert main(["eval", "--workdir", str(out)]) == 0
+    results = json.loads((out / "eval.json").read_text())
+    assert results["examples"] == 11 and results["skipped"] == {"image": 1}
+    assert main(["data", "show", str(tmp_path), "--count", "4", "--out", str(tmp_path / "s.png")]) == 0
+    assert Image.open(tmp_path / "s.png").width > 100
+    capsys.readouterr()
+
+
+def test_data_show_and_tokenizer(tmp_path, capsys):
+    out = tmp_path / "samples.png"
+    assert main(["data", "show", "--config", SMOKE, "--count", "3", "--out", str(out)]) == 0
+    assert out.stat().st_size > 1000 and capsys.readouterr().out.count('"text"') == 3
+    model = tmp_path / "t.model"
+    assert main(["data", "tokenizer", "scenes", "--out", str(model), "--vocab-size", "200", "--records", "100"]) == 0
+    assert "200 pieces" in capsys.readouterr().out
+
+
+BAD = {
+    "unknown key": (["train", "--config", SMOKE, "--workdir", "W", "--config.optimizer.lrr=1"], '"optimizer.lr"'),
+    "key without value": (["train", "--config", SMOKE, "--workdir", "W", "--config.steps"], "has no value"),
+    "wrong type": (["train", "--config", SMOKE, "--workdir", "W", "--config.steps=many"], "many"),
+    "unknown argument": (["train", "--config", SMOKE, "--workdir", "W", "--lr=1"], "--config.KEY=VALUE"),
+    "missing config": (["train", "--config", f"{ROOT}/configs/quickstrat.py", "--workdir", "W"], "quickstart.py"),
+    "missing data": (["train", "--config", SMOKE, "--workdir", "W", "--config.data.train=/nowhere"], "/nowhere"),
+    "missing tokenizer": (
+        ["train", "--config", SMOKE, "--workdir", "W", "--config.data.tokenizer=/no.model"],
+        "vlc data tokenizer",
+    ),
+    "indivisible mesh": (["train", "--config", SMOKE, "--workdir", "W", "--config.mesh.tensor=3"], "8 devices"),
+    "bad weights": (
+        ["train", "--config", SMOKE, "--workdir", "W", "--config.data.captions.mix=long:x"],
+        "not a number",
+    ),
+    "no run": (["eval", "--workdir", "W"], "Train first"),
+    "bad step": (["eval", "--workdir", "W", "--step", "x"], "last, best, or a number"),
+    "bad scale": (["caption", "--workdir", "RUN", "x.png", "--guidance-scale", "two"], "write numbers"),
+    "negative scale": (["caption", "--workdir", "RUN", "IMAGE", "--guidance-scale=-1"], "0 or more"),
+    "missing image": (["caption", "--workdir", "RUN", "nowhere.png"], "nowhere.png: cannot be read"),
+    "damaged image": (["caption", "--workdir", "RUN", "DAMAGED"], "not a readable image"),
+    "no source": (["data", "show"], "No data was named"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_message(case, workdir, tmp_path, capsys):
+    arguments, said = BAD[case]
+    image, damaged = tmp_path / "a.png", tmp_path / "b.jpg"
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(image)
+    damaged.write_bytes(b"\xff\xd8 no jpeg")
+    names = {"W": str(tmp_path / "new"), "RUN": str(workdir), "IMAGE": str(image), "DAMAGED": str(damaged)}
+    assert main([names.get(word, word) for word in arguments]) == EXIT_BAD_INPUT
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error and error.startswith("vlc: ")
+
+
+def test_a_string_of_captions_is_refused_before_training(tmp_path, capsys):
+    (tmp_path / "captions.jsonl").write_text('{"image": "a.jpg", "captions": "A dog. A cat."}\n')
+    command = ["train", "--config", SMOKE, "--workdir", str(tmp_path / "run"), f"--config.data.train={tmp_path}"]
+    assert main(command) == EXIT_BAD_INPUT
+    assert "captions.jsonl:1" in capsys.readouterr().err
