@@ -183,3 +183,26 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
     last = start(tmp_path / "killed")
     assert last.wait() == 0, last.stderr.read()
     assert final_checksums(tmp_path / "killed") == final_checksums(tmp_path / "whole")
+
+
+def test_the_moving_average_is_what_is_loaded(tmp_path):
+    assert train(config(optimizer__ema=0.5), tmp_path) == 0
+    arrays = _meta(tmp_path)["arrays"]
+    averaged = {path for path in arrays if path.startswith("ema/")}
+    assert averaged and any(arrays[path] != arrays["params" + path.removeprefix("ema")] for path in averaged)
+    assert load(tmp_path).step == 4
+
+
+def test_a_full_disk_is_one_message_and_keeps_what_was_saved(tmp_path, monkeypatch):
+    from vlc.train import checkpoint
+
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save(1, {"step": jax.numpy.int32(1)}, {})
+    checkpoints.wait()
+
+    def full(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device\nand three hundred lines more")
+
+    monkeypatch.setattr(checkpoints._manager, "save", full)
+    with pytest.raises(CheckpointError, match=r"step 2 could not be written \(RESOURCE_EXHAUSTED.*Kept: \[1\]"):
+        checkpoints.save(2, {"step": jax.numpy.int32(2)}, {})

@@ -64,14 +64,15 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
 
 def total_loss(encoded: Encoded, scales: Scales, objectives: Any) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The weighted sum, and each term without its weight."""
-    image, text, patches = encoded.image_embed, encoded.text_embed, encoded.image_tokens
+    image, text = encoded.image_embed, encoded.text_embed
+    patches, mask = encoded.image_tokens, encoded.text_mask
     losses: dict[str, Callable[[Any], Array]] = {
         "clip": lambda o: clip_loss(
             image, text[:, 0], scales.logit_scale, label_smoothing=o.label_smoothing, reduction=o.reduction
         ),
         "siglip": lambda o: siglip_loss(image, text[:, 0], scales.logit_scale, scales.logit_bias),
         "filip": lambda o: filip_loss(
-            patches, encoded.text_tokens, encoded.text_mask > 0, scales.token_logit_scale, implementation=o.implementation
+            patches, encoded.text_tokens, mask > 0, scales.token_logit_scale, implementation=o.implementation
         ),
         "multi_positive": lambda o: multi_positive_loss(image, text, scales.logit_scale, negatives=o.negatives),
         "grouping": lambda o: grouping_loss(

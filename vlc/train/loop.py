@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from vlc.config import Config, check_config, resolve_auto
 from vlc.data.pipeline import count_skipped, describe_batch, train_batches
@@ -61,7 +60,6 @@ def train(
         CheckpointError: The workdir's checkpoints do not fit the config, or cannot be written.
         TrainingDiverged: A loss or the gradient is no longer finite.
     """
-    stop = _StopOnSigterm()
     workdir = Path(workdir)
 
     # -- what is trained on, and where. All that can be wrong with a config is found here, before compilation.
@@ -121,18 +119,15 @@ def train(
     metric_log = MetricLog(workdir, first_step)
     _describe_run(run, mesh, source, state, first_step)
     progress = Progress(run.steps, first_step, run.batch_size)
-    flops_rate = peak_flops(jax.devices()[0].device_kind)
+    peak = peak_flops(jax.devices()[0].device_kind)
     flops = 0.0
-    if flops_rate:
-        example = jax.eval_shape(lambda: {k: jax.numpy.zeros(v.shape, v.dtype) for k, v in _example(make_example, run)})
-        with jax.set_mesh(mesh):
-            flops = count_flops(make_train_step(graph, optimizer, run), shapes, example)
 
     def save(step: int, score: float | None = None) -> None:
         checkpoints.save(step, state, meta | {"digest": digest}, score=score)
 
-    # -- the loop.
-    step = first_step
+    # -- the loop. From here on SIGTERM asks for a save.
+    stop = _StopOnSigterm()
+    step = shown_at = first_step
     waited, skipped, since = 0.0, {}, time.perf_counter()
     try:
         while step < run.steps and not stop.asked:
@@ -148,6 +143,8 @@ def train(
                 skipped[reason] = skipped.get(reason, 0) + count
             with jax.set_mesh(mesh), jax.transfer_guard("disallow"):
                 batch = put_batch({k: host_batch[k] for k in MODEL_INPUTS & host_batch.keys()}, mesh)
+                if peak and not flops:
+                    flops = count_flops(step_function, shapes, batch)
                 state, metrics = step_function(state, batch)
             step += 1
 
@@ -159,14 +156,13 @@ def train(
             _check_finite(step, numbers, checkpoints, workdir)
             if shown:
                 elapsed = time.perf_counter() - since
-                if flops and flops_rate:
-                    seconds = elapsed / (1 if step == first_step + 1 else run.log_every)
-                    numbers["mfu"] = flops / seconds / flops_rate / mesh.size
+                if peak:
+                    numbers["mfu"] = flops * (step - shown_at) / elapsed / peak / mesh.size
                 numbers |= progress.update(step, numbers)
                 numbers |= {"input_wait": waited / elapsed, "seen": digest}
                 numbers |= {f"skipped/{reason}": float(count) for reason, count in skipped.items()}
                 metric_log.write(step, numbers)
-                waited, since = 0.0, time.perf_counter()
+                waited, since, shown_at = 0.0, time.perf_counter(), step
             score = None
             if evaluating and evaluate is not None:
                 dev = evaluate(graph, eval_params(state), tokenizer)
@@ -184,6 +180,7 @@ def train(
         metric_log.close()
         checkpoints.close()
         batches.close()
+        stop.restore()
     if stop.asked and step < run.steps:
         print(f"Asked to stop: saved at step {step}. The same command goes on from here.", flush=True)
         return EXIT_PREEMPTED
@@ -195,12 +192,18 @@ class _StopOnSigterm:
 
     def __init__(self) -> None:
         self.asked = False
+        self._before: Any = None
         with contextlib.suppress(ValueError):  # outside the main thread there is no signal to catch
-            signal.signal(signal.SIGTERM, self._ask)
+            self._before = signal.signal(signal.SIGTERM, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
         del number, frame
         self.asked = True
+
+    def restore(self) -> None:
+        """Puts back what SIGTERM did before."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
 
 
 def _check_same_model(saved: dict, current: dict, where: str) -> None:
@@ -241,13 +244,6 @@ def _check_finite(step: int, numbers: dict[str, float], checkpoints: Checkpoints
             f"Step {step}: {', '.join(bad)} is no longer finite. {kept} Lower config.optimizer.lr, warm up longer, or "
             "check the data of this step."
         )
-
-
-def _example(make_example: Any, run: Config) -> Any:
-    """Name and zeros of a global batch's arrays."""
-    record = make_example.random_map(0, np.random.default_rng(0))
-    for name in MODEL_INPUTS & record.keys():
-        yield name, np.zeros((run.batch_size, *record[name].shape), record[name].dtype)
 
 
 def _describe_run(run: Config, mesh: Any, source: Any, state: Any, first_step: int) -> None:
