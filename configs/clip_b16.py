@@ -18,15 +18,7 @@ def get_config(form: str = "") -> Config:
     config.log_every = 100
     config.data.vocab_size = 49_408
     config.data.workers = 8
-    config.data.image.update(
-        {
-            "size": 224,
-            "resize": "crop",
-            "mean": (0.48145466, 0.4578275, 0.40821073),
-            "std": (0.26862954, 0.26130258, 0.27577711),
-            "crop_scale": (0.9, 1.0),
-        }
-    )
+    config.data.image.update({"size": 224, "resize": "crop", "crop_scale": (0.9, 1.0), **presets.CLIP_PIXELS})
     config.model.embed_dim = 512
     config.model.image.update(presets.image_tower("B/16"))
     config.model.text.update(presets.text_tower("B", length=77))

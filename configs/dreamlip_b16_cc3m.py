@@ -19,15 +19,7 @@ def get_config(form: str = "") -> Config:
     config.log_every = 100
     config.data.vocab_size = 49_408
     config.data.workers = 8
-    config.data.image.update(
-        {
-            "size": 224,
-            "resize": "crop",
-            "mean": (0.48145466, 0.4578275, 0.40821073),
-            "std": (0.26862954, 0.26130258, 0.27577711),
-            "crop_scale": (0.9, 1.0),
-        }
-    )
+    config.data.image.update({"size": 224, "resize": "crop", "crop_scale": (0.9, 1.0), **presets.CLIP_PIXELS})
     config.data.captions.mix = "raw"
     config.data.captions.sub_captions = 7
     config.model.embed_dim = 512

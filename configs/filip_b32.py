@@ -8,8 +8,6 @@ Ours: batch 32,768 for 40,960, and CLIP's loss beside FILIP's, which alone is fr
 `--config.objectives.clip.weight=0` gives the paper's objective.
 """
 
-import math
-
 from vlc.config import Config, default_config, shrink
 from vlc.models import presets
 
@@ -27,16 +25,6 @@ def get_config(form: str = "") -> Config:
     config.model.text.update(presets.text_tower("B", length=77))
     config.model.remat = "dots"
     config.objectives.filip.weight = 1.0
-    config.optimizer.update(
-        {
-            "name": "lamb",
-            "lr": 2e-3 * math.sqrt(config.batch_size / 512),
-            "warmup_steps": 3000,
-            "b2": 0.999,
-            "eps": 1e-4,
-            "weight_decay": 3e-3,
-            "clip_norm": 0.0,
-        }
-    )
+    config.optimizer.update(presets.filip_optimizer(2e-3, config.batch_size))
     config.checkpoint.every = config.eval.every = 5000
     return shrink(config) if form == "smoke" else config

@@ -6,8 +6,6 @@ As `filip_b32`, with the large towers and the paper's base rate of 1.5e-3; batch
 has 77.1% zero-shot on ImageNet and COCO R@1 61.3 / 45.9.
 """
 
-import math
-
 from vlc.config import Config, default_config, shrink
 from vlc.models import presets
 
@@ -25,16 +23,6 @@ def get_config(form: str = "") -> Config:
     config.model.text.update(presets.text_tower("L", length=77))
     config.model.remat = "full"
     config.objectives.filip.weight = 1.0
-    config.optimizer.update(
-        {
-            "name": "lamb",
-            "lr": 1.5e-3 * math.sqrt(config.batch_size / 512),
-            "warmup_steps": 3000,
-            "b2": 0.999,
-            "eps": 1e-4,
-            "weight_decay": 3e-3,
-            "clip_norm": 0.0,
-        }
-    )
+    config.optimizer.update(presets.filip_optimizer(1.5e-3, config.batch_size))
     config.checkpoint.every = config.eval.every = 5000
     return shrink(config) if form == "smoke" else config

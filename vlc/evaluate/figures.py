@@ -39,13 +39,14 @@ def loss_curves(rows: Sequence[dict[str, Any]]) -> bytes:
     """Every loss term, and the dev score, against the step."""
     names = sorted({name for row in rows for name in row if name.startswith("loss/")})
     dev = [(row["step"], row["dev/score"]) for row in rows if "dev/score" in row]
-    figure, axes = plt.subplots(1, 2 if dev else 1, figsize=(9 if dev else 5, 2.8), squeeze=False)
+    both = len(dev) > 1
+    figure, axes = plt.subplots(1, 1 + both, figsize=(9 if both else 6, 2.8), squeeze=False)
     for name in names:
         points = [(row["step"], row[name]) for row in rows if name in row]
         axes[0, 0].plot(*zip(*points, strict=True), label=name.removeprefix("loss/"), lw=1.6)
     axes[0, 0].set(xlabel="step", ylabel="loss (nats)", ylim=(0, None))
     axes[0, 0].legend(frameon=False)
-    if dev:
+    if both:
         axes[0, 1].plot(*zip(*dev, strict=True), "o-", color=ACCENT, lw=1.6, ms=4)
         axes[0, 1].set(xlabel="step", ylabel="dev score (mean R@1)", ylim=(0, None))
     return to_png(figure)
@@ -59,7 +60,7 @@ def retrieval_grid(queries: Sequence[dict[str, Any]]) -> bytes:
     for row, query in enumerate(queries):
         words = figure.add_subplot(grid[row, :2])
         words.axis("off")
-        words.text(0, 0.5, _wrap(query["text"], 42), va="center", fontsize=8)
+        words.text(0, 0.5, _wrap(query["text"], 34), va="center", fontsize=8)
         for column, (image, right) in enumerate(query["images"][:columns]):
             axis = figure.add_subplot(grid[row, column + 2])
             axis.imshow(image)

@@ -131,9 +131,10 @@ def _retrieval(model: Model, report: Report, results: dict, records: Sequence[Re
     report.tile(f"{100 * found['embed']['i2t_r1']:.1f}%", "image to text R@1")
     report.table(
         "Retrieval",
-        f"{len(flat)} captions of {len(records)} images; any of an image's captions counts, ties count as wrong. "
+        f"{len(flat)} captions of {len(records)} images; T→I: a text finds its image; I→T: an image finds any of "
+        f"its captions; ties count as wrong. "
         f"Chance is {100 * chance:.1f}% at R@1.",
-        ["scored by", *(f"{way} R@{k}" for way in ("text to image", "image to text") for k in (1, 5, 10))],
+        ["scored by", *(f"{way} {k}" for way in ("T→I R@", "I→T R@") for k in (1, 5, 10))],
         [
             [name, *(found[name][f"{way}_r{k}"] for way in ("t2i", "i2t") for k in (1, 5, 10))]
             for name in ("embed", "tokens")

@@ -7,6 +7,7 @@ import math
 import signal
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ def train(
     # -- the loop. From here on SIGTERM asks for a save.
     stop = _StopOnSigterm()
     step = shown_at = first_step
+    unread: deque[tuple[int, dict[str, jax.Array]]] = deque()
+    numbers: dict[str, float] = {}
     waited, skipped, since = 0.0, {}, time.perf_counter()
     try:
         while step < run.steps and not stop.asked:
@@ -152,8 +155,12 @@ def train(
             shown = step % run.log_every == 0 or last or step == first_step + 1
             saving = step % run.checkpoint.every == 0 or last or stop.asked
             evaluating = evaluate is not None and (step % run.eval.every == 0 or last)
-            numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            _check_finite(step, numbers, checkpoints, workdir)
+            # Read one step late, so that the devices are never idle, but before anything is shown or saved.
+            unread.append((step, metrics))
+            while len(unread) > (0 if shown or saving or evaluating else 1):
+                read_step, read = unread.popleft()
+                numbers = {name: float(value) for name, value in jax.device_get(read).items()}
+                _check_finite(read_step, numbers, checkpoints, workdir)
             if shown:
                 elapsed = time.perf_counter() - since
                 if peak:
@@ -173,7 +180,7 @@ def train(
             if saving:
                 save(step, score)
         if stop.asked:
-            save(step)
+            save(step)  # does nothing where the loop has just saved
         checkpoints.wait()
     finally:
         progress.close()
