@@ -10,7 +10,7 @@ quickstart: $(STAMP)
 	$(VENV)/bin/vlc eval --workdir runs/quickstart
 
 test: lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

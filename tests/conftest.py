@@ -1,13 +1,7 @@
 """Eight emulated CPU devices for every test, and the fixtures that several of them share."""
 
 import importlib.util
-import os
-import tempfile
 from pathlib import Path
-
-# The same programs are compiled by many tests, and by the processes that some of them start.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="vlc-tests-"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
 import numpy as np

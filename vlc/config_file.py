@@ -35,9 +35,10 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> Config:
         if "=" not in override:
             raise ConfigError(f"{override} has no value. Write {override}=VALUE.")
     values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", flag_values=values)
+    arguments = ["vlc", f"--config={spec}", *overrides]
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
-        values(["vlc", f"--config={spec}", *overrides])
+        values(arguments)
         config = holder.value
     except (AttributeError, KeyError) as error:  # the file sets a key that is locked out; its message names the nearest
         raise ConfigError(f"{path}: {str(error.args[0]).strip()}") from error

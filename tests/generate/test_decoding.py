@@ -38,13 +38,14 @@ def model_and_image(request):
 def slow_greedy(model, image, scale):
     """Without cache: every prefix is read again from the start, with and without the image."""
     length = model.decoder.length
+    read = jax.jit(model.caption_logits)
     captions = []
     for row in range(len(image.embed)):
         alone = jax.tree.map(lambda x, row=row: x[row : row + 1], image)
         words = [BOS_ID]
         while len(words) < length and words[-1] != EOS_ID:
-            ids = jnp.asarray([words])
-            logits = [model.caption_logits(alone, ids, jnp.asarray([null]))[:, -1] for null in (False, True)]
+            ids = jnp.asarray([words + [VOCAB] * (length - len(words))])  # what comes later is not seen
+            logits = [read(alone, ids, jnp.asarray([null]))[:, len(words) - 1] for null in (False, True)]
             words.append(int((logits[1] + scale * (logits[0] - logits[1])).argmax()))
         captions.append(words[1:] + [VOCAB] * (length - len(words)))
     return np.asarray(captions)

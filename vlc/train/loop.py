@@ -123,14 +123,23 @@ def train(
     peak = peak_flops(jax.devices()[0].device_kind)
     flops = 0.0
 
+    unread: deque[tuple[int, dict[str, jax.Array]]] = deque()
+
+    def read(leave: int) -> dict[str, float]:
+        """Fetches the metrics of all but the newest `leave` steps and checks them; returns the last ones."""
+        numbers: dict[str, float] = {}
+        while len(unread) > leave:
+            of_step, metrics = unread.popleft()
+            numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            _check_finite(of_step, numbers, checkpoints, workdir)
+        return numbers
+
     def save(step: int, score: float | None = None) -> None:
         checkpoints.save(step, state, meta | {"digest": digest}, score=score)
 
     # -- the loop. From here on SIGTERM asks for a save.
     stop = _StopOnSigterm()
     step = shown_at = first_step
-    unread: deque[tuple[int, dict[str, jax.Array]]] = deque()
-    numbers: dict[str, float] = {}
     waited, skipped, since = 0.0, {}, time.perf_counter()
     try:
         while step < run.steps and not stop.asked:
@@ -157,10 +166,7 @@ def train(
             evaluating = evaluate is not None and (step % run.eval.every == 0 or last)
             # Read one step late, so that the devices are never idle, but before anything is shown or saved.
             unread.append((step, metrics))
-            while len(unread) > (0 if shown or saving or evaluating else 1):
-                read_step, read = unread.popleft()
-                numbers = {name: float(value) for name, value in jax.device_get(read).items()}
-                _check_finite(read_step, numbers, checkpoints, workdir)
+            numbers = read(leave=0 if shown or saving or evaluating else 1)
             if shown:
                 elapsed = time.perf_counter() - since
                 if peak:
@@ -180,6 +186,7 @@ def train(
             if saving:
                 save(step, score)
         if stop.asked:
+            read(leave=0)
             save(step)  # does nothing where the loop has just saved
         checkpoints.wait()
     finally:
