@@ -123,10 +123,10 @@ def shrink(config: Config) -> Config:
     config.data.captions.sub_length = config.model.decoder.length = 0
     config.data.captions.sub_captions = min(config.data.captions.sub_captions, 3)
     config.model.embed_dim = 32
-    config.model.image.update({"patch": 8, "width": 32, "layers": 2, "heads": 2})
-    config.model.text.update({"width": 32, "layers": 2, "heads": 2, "length": 48})
+    config.model.image.update({"patch": 8, "width": 32, "layers": 1, "heads": 2})
+    config.model.text.update({"width": 32, "layers": 1, "heads": 2, "length": 48})
     if config.model.decoder.layers:
-        config.model.decoder.update({"width": 32, "layers": 2, "heads": 2, "queries": 4})
+        config.model.decoder.update({"width": 32, "layers": 1, "heads": 2, "queries": 4})
     config.optimizer.warmup_steps = 1
     config.checkpoint.every = config.eval.every = 2
     config.eval.examples = 16

@@ -27,7 +27,7 @@ def test_golden_guidance(scale):
 
 @pytest.fixture(scope="module", params=["tokens", "embedding"])
 def model_and_image(request):
-    config = tiny_config(model__decoder__memory=request.param)
+    config = tiny_config(model__decoder__memory=request.param, model__decoder__layers=2)
     graph, params = tiny_model(config)
     rng = np.random.default_rng(0)  # as random as they are, fresh weights would say the same word for ever
     params = jax.tree.map(lambda w: w + 0.3 * jnp.asarray(rng.normal(size=w.shape), w.dtype), params)

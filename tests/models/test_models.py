@@ -13,7 +13,8 @@ from vlc.train.state import build_model, count_parameters
 
 
 def merged(**changes):
-    config = tiny_config(**changes)
+    layers = {f"model__{part}__layers": 2 for part in ("image", "text", "decoder")}
+    config = tiny_config(**layers | changes)
     return config, nnx.merge(*tiny_model(config))
 
 
