@@ -4,8 +4,9 @@
         --config.data.dev='PATH/flickr8k-dev-*.tar' --workdir runs/flickr8k
 
 Six thousand photographs with five captions each are far too few to learn from nothing what web-scale models know; the
-aim is recall well above chance in twenty CPU minutes (ten on two cores). Each visit trains on two of an image's captions (multi-positive
-loss of DreamLIP, arXiv 2403.17007), with FILIP's token loss and a captioner beside. Measured: docs/flickr8k.md.
+aim is recall well above chance in twenty CPU minutes, ten on two cores. Each visit trains on two of an image's captions
+(multi-positive loss of DreamLIP, arXiv 2403.17007), with FILIP's token loss and a captioner beside. Measured:
+docs/flickr8k.md.
 """
 
 from vlc.config import Config, default_config, shrink

@@ -110,7 +110,9 @@ def guidance_curve(rows: Sequence[dict[str, Any]]) -> bytes:
         axes[1].plot(scales, [row["named"] for row in rows], "o-", color=ACCENT, label="facts named a caption")
         axes[1].set(xlabel="guidance scale", ylabel="facts", ylim=(0, None))
         right = axes[1].twinx()
-        right.plot(scales, [row["attributes"] for row in rows], "s-", color=GOOD, label="attributes that are true")
+        true = [(row["scale"], row["attributes"]) for row in rows if row["attributes"] is not None]
+        if true:
+            right.plot(*zip(*true, strict=True), "s-", color=GOOD, label="attributes that are true")
         right.set(ylim=(0, 1))
         lines = axes[1].get_lines() + right.get_lines()
         axes[1].legend(lines, [str(line.get_label()) for line in lines], frameon=False)

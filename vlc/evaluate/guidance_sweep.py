@@ -26,7 +26,8 @@ def guidance_sweep(
     Returns:
         For each scale: `scale`, `captions`, `words` (mean), `distinct` (share of different captions), `reference_f1`
         (mean best word F1 with a reference), `reference_exact`, caption-to-image recall with the model's own
-        embeddings (`self_r1`, ...), and on scenes the means of `caption_facts`.
+        embeddings (`self_r1`, ...), and on scenes the means of `caption_facts`; `attributes` and `correct` over the
+        captions that mention an object, `None` where none does.
     """
     images = [record.image for record in records]
     image = model.encode_image(images)
@@ -48,7 +49,10 @@ def guidance_sweep(
         }
         if all("scene" in record.extra for record in records):
             facts = [caption_facts(r.extra["scene"], c) for r, c in zip(records, captions, strict=True)]
-            row |= {name: float(np.mean([f[name] for f in facts])) for name in facts[0]}
+            telling = [f for f in facts if f["mentions"]]
+            for name in facts[0]:
+                of = telling if name in ("attributes", "correct") else facts  # a share of nothing is no share
+                row[name] = float(np.mean([f[name] for f in of])) if of else None
         rows.append(row)
     return rows
 

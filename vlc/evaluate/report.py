@@ -20,8 +20,9 @@ section { background:var(--paper); border:1px solid var(--line); border-radius:1
 .tile b { display:block; font-size:1.55rem; color:var(--accent); line-height:1.2 } .tile span { color:var(--soft); font-size:.82rem }
 img.figure { max-width:100%; display:block; margin:.4rem auto }
 .scroll { overflow-x:auto } table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums }
-th,td { text-align:right; padding:.32rem .7rem; border-bottom:1px solid var(--line); white-space:nowrap }
+th,td { text-align:right; padding:.32rem .55rem; border-bottom:1px solid var(--line); white-space:nowrap }
 th:first-child,td:first-child { text-align:left } thead th { color:var(--soft); font-weight:600; font-size:.82rem }
+table.texts th { text-align:left }
 td.wrap { white-space:normal; text-align:left; min-width:150px; font-size:.88rem; vertical-align:top }
 img.thumb { width:92px; height:92px; object-fit:cover; border-radius:6px; image-rendering:pixelated }
 """
@@ -67,7 +68,7 @@ class Report:
             for png, texts in rows
         )
         self.sections.append(
-            f'{_head(title, note)}<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+            f'{_head(title, note)}<div class="scroll"><table class="texts"><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div></section>"
         )
 
@@ -90,6 +91,8 @@ def _head(title: str, note: str) -> str:
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
     if isinstance(value, float):
         return f"{100 * value:.1f}%"
     return html.escape(str(value))

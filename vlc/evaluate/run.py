@@ -134,7 +134,7 @@ def _retrieval(model: Model, report: Report, results: dict, records: Sequence[Re
         f"{len(flat)} captions of {len(records)} images; T→I: a text finds its image; I→T: an image finds any of "
         f"its captions; ties count as wrong. "
         f"Chance is {100 * chance:.1f}% at R@1.",
-        ["scored by", *(f"{way} {k}" for way in ("T→I R@", "I→T R@") for k in (1, 5, 10))],
+        ["scored by", *(f"{way} R@{k}" for way in ("T→I", "I→T") for k in (1, 5, 10))],
         [
             [name, *(found[name][f"{way}_r{k}"] for way in ("t2i", "i2t") for k in (1, 5, 10))]
             for name in ("embed", "tokens")
@@ -266,7 +266,8 @@ def _captions(model: Model, report: Report, results: dict, records: Sequence[Rec
     report.table(
         "Captions by guidance scale",
         "named: attributes and relations claimed; attributes: those that some object has; correct: mentions true of "
-        "one object as a whole; covered: objects mentioned; exact: all of it true and complete.",
+        "one object as a whole (both among captions that mention objects); covered: objects mentioned; exact: all of it "
+        "true and complete.",
         ["scale", *numbers, *(name.replace("_", " ") for name in shares)],
         [[f"{r['scale']:g}", *(f"{r[n]:.1f}" for n in numbers), *(r[s] for s in shares)] for r in sweep],
     )
@@ -291,7 +292,9 @@ def summary(results: dict[str, Any]) -> str:
         groups = "  ".join(f"{edit} {100 * row['text']:.0f}%" for edit, row in results["binding"].items())
         lines.append(f"edit twins, caption chosen rightly (chance 50%): {groups}")
     for row in results.get("captions", []):
-        named = f"  facts {row['named']:.1f}  true {100 * row['correct']:.0f}%" if "named" in row else ""
+        named = f"  facts {row['named']:.1f}" if "named" in row else ""
+        if row.get("attributes") is not None:
+            named += f"  true attributes {100 * row['attributes']:.0f}%"
         lines.append(
             f"captions at guidance {row['scale']:<4g} self R@1 {100 * row['self_r1']:.1f}%  "
             f"reference F1 {100 * row['reference_f1']:.1f}%{named}"

@@ -160,7 +160,7 @@ def caption_facts(scene: world.Scene, caption: str) -> dict[str, float]:
     """What a caption says of a scene.
 
     Returns:
-        `named`: attributes and relations claimed; `attributes`: share of the claimed attributes that some object has;
+        `named`: attributes and relations claimed; `mentions`: objects mentioned; `attributes`: share of the claimed attributes that some object has;
         `correct`: share of the objects mentioned that are there exactly as described; `covered`: share of the scene's
         objects that some true mention is about; `exact`: everything said is true, relations and background included,
         and every object is mentioned.
@@ -175,6 +175,7 @@ def caption_facts(scene: world.Scene, caption: str) -> dict[str, float]:
     background = facts.background in (None, scene.background)
     return {
         "named": facts.count,
+        "mentions": len(facts.mentions),
         "correct": float(np.mean(true)) if true else 0.0,
         "attributes": float(np.mean(shown)) if shown else 0.0,
         "covered": len(covered) / len(scene.objects),
