@@ -92,7 +92,7 @@ def _head(title: str, note: str) -> str:
 
 def _cell(value: Any) -> str:
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, float):
         return f"{100 * value:.1f}%"
     return html.escape(str(value))

@@ -266,8 +266,8 @@ def _captions(model: Model, report: Report, results: dict, records: Sequence[Rec
     report.table(
         "Captions by guidance scale",
         "named: attributes and relations claimed; attributes: those that some object has; correct: mentions true of "
-        "one object as a whole (both among captions that mention objects); covered: objects mentioned; exact: all of it "
-        "true and complete.",
+        "one object as a whole (both among captions that mention objects); covered: objects mentioned; exact: all "
+        "of it true and complete.",
         ["scale", *numbers, *(name.replace("_", " ") for name in shares)],
         [[f"{r['scale']:g}", *(f"{r[n]:.1f}" for n in numbers), *(r[s] for s in shares)] for r in sweep],
     )

@@ -160,10 +160,10 @@ def caption_facts(scene: world.Scene, caption: str) -> dict[str, float]:
     """What a caption says of a scene.
 
     Returns:
-        `named`: attributes and relations claimed; `mentions`: objects mentioned; `attributes`: share of the claimed attributes that some object has;
-        `correct`: share of the objects mentioned that are there exactly as described; `covered`: share of the scene's
-        objects that some true mention is about; `exact`: everything said is true, relations and background included,
-        and every object is mentioned.
+        `named`: attributes and relations claimed; `mentions`: objects mentioned; `attributes`: share of the claimed
+        attributes that some object has; `correct`: share of the objects mentioned that are there exactly as described;
+        `covered`: share of the scene's objects that some true mention is about; `exact`: everything said is true,
+        relations and background included, and every object is mentioned.
     """
     facts = language.read_facts(caption)
     found = [language.matching_objects(scene, mention) for mention in facts.mentions]
