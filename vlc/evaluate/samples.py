@@ -24,7 +24,7 @@ def show_samples(config: Config, count: int, out: Path) -> str:
     titles = []
     for i in range(count):
         texts = [batch["text"][i], *(batch["subs"][i] if "subs" in batch else ())]
-        titles.append("\n".join("\n".join(textwrap.wrap(tokenizer.decode(ids), 44)) for ids in texts))
+        titles.append("\n".join("\n".join(textwrap.wrap(tokenizer.decode(ids), 37)) for ids in texts))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(contact_sheet(list(np.asarray(batch["image"])), titles))
     return describe_batch(batch, tokenizer, count)
