@@ -118,7 +118,7 @@ class Checkpoints:
 
     def _failed(self, step: int | None, error: Exception) -> CheckpointError:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        at = "the last checkpoint" if step is None else f"the checkpoint of step {step}"
+        at = "the last checkpoint" if step is None else f"the checkpoint of step {step}, or the one before,"
         kept = f"Kept: {self.steps()}." if self.steps() else "None is on disk yet."
         return CheckpointError(f"{self.path}: {at} could not be written ({first[:200]}). {kept} Is the disk full?")
 
