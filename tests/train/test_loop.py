@@ -197,5 +197,7 @@ def test_a_full_disk_is_one_message_and_keeps_what_was_saved(tmp_path, monkeypat
         raise ValueError("RESOURCE_EXHAUSTED: No space left on device\nand three hundred lines more")
 
     monkeypatch.setattr(checkpoints._manager, "save", full)
-    with pytest.raises(CheckpointError, match=r"step 2, or the one before, could not be written \(RESOURCE_EXHAUSTED.*Kept: \[1\]"):
+    with pytest.raises(
+        CheckpointError, match=r"step 2, or the one before, could not be written \(RESOURCE_EXHAUSTED.*Kept: \[1\]"
+    ):
         checkpoints.save(2, {"step": jax.numpy.int32(2)}, {})
