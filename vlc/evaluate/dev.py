@@ -6,7 +6,7 @@ from typing import Any
 from vlc.config import Config
 from vlc.data.tokenizers import Tokenizer
 from vlc.evaluate.retrieval import both_retrievals
-from vlc.evaluate.run import good_records, readable
+from vlc.evaluate.run import good_records, main_captions, readable
 from vlc.inference import Model
 from vlc.train.inputs import make_preprocess, open_split
 
@@ -25,7 +25,7 @@ def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[
     def evaluate(graph: Any, params: Any, tokenizer: Tokenizer) -> dict[str, float]:
         model = Model(graph, params, config, tokenizer, make_preprocess(config.data.image))
         records, _ = readable(model, good_records(source, config.eval.examples))
-        texts = [r.captions["long"][:1] if "scene" in r.extra else r.all_captions() for r in records]
+        texts = [main_captions(record) for record in records]
         image = model.encode_image([record.image for record in records])
         text = model.encode_text([caption for captions in texts for caption in captions])
         found = both_retrievals(image, text, [i for i, captions in enumerate(texts) for _ in captions])

@@ -95,7 +95,7 @@ def evaluate(
 
     _training(report, workdir)
     if any(model.config.objectives[name].weight for name in ("clip", "siglip", "filip", "multi_positive")):
-        texts = [_main_captions(record) for record in records]
+        texts = [main_captions(record) for record in records]
         _retrieval(model, report, results, records, texts)
         if scenes is not None:
             _scenes(model, report, results, records, scenes)
@@ -107,7 +107,7 @@ def evaluate(
     return results
 
 
-def _main_captions(record: Record) -> tuple[str, ...]:
+def main_captions(record: Record) -> tuple[str, ...]:
     """Scenes are retrieved by their first long caption; other data by all captions of the image."""
     return record.captions["long"][:1] if "scene" in record.extra else record.all_captions()
 
