@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
+COMPILERS := $(VENV)/compilers
 
 .PHONY: quickstart test lint clean
 
@@ -9,8 +10,13 @@ quickstart: $(STAMP)
 	$(VENV)/bin/vlc train --config configs/quickstart.py --workdir runs/quickstart
 	$(VENV)/bin/vlc eval --workdir runs/quickstart
 
-test: lint
-	$(VENV)/bin/python -m pytest -n auto
+# The TPU compiler runs without a TPU. It lies outside the environment, where JAX would look for a TPU at every start.
+test: lint $(COMPILERS)
+	PYTHONPATH=$(COMPILERS) $(VENV)/bin/python -m pytest -n auto
+
+$(COMPILERS): $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $@ libtpu
+	@touch $@
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -14,7 +14,14 @@ def pair_loss(logits, axis, smoothing=0.0):
     return -(target * log_softmax(logits, axis)).sum() / count
 
 
-def late_interaction(images, texts, mask):
+def soft_maximum(x, axis, smoothing):
+    top = x.max(axis=axis)
+    if not smoothing:
+        return top
+    return top + smoothing * np.log(np.exp((x - np.expand_dims(top, axis)) / smoothing).sum(axis=axis))
+
+
+def late_interaction(images, texts, mask, smoothing=0.0):
     i2t = np.zeros((len(images), len(texts)))
     t2i = np.zeros_like(i2t)
     for i, image in enumerate(images):
@@ -22,9 +29,27 @@ def late_interaction(images, texts, mask):
             kept = text[mask[j]]
             if len(kept):
                 products = image @ kept.T
-                i2t[i, j] = products.max(axis=1).mean()
-                t2i[i, j] = products.max(axis=0).mean()
+                i2t[i, j] = soft_maximum(products, 1, smoothing).mean()
+                t2i[i, j] = soft_maximum(products, 0, smoothing).mean()
     return i2t, t2i
+
+
+def late_interaction_gradient(images, texts, mask, g_i2t, g_t2i):
+    """Gradients of `sum(g_i2t * i2t + g_t2i * t2i)`, in float64; away from ties."""
+    d_images, d_texts = np.zeros(images.shape), np.zeros(texts.shape)
+    for i, image in enumerate(images):
+        for j, text in enumerate(texts):
+            kept = np.flatnonzero(mask[j])
+            if not len(kept):
+                continue
+            products = image @ text[kept].T
+            for p, q in enumerate(kept[products.argmax(axis=1)]):
+                d_images[i, p] += g_i2t[i, j] / len(image) * text[q]
+                d_texts[j, q] += g_i2t[i, j] / len(image) * image[p]
+            for q, p in zip(kept, products.argmax(axis=0), strict=True):
+                d_images[i, p] += g_t2i[i, j] / len(kept) * text[q]
+                d_texts[j, q] += g_t2i[i, j] / len(kept) * image[p]
+    return d_images, d_texts
 
 
 def clip(image, text, scale, smoothing=0.0, reduction="mean"):

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import vlc
 from tests import oracle
 from tests.conftest import unit_rows
+from vlc.errors import ConfigError
 from vlc.parallel import make_mesh
 from vlc.similarity import xla
 
@@ -32,9 +33,77 @@ def test_any_shape_and_mask(implementation, shape, seed):
         np.testing.assert_allclose(ours, exact, atol=3e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.02, 0.3])
+def test_smoothing_is_a_soft_maximum_in_value_and_gradient(smoothing):
+    images, texts, mask = example(7, 19, 4, 6, 8)
+    mask[3] = False
+    mask[5] = [False, True, False, True, True, False]  # pads need not be at the end
+    weights = [jnp.asarray(np.random.default_rng(i).normal(size=(7, 19)), jnp.float32) for i in range(2)]
+
+    def run(implementation):
+        def loss(images, texts):
+            scores = vlc.late_interaction(
+                images, texts, jnp.asarray(mask), implementation=implementation, smoothing=smoothing
+            )
+            return sum((w * s).sum() for w, s in zip(weights, scores, strict=True)), scores
+
+        return jax.grad(loss, (0, 1), has_aux=True)(jnp.asarray(images), jnp.asarray(texts))
+
+    exact = oracle.late_interaction(images, texts, mask, smoothing=smoothing)
+    for ours, wanted in zip(run("xla")[1], exact, strict=True):
+        np.testing.assert_allclose(ours, wanted, atol=3e-6)
+    for ours, wanted in zip(run("xla")[0], run("reference")[0], strict=True):
+        np.testing.assert_allclose(ours, wanted, atol=3e-6)
+
+
+def test_a_small_temperature_is_the_maximum():
+    inputs = [jnp.asarray(x) for x in example(5, 6, 4, 6, 8)]
+    for soft, hard in zip(vlc.late_interaction(*inputs, smoothing=1e-4), vlc.late_interaction(*inputs), strict=True):
+        np.testing.assert_allclose(soft, hard, atol=2e-3)
+
+
+def test_what_pads_hold_never_matters():
+    images, texts, mask = example(5, 6, 4, 6, 8)
+    mask[2] = False
+
+    def run(texts):
+        def loss(images, texts):
+            return sum(s.sum() for s in vlc.late_interaction(images, texts, jnp.asarray(mask)))
+
+        return jax.value_and_grad(loss, (0, 1))(jnp.asarray(images), jnp.asarray(texts))
+
+    clean = run(texts)
+    dirty = run(np.where(mask[..., None], texts, np.nan))
+    for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(dirty), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"implementation": "pallas"}, "pallas_tpu"),
+        ({"smoothing": -1.0}, "0 or more"),
+        ({"smoothing": 0.1, "implementation": "pallas_tpu"}, "no smoothing"),
+    ],
+)
+def test_a_wrong_setting_is_named(change, said):
+    inputs = [jnp.asarray(x) for x in example(2, 2, 2, 2, 4)]
+    with pytest.raises(ConfigError, match=said):
+        vlc.late_interaction(*inputs, **change)
+
+
+def test_shapes_and_types_that_do_not_belong_together_are_named():
+    images, texts, mask = (jnp.asarray(x) for x in example(2, 3, 2, 4, 4))
+    with pytest.raises(ConfigError, match="a mask"):
+        vlc.late_interaction(images, texts, mask[:, :3])
+    with pytest.raises(ConfigError, match="one type"):
+        vlc.late_interaction(images, texts.astype(jnp.bfloat16), mask)
+
+
 @pytest.mark.parametrize("tile", [1, 200, 10**6])
 def test_tiles_of_any_size_give_the_same_gradient(tile, monkeypatch):
-    monkeypatch.setattr(xla, "_TILE", tile)
+    monkeypatch.setitem(xla._TILE, "cpu", tile)
+    monkeypatch.setitem(xla._TEXTS, "cpu", 2)
     images, texts, mask = example(7, 5, 4, 6, 8)
     rng = np.random.default_rng(1)
     weights = [jnp.asarray(rng.normal(size=(7, 5)), jnp.float32) for _ in range(2)]

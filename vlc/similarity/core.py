@@ -1,7 +1,7 @@
 """`late_interaction`, the one public function of the similarity core."""
 
+import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
@@ -9,12 +9,14 @@ from jaxtyping import Array, Bool, Float
 
 from vlc.errors import ConfigError, did_you_mean
 from vlc.models.layers import batch_axes
-from vlc.similarity import reference, xla
+from vlc.similarity import reference, tpu, xla
+from vlc.similarity.padding import fill_pads, token_weights
+from vlc.similarity.platform import platform_in_use
 
-IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
-    "reference": reference.late_interaction,
-    "xla": xla.late_interaction,
-}
+IMPLEMENTATIONS = ("auto", "xla", "pallas_tpu", "reference")
+ARGMAX_BYTES = 9 << 29  # 4.5 GiB: what the forward pass may keep for the backward pass
+
+Scores = tuple[Float[Array, "B C"], Float[Array, "B C"]]
 
 
 def late_interaction(
@@ -23,7 +25,9 @@ def late_interaction(
     text_mask: Bool[Array, "C T"],
     *,
     implementation: str = "auto",
-) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
+    smoothing: float = 0.0,
+    argmax_bytes: int = ARGMAX_BYTES,
+) -> Scores:
     """Token-wise similarity of every image with every text, in both directions (FILIP, arXiv 2111.07783, eq. 3-5).
 
     ```
@@ -31,26 +35,29 @@ def late_interaction(
     t2i[i, j] = mean over unpadded tokens t of       max over patches p of  <image_tokens[i, p], text_tokens[j, t]>
     ```
 
-    The two are different matrices, and neither is the other's transpose. A text of pads only scores 0. Under a mesh
-    with batch axes (`jax.set_mesh`) each device scores its images against all texts.
+    The two are different matrices, and neither is the other's transpose. A text of pads only scores 0, and what pads
+    hold never matters. Under a mesh with batch axes (`jax.set_mesh`) each device scores its images against all texts.
+    Of equal maxima any may get the gradient.
 
     Args:
-        image_tokens: `[B, P, D]`, normally of unit length; float32 or bfloat16.
-        text_tokens: `[C, T, D]`.
-        text_mask: `[C, T]`, true for real tokens.
-        implementation: `auto`, `xla` (tiled, own gradient) or `reference` (as written above).
+        image_tokens: `[B, P, D]`, normally of unit length; float32 or bfloat16. Products are summed in float32.
+        text_tokens: `[C, T, D]`, of the same type.
+        text_mask: `[C, T]`, true for real tokens, in any places.
+        implementation: `auto` (by platform), `xla` (tiled, own gradient), `pallas_tpu` (kernels for TPU) or `reference`
+            (as written above, all products in memory).
+        smoothing: Temperature a of soft maxima `a log sum exp(x / a)` (Norton, arXiv 2401.16702); 0 is the maximum.
+            Above 0 `auto` is `xla`.
+        argmax_bytes: The kernels keep each maximum's position for the backward pass if on each device this many bytes
+            hold them (B*C*(P+T) bytes), and else find them again, at one more product of the four.
 
     Returns:
         `i2t` and `t2i`, each `[B, C]` float32.
 
     Raises:
-        ConfigError: The implementation is unknown.
+        ConfigError: The implementation is unknown or has no smoothing, or shapes or types do not belong together.
     """
-    name = "xla" if implementation == "auto" else implementation
-    if name not in IMPLEMENTATIONS:
-        hint = did_you_mean(implementation, ["auto", *IMPLEMENTATIONS])
-        raise ConfigError(f'late_interaction has no implementation "{implementation}".{hint}')
-    score = IMPLEMENTATIONS[name]
+    _check(image_tokens, text_tokens, text_mask, implementation, smoothing)
+    score = functools.partial(_score, _backend(implementation, smoothing, argmax_bytes))
     mesh = jax.sharding.get_abstract_mesh()
     axes = batch_axes()
     devices = 1
@@ -63,3 +70,39 @@ def late_interaction(
         # No axis is checked for replication: the texts are whole on every device, and their gradient is summed.
         spread = jax.shard_map(score, mesh=mesh, in_specs=(rows, whole, whole), out_specs=(rows, rows), check_vma=False)
         return spread(image_tokens, text_tokens, text_mask)
+
+
+def _score(backend: Callable[..., Scores], images: Array, texts: Array, mask: Array) -> Scores:
+    """Takes the mask off, so that backends need none: a text of pads only is zeros and scores 0 by itself."""
+    return backend(images, fill_pads(texts, mask), token_weights(mask))
+
+
+def _backend(implementation: str, smoothing: float, argmax_bytes: int) -> Callable[..., Scores]:
+    platform = platform_in_use()
+    if implementation == "auto":
+        implementation = "pallas_tpu" if platform == "tpu" and not smoothing else "xla"
+    if implementation == "reference":
+        return functools.partial(reference.late_interaction, smoothing=smoothing)
+    if implementation == "xla":
+        return functools.partial(xla.late_interaction, smoothing=smoothing, platform=platform)
+
+    def on_tpu(images: Array, texts: Array, weights: Array) -> Scores:
+        saved = images.shape[0] * texts.shape[0] * (images.shape[1] + texts.shape[1])
+        return tpu.late_interaction(images, texts, weights, save_argmax=saved <= argmax_bytes)
+
+    return on_tpu
+
+
+def _check(images: Array, texts: Array, mask: Array, implementation: str, smoothing: float) -> None:
+    if implementation not in IMPLEMENTATIONS:
+        hint = did_you_mean(implementation, IMPLEMENTATIONS)
+        raise ConfigError(f'late_interaction has no implementation "{implementation}".{hint}')
+    if smoothing < 0:
+        raise ConfigError(f"late_interaction: smoothing is {smoothing}; it is a temperature, 0 or more.")
+    if smoothing and implementation.startswith("pallas"):
+        raise ConfigError(f'late_interaction: "{implementation}" has no smoothing. Use implementation="xla".')
+    shapes = f"image_tokens {images.shape} {images.dtype}, text_tokens {texts.shape} {texts.dtype}, mask {mask.shape}"
+    if images.ndim != 3 or texts.ndim != 3 or images.shape[2] != texts.shape[2] or mask.shape != texts.shape[:2]:
+        raise ConfigError(f"late_interaction needs [B, P, D], [C, T, D] and a mask [C, T]; these are {shapes}.")
+    if images.dtype != texts.dtype:
+        raise ConfigError(f"late_interaction needs images and texts of one type; these are {shapes}.")

@@ -1,20 +1,21 @@
 """Late interaction written as its equations. Holds all `B x C x P x T` products: for tests and tiny inputs."""
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 
 def late_interaction(
-    image_tokens: Float[Array, "B P D"], text_tokens: Float[Array, "C T D"], text_mask: Bool[Array, "C T"]
+    images: Float[Array, "B P D"], texts: Float[Array, "C T D"], weights: Float[Array, "C T"], *, smoothing: float = 0.0
 ) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
-    """FILIP, equations 3 to 5; see `vlc.late_interaction`."""
-    products = jnp.einsum(
-        "ipd,jtd->ijpt", image_tokens, text_tokens, preferred_element_type=jnp.float32, precision="highest"
-    )
-    kept = text_mask[None, :, None, :]
-    best_text = jnp.where(kept, products, -jnp.inf).max(axis=3)
-    has_text = text_mask.any(axis=1)
-    i2t = jnp.where(has_text, best_text.mean(axis=2), 0)
-    best_patch = jnp.where(text_mask, products.max(axis=2), 0)
-    t2i = best_patch.sum(axis=2) / jnp.maximum(text_mask.sum(axis=1), 1)
-    return i2t, t2i
+    """FILIP, equations 3 to 5, or Norton's soft maxima; see `vlc.late_interaction`."""
+    products = jnp.einsum("ipd,jtd->ijpt", images, texts, preferred_element_type=jnp.float32, precision="highest")
+    kept = (weights > 0)[:, None, :]
+    products = jnp.where(kept | ~kept.any(axis=2, keepdims=True), products, -jnp.inf)
+    if smoothing:
+        best_token = smoothing * jax.nn.logsumexp(products / smoothing, axis=3)
+        best_patch = smoothing * jax.nn.logsumexp(products / smoothing, axis=2)
+    else:
+        best_token, best_patch = products.max(axis=3), products.max(axis=2)
+    best_token = jnp.where(kept.any(axis=2), best_token, 0)
+    return best_token.mean(axis=2), jnp.where(weights > 0, best_patch * weights, 0).sum(axis=2)

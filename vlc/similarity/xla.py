@@ -1,101 +1,128 @@
 """Late interaction in tiles, with a gradient of its own: never more than one tile of token products in memory.
 
 Autodiff of `max` keeps every product and is several times slower than the forward pass. Here the backward pass makes
-each tile again and finds its maxima by comparison, which XLA vectorises on every platform, unlike an argmax.
+each tile again and finds its maxima by comparison, which XLA vectorises on every platform, unlike an argmax. Texts are
+the last axis of a tile, so both maxima are elementwise over it: on CPU this is as fast as the matrix products.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-_TILE = 1 << 20  # token products in a tile; 4 MiB of float32, the fastest of five sizes tried on CPU
+from vlc.similarity.padding import pad_axis, round_up
+
+_TILE = {"cpu": 1 << 20, "gpu": 1 << 26, "tpu": 1 << 26}  # token products in a tile, float32
+_TEXTS = {"cpu": 16, "gpu": 128, "tpu": 128}  # in a tile: one or more vectors
 
 
 def late_interaction(
-    image_tokens: Float[Array, "B P D"], text_tokens: Float[Array, "C T D"], text_mask: Bool[Array, "C T"]
+    images: Float[Array, "B P D"],
+    texts: Float[Array, "C T D"],
+    weights: Float[Array, "C T"],
+    *,
+    smoothing: float = 0.0,
+    platform: str = "cpu",
 ) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
-    """See `vlc.late_interaction`. Ties share the gradient evenly."""
-    (images, patches, _), (texts, tokens, _) = image_tokens.shape, text_tokens.shape
-    text_block = max(1, min(texts, _TILE // (min(images, 128) * patches * tokens)))
-    image_block = max(1, min(images, _TILE // (text_block * patches * tokens)))
-    i2t, t2i = _scores(
-        _blocks(image_tokens, image_block), _blocks(text_tokens, text_block), _blocks(text_mask, text_block)
-    )
-    return _unblock(i2t, images, texts), _unblock(t2i, images, texts)
+    """Scores of texts whose pads are filled (`vlc.similarity.padding`). Ties share the gradient evenly.
+
+    Args:
+        images: `[B, P, D]`.
+        texts: `[C, T, D]`.
+        weights: `[C, T]`, of each token in its text's mean; 0 marks a pad.
+        smoothing: Temperature of the soft maximum; 0 is the maximum.
+        platform: Whose tile sizes are used.
+    """
+    (count, patches, _), (captions, tokens, _) = images.shape, texts.shape
+    lanes = min(_TEXTS[platform], captions)
+    rows = max(1, min(count, _TILE[platform] // (lanes * patches * tokens)))
+    image_blocks = pad_axis(images, 0, round_up(count, rows)).reshape(-1, rows, *images.shape[1:])
+    columns = round_up(captions, lanes)
+    lay = functools.partial(_on_lanes, lanes=lanes, columns=columns)
+    i2t, t2i = _scores(smoothing, image_blocks, lay(texts), lay(weights))
+    return _unblock(i2t, count, captions), _unblock(t2i, count, captions)
 
 
-def _blocks(x: Array, block: int) -> Array:
-    """`[N, ...]` to `[blocks, block, ...]`, zero rows (or false ones) appended."""
-    count = -(-x.shape[0] // block)
-    padded = jnp.pad(x, [(0, count * block - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
-    return padded.reshape(count, block, *x.shape[1:])
+def _on_lanes(x: Array, lanes: int, columns: int) -> Array:
+    """`[C, T, ...]` to `[blocks, T, lanes, ...]`."""
+    x = pad_axis(x, 0, columns)
+    return x.reshape(columns // lanes, lanes, *x.shape[1:]).swapaxes(1, 2)
 
 
 def _unblock(scores: Array, images: int, texts: int) -> Array:
-    """`[image blocks, text blocks, b, c]` to `[images, texts]`."""
-    rows, columns, b, c = scores.shape
-    return scores.swapaxes(1, 2).reshape(rows * b, columns * c)[:images, :texts]
+    """`[image blocks, text blocks, rows, lanes]` to `[images, texts]`."""
+    blocks, columns, rows, lanes = scores.shape
+    return scores.swapaxes(1, 2).reshape(blocks * rows, columns * lanes)[:images, :texts]
 
 
-def _products(images: Float[Array, "b P D"], texts: Float[Array, "c T D"]) -> Float[Array, "b P c T"]:
+def _products(images: Float[Array, "b P D"], texts: Float[Array, "T c D"]) -> Float[Array, "b P T c"]:
     precision = "highest" if images.dtype == jnp.float32 else None
-    return jnp.einsum("ipd,jtd->ipjt", images, texts, preferred_element_type=jnp.float32, precision=precision)
+    return jnp.einsum("ipd,tjd->iptj", images, texts, preferred_element_type=jnp.float32, precision=precision)
 
 
-def _maxima(products: Array, mask: Bool[Array, "c T"]) -> tuple[Float[Array, "b P c"], Float[Array, "b c T"]]:
-    """The best token of each patch (0 for a text of pads only), and the best patch of each token."""
-    best_token = jnp.where(mask, products, -jnp.inf).max(axis=3)
-    return jnp.where(mask.any(axis=1), best_token, 0), products.max(axis=1)
+def _best(products: Array, axis: int, smoothing: float, kept: Array | bool = True) -> Array:
+    """The (soft) maximum over an axis, which stays. A hard one needs no mask: pads are copies."""
+    if not smoothing:
+        return products.max(axis=axis, keepdims=True)
+    best = jax.nn.logsumexp(products / smoothing, axis=axis, keepdims=True, where=kept)
+    return smoothing * jnp.where(jnp.isfinite(best), best, 0)
 
 
-def _weights(mask: Bool[Array, "c T"]) -> Float[Array, "c T"]:
-    """What each token counts for in the mean over a text's tokens."""
-    return mask / jnp.maximum(mask.sum(axis=1, keepdims=True), 1).astype(jnp.float32)
+def _share(products: Array, best: Array, axis: int, smoothing: float, kept: Array | bool = True) -> Array:
+    """The derivative of `_best`: who gets which part of its gradient."""
+    if not smoothing:
+        reached = products >= best
+        return jnp.where(reached, 1 / reached.sum(axis=axis, keepdims=True), 0)
+    return jnp.where(kept, jnp.exp((products - best) / smoothing), 0)
 
 
-def _tile(images: Array, texts: Array, mask: Array) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
-    best_token, best_patch = _maxima(_products(images, texts), mask)
-    return best_token.mean(axis=1), (best_patch * _weights(mask)).sum(axis=2)
+def _tile(smoothing: float, images: Array, texts: Array, weights: Array) -> tuple[Array, Array]:
+    products = _products(images, texts)
+    best_token = _best(products, 2, smoothing, weights > 0)
+    best_patch = _best(products, 1, smoothing)
+    return best_token.mean(axis=(1, 2)), (best_patch[:, 0] * weights).sum(axis=1)
 
 
-@jax.custom_vjp
-def _scores(images: Array, texts: Array, masks: Array) -> tuple[Array, Array]:
-    """Scores `[image blocks, text blocks, b, c]` of blocked inputs."""
-    return jax.lax.map(lambda image: jax.lax.map(lambda text: _tile(image, *text), (texts, masks)), images)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scores(smoothing: float, images: Array, texts: Array, weights: Array) -> tuple[Array, Array]:
+    """Scores `[image blocks, text blocks, rows, lanes]` of blocked inputs."""
+    one = functools.partial(_tile, smoothing)
+    return jax.lax.map(lambda image: jax.lax.map(lambda text: one(image, *text), (texts, weights)), images)
 
 
-def _forward(images: Array, texts: Array, masks: Array):
-    return _scores(images, texts, masks), (images, texts, masks)
+def _forward(smoothing: float, images: Array, texts: Array, weights: Array):
+    return _scores(smoothing, images, texts, weights), (images, texts, weights)
 
 
-def _tile_gradients(images: Array, texts: Array, mask: Array, g_i2t: Array, g_t2i: Array) -> tuple[Array, Array]:
+def _tile_gradients(
+    smoothing: float, images: Array, texts: Array, weights: Array, g_i2t: Array, g_t2i: Array
+) -> tuple[Array, Array]:
     """Gradients of one tile: the score's gradient goes to the maxima, from there to both tokens."""
     products = _products(images, texts)
-    best_token, best_patch = _maxima(products, mask)
-    at_token = jnp.where(mask, products >= best_token[..., None], False)
-    at_patch = products >= best_patch[:, None]
-    per_patch = g_i2t[:, None] / images.shape[1] / jnp.maximum(at_token.sum(axis=3), 1)
-    per_token = g_t2i[..., None] * _weights(mask) / at_patch.sum(axis=1)
-    flow = jnp.where(at_token, per_patch[..., None], 0) + jnp.where(at_patch, per_token[:, None], 0)
-    flow = flow.astype(images.dtype)
-    into = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    return into("ipjt,jtd->ipd", flow, texts), into("ipjt,ipd->jtd", flow, images)
+    kept = weights > 0
+    to_tokens = _share(products, _best(products, 2, smoothing, kept), 2, smoothing, kept)
+    to_patches = _share(products, _best(products, 1, smoothing), 1, smoothing)
+    per_patch = (g_i2t / images.shape[1])[:, None, None]
+    per_token = (g_t2i[:, None] * weights)[:, None]
+    flow = (to_tokens * per_patch + to_patches * per_token).astype(images.dtype)
+    precision = "highest" if images.dtype == jnp.float32 else None
+    into = functools.partial(jnp.einsum, preferred_element_type=jnp.float32, precision=precision)
+    return into("iptj,tjd->ipd", flow, texts), into("iptj,ipd->tjd", flow, images)
 
 
-def _backward(residuals: tuple[Array, Array, Array], gradients: tuple[Array, Array]):
-    images, texts, masks = residuals
+def _backward(smoothing: float, residuals: tuple[Array, Array, Array], gradients: tuple[Array, Array]):
+    images, texts, weights = residuals
 
     def image_row(d_texts, item):
         image, g_i2t, g_t2i = item
 
         def text_tile(d_image, item):
-            text, mask, g_i2t, g_t2i = item
-            from_tile, d_text = _tile_gradients(image, text, mask, g_i2t, g_t2i)
+            from_tile, d_text = _tile_gradients(smoothing, image, *item)
             return d_image + from_tile, d_text
 
-        d_image, row = jax.lax.scan(text_tile, jnp.zeros(image.shape, jnp.float32), (texts, masks, g_i2t, g_t2i))
+        zero = jnp.zeros(image.shape, jnp.float32)
+        d_image, row = jax.lax.scan(text_tile, zero, (texts, weights, g_i2t, g_t2i))
         return d_texts + row, d_image
 
     d_texts, d_images = jax.lax.scan(image_row, jnp.zeros(texts.shape, jnp.float32), (images, *gradients))
