@@ -82,11 +82,11 @@ def default_config() -> Config:
     config.model.scan = "auto"  # layers as a loop: yes on accelerators, unrolled on CPU
     config.model.remat = "none"  # none, full, dots
 
-    config.objectives = ConfigDict(
+    config.objectives = ConfigDict(  # exchange, over several devices: gather, or ring, whose memory stays flat
         {
-            "clip": ConfigDict({"weight": 1.0, "label_smoothing": 0.0, "reduction": "mean"}),
-            "siglip": ConfigDict({"weight": 0.0}),
-            "filip": ConfigDict({"weight": 0.0, "implementation": "auto"}),
+            "clip": ConfigDict({"weight": 1.0, "label_smoothing": 0.0, "reduction": "mean", "exchange": "gather"}),
+            "siglip": ConfigDict({"weight": 0.0, "exchange": "gather"}),
+            "filip": ConfigDict({"weight": 0.0, "implementation": "auto", "smoothing": 0.0, "exchange": "gather"}),
             "multi_positive": ConfigDict({"weight": 0.0, "negatives": "slot"}),
             "grouping": ConfigDict({"weight": 0.0, "threshold": -1.0, "negatives": "image"}),  # -1: 1/P
             "caption": ConfigDict({"weight": 0.0, "average": "token", "null_rate": 0.1}),
@@ -191,6 +191,10 @@ _CHOICES = {
     "model.scan": ("auto", True, False),
     "data.image.resize": ("squash", "crop", "pad"),
     "objectives.clip.reduction": ("mean", "sum"),
+    "objectives.clip.exchange": ("gather", "ring"),
+    "objectives.siglip.exchange": ("gather", "ring"),
+    "objectives.filip.exchange": ("gather", "ring"),
+    "objectives.filip.implementation": ("auto", "xla", "pallas_tpu", "reference"),
     "objectives.multi_positive.negatives": ("slot", "all"),
     "objectives.grouping.negatives": ("image", "batch"),
     "objectives.caption.average": ("token", "example"),

@@ -68,11 +68,15 @@ def total_loss(encoded: Encoded, scales: Scales, objectives: Any) -> tuple[Float
     patches, mask = encoded.image_tokens, encoded.text_mask
     losses: dict[str, Callable[[Any], Array]] = {
         "clip": lambda o: clip_loss(
-            image, text[:, 0], scales.logit_scale, label_smoothing=o.label_smoothing, reduction=o.reduction
+            image, text[:, 0], scales.logit_scale,
+            label_smoothing=o.label_smoothing, reduction=o.reduction, exchange=o.exchange,
         ),
-        "siglip": lambda o: siglip_loss(image, text[:, 0], scales.logit_scale, scales.logit_bias),
+        "siglip": lambda o: siglip_loss(
+            image, text[:, 0], scales.logit_scale, scales.logit_bias, exchange=o.exchange
+        ),
         "filip": lambda o: filip_loss(
-            patches, encoded.text_tokens, mask > 0, scales.token_logit_scale, implementation=o.implementation
+            patches, encoded.text_tokens, mask > 0, scales.token_logit_scale,
+            implementation=o.implementation, smoothing=o.smoothing, exchange=o.exchange,
         ),
         "multi_positive": lambda o: multi_positive_loss(image, text, scales.logit_scale, negatives=o.negatives),
         "grouping": lambda o: grouping_loss(

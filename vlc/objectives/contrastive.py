@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vlc.errors import ConfigError
+from vlc.similarity.ring import Ring, ring_axes, ring_sigmoid_loss, ring_softmax_loss
 
 
 def cross_entropy_of_pairs(logits: Float[Array, "N N"], axis: int, *, label_smoothing: float = 0.0) -> Float[Array, ""]:
@@ -23,6 +24,7 @@ def clip_loss(
     *,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
+    exchange: str = "gather",
 ) -> Float[Array, ""]:
     """Softmax contrastive loss over the whole batch, both ways.
 
@@ -35,16 +37,21 @@ def clip_loss(
         logit_scale: The multiplier s, 1/temperature.
         label_smoothing: Share of the target that is spread over all candidates.
         reduction: `mean` or `sum` of the two directions.
+        exchange: How devices compare their shares of the batch: `gather` or `ring` (`vlc.similarity.ring`).
 
     Raises:
-        ConfigError: The reduction is unknown.
+        ConfigError: The reduction or the exchange is unknown.
     """
     if reduction not in ("mean", "sum"):
         raise ConfigError(f'clip_loss: reduction is "{reduction}"; it must be "mean" or "sum".')
+    half = 0.5 if reduction == "mean" else 1.0
+    if axes := ring_axes(exchange, len(image_embed)):
+        ring = Ring(_both_ways, axes, len(image_embed), label_smoothing)
+        return half * sum(ring_softmax_loss(ring, image_embed, text_embed, (), logit_scale), start=jnp.float32(0))
     logits = logit_scale * _similarities(image_embed, text_embed)
     i2t = cross_entropy_of_pairs(logits, 1, label_smoothing=label_smoothing)
     t2i = cross_entropy_of_pairs(logits, 0, label_smoothing=label_smoothing)
-    return (i2t + t2i) * (0.5 if reduction == "mean" else 1.0)
+    return half * (i2t + t2i)
 
 
 def siglip_loss(
@@ -52,6 +59,8 @@ def siglip_loss(
     text_embed: Float[Array, "B D"],
     logit_scale: Float[Array, ""] | float,
     logit_bias: Float[Array, ""] | float,
+    *,
+    exchange: str = "gather",
 ) -> Float[Array, ""]:
     """Sigmoid loss over all pairs (SigLIP, arXiv 2303.15343, section 3.2), divided by B, not by B^2.
 
@@ -62,7 +71,11 @@ def siglip_loss(
         text_embed: `[B, D]`; row i belongs to image i.
         logit_scale: The multiplier s.
         logit_bias: The bias b, -10 at the start.
+        exchange: How devices compare their shares of the batch: `gather` or `ring` (`vlc.similarity.ring`).
     """
+    if axes := ring_axes(exchange, len(image_embed)):
+        ring = Ring(_both_ways, axes, len(image_embed))
+        return ring_sigmoid_loss(ring, image_embed, text_embed, logit_scale, logit_bias)
     logits = logit_scale * _similarities(image_embed, text_embed) + logit_bias
     signs = 2 * jnp.eye(logits.shape[0]) - 1
     return -jax.nn.log_sigmoid(signs * logits).sum() / logits.shape[0]
@@ -70,3 +83,8 @@ def siglip_loss(
 
 def _similarities(a: Float[Array, "N D"], b: Float[Array, "M D"]) -> Float[Array, "N M"]:
     return jnp.einsum("nd,md->nm", a, b, preferred_element_type=jnp.float32, precision="highest")
+
+
+def _both_ways(images: Array, texts: Array, _: tuple[()]) -> tuple[Array, Array]:
+    similarity = _similarities(images, texts)
+    return similarity, similarity

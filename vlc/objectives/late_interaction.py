@@ -1,9 +1,12 @@
 """FILIP's loss: both softmaxes over token-wise similarities."""
 
+import functools
+
 from jaxtyping import Array, Bool, Float
 
 from vlc.objectives.contrastive import cross_entropy_of_pairs
 from vlc.similarity import late_interaction
+from vlc.similarity.ring import Ring, ring_axes, ring_softmax_loss
 
 
 def filip_loss(
@@ -13,6 +16,8 @@ def filip_loss(
     logit_scale: Float[Array, ""] | float,
     *,
     implementation: str = "auto",
+    smoothing: float = 0.0,
+    exchange: str = "gather",
 ) -> Float[Array, ""]:
     """Token-wise contrastive loss (FILIP, arXiv 2111.07783, eq. 2-5).
 
@@ -25,6 +30,18 @@ def filip_loss(
         text_mask: `[B, T]`, true for real tokens (begin and end marks included).
         logit_scale: The multiplier s, 1/temperature.
         implementation: Of `vlc.late_interaction`.
+        smoothing: Of `vlc.late_interaction`.
+        exchange: How devices compare their shares of the batch. `gather`: each scores its images against all texts.
+            `ring`: texts travel from device to device, so memory does not grow with their number.
     """
-    i2t, t2i = late_interaction(image_tokens, text_tokens, text_mask, implementation=implementation)
+    score = functools.partial(_score, implementation, smoothing)
+    if axes := ring_axes(exchange, len(image_tokens)):
+        ring = Ring(score, axes, len(image_tokens))
+        i2t, t2i = ring_softmax_loss(ring, image_tokens, text_tokens, text_mask, logit_scale)
+        return 0.5 * (i2t + t2i)
+    i2t, t2i = score(image_tokens, text_tokens, text_mask)
     return 0.5 * (cross_entropy_of_pairs(logit_scale * i2t, 1) + cross_entropy_of_pairs(logit_scale * t2i, 0))
+
+
+def _score(implementation: str, smoothing: float, images: Array, texts: Array, mask: Array) -> tuple[Array, Array]:
+    return late_interaction(images, texts, mask, implementation=implementation, smoothing=smoothing)
