@@ -86,7 +86,16 @@ def default_config() -> Config:
         {
             "clip": ConfigDict({"weight": 1.0, "label_smoothing": 0.0, "reduction": "mean", "exchange": "gather"}),
             "siglip": ConfigDict({"weight": 0.0, "exchange": "gather"}),
-            "filip": ConfigDict({"weight": 0.0, "implementation": "auto", "smoothing": 0.0, "exchange": "gather"}),
+            "filip": ConfigDict(
+                {
+                    "weight": 0.0,
+                    "implementation": "auto",
+                    "smoothing": 0.0,  # temperature of soft maxima; 0: maxima
+                    "exchange": "gather",
+                    "keep_tokens": 1.0,  # share of tokens that take part; FILIP keeps 0.25
+                    "buckets": (),  # widths that captions of similar length are cut to, e.g. (16, 32, 48); exact
+                }
+            ),
             "multi_positive": ConfigDict({"weight": 0.0, "negatives": "slot"}),
             "grouping": ConfigDict({"weight": 0.0, "threshold": -1.0, "negatives": "image"}),  # -1: 1/P
             "caption": ConfigDict({"weight": 0.0, "average": "token", "null_rate": 0.1}),
@@ -222,6 +231,9 @@ def _check_positive(config: Config) -> None:
         value = get_key(config, key)
         if not (isinstance(value, int) and value > 0):
             raise ConfigError(f"config.{key} is {value!r}; it must be a whole number above 0.")
+    keep = config.objectives.filip.keep_tokens
+    if not 0 < keep <= 1:
+        raise ConfigError(f"config.objectives.filip.keep_tokens is {keep}; it is a share, above 0 and at most 1.")
     if not (math.isfinite(config.optimizer.lr) and config.optimizer.lr >= 0):
         raise ConfigError(f"config.optimizer.lr is {config.optimizer.lr}; it must be a finite number, 0 or more.")
 

@@ -77,6 +77,7 @@ def total_loss(encoded: Encoded, scales: Scales, objectives: Any) -> tuple[Float
         "filip": lambda o: filip_loss(
             patches, encoded.text_tokens, mask > 0, scales.token_logit_scale,
             implementation=o.implementation, smoothing=o.smoothing, exchange=o.exchange,
+            keep_tokens=o.keep_tokens, buckets=tuple(o.buckets),
         ),
         "multi_positive": lambda o: multi_positive_loss(image, text, scales.logit_scale, negatives=o.negatives),
         "grouping": lambda o: grouping_loss(

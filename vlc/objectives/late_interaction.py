@@ -4,9 +4,11 @@ import functools
 
 from jaxtyping import Array, Bool, Float
 
+from vlc.errors import ConfigError
 from vlc.objectives.contrastive import cross_entropy_of_pairs
 from vlc.similarity import late_interaction
-from vlc.similarity.ring import Ring, ring_axes, ring_softmax_loss
+from vlc.similarity.ring import Ring, batch_shares, ring_axes, ring_softmax_loss
+from vlc.similarity.selection import select_tokens
 
 
 def filip_loss(
@@ -18,6 +20,8 @@ def filip_loss(
     implementation: str = "auto",
     smoothing: float = 0.0,
     exchange: str = "gather",
+    keep_tokens: float = 1.0,
+    buckets: tuple[int, ...] = (),
 ) -> Float[Array, ""]:
     """Token-wise contrastive loss (FILIP, arXiv 2111.07783, eq. 2-5).
 
@@ -33,8 +37,20 @@ def filip_loss(
         smoothing: Of `vlc.late_interaction`.
         exchange: How devices compare their shares of the batch. `gather`: each scores its images against all texts.
             `ring`: texts travel from device to device, so memory does not grow with their number.
+        keep_tokens: Share of the tokens that take part, those most similar to anything in the local batch
+            (section 3.1; the paper keeps 0.25); 1 is all.
+        buckets: Of `vlc.late_interaction`.
+
+    Raises:
+        ConfigError: An option is unknown or out of range.
     """
-    score = functools.partial(_score, implementation, smoothing)
+    if not 0 < keep_tokens <= 1:
+        raise ConfigError(f"filip_loss: keep_tokens is {keep_tokens}; it is a share, above 0 and at most 1.")
+    if keep_tokens < 1:
+        image_tokens, text_tokens, text_mask = select_tokens(
+            image_tokens, text_tokens, text_mask, keep=keep_tokens, groups=batch_shares(len(image_tokens))
+        )
+    score = functools.partial(_score, implementation, smoothing, tuple(buckets))
     if axes := ring_axes(exchange, len(image_tokens)):
         ring = Ring(score, axes, len(image_tokens))
         i2t, t2i = ring_softmax_loss(ring, image_tokens, text_tokens, text_mask, logit_scale)
@@ -43,5 +59,7 @@ def filip_loss(
     return 0.5 * (cross_entropy_of_pairs(logit_scale * i2t, 1) + cross_entropy_of_pairs(logit_scale * t2i, 0))
 
 
-def _score(implementation: str, smoothing: float, images: Array, texts: Array, mask: Array) -> tuple[Array, Array]:
-    return late_interaction(images, texts, mask, implementation=implementation, smoothing=smoothing)
+def _score(
+    implementation: str, smoothing: float, buckets: tuple[int, ...], images: Array, texts: Array, mask: Array
+) -> tuple[Array, Array]:
+    return late_interaction(images, texts, mask, implementation=implementation, smoothing=smoothing, buckets=buckets)

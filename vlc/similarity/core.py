@@ -10,11 +10,13 @@ from jaxtyping import Array, Bool, Float
 from vlc.errors import ConfigError, did_you_mean
 from vlc.models.layers import batch_axes
 from vlc.similarity import reference, tpu, xla
+from vlc.similarity.buckets import score_by_length
 from vlc.similarity.padding import fill_pads, token_weights
 from vlc.similarity.platform import platform_in_use
 
 IMPLEMENTATIONS = ("auto", "xla", "pallas_tpu", "reference")
 ARGMAX_BYTES = 9 << 29  # 4.5 GiB: what the forward pass may keep for the backward pass
+_BUCKET_TEXTS = {"cpu": 16, "gpu": 256, "tpu": 256}
 
 Scores = tuple[Float[Array, "B C"], Float[Array, "B C"]]
 
@@ -27,6 +29,7 @@ def late_interaction(
     implementation: str = "auto",
     smoothing: float = 0.0,
     argmax_bytes: int = ARGMAX_BYTES,
+    buckets: tuple[int, ...] = (),
 ) -> Scores:
     """Token-wise similarity of every image with every text, in both directions (FILIP, arXiv 2111.07783, eq. 3-5).
 
@@ -49,6 +52,8 @@ def late_interaction(
             Above 0 `auto` is `xla`.
         argmax_bytes: The kernels keep each maximum's position for the backward pass if on each device this many bytes
             hold them (B*C*(P+T) bytes), and else find them again, at one more product of the four.
+        buckets: Widths that blocks of texts of similar length are cut to (`vlc.similarity.buckets`): the same scores,
+            without the products of pads. With them, positions of maxima are found again.
 
     Returns:
         `i2t` and `t2i`, each `[B, C]` float32.
@@ -57,7 +62,10 @@ def late_interaction(
         ConfigError: The implementation is unknown or has no smoothing, or shapes or types do not belong together.
     """
     _check(image_tokens, text_tokens, text_mask, implementation, smoothing)
-    score = functools.partial(_score, _backend(implementation, smoothing, argmax_bytes))
+    score = functools.partial(_score, _backend(implementation, smoothing, 0 if buckets else argmax_bytes))
+    if buckets:
+        block = _BUCKET_TEXTS[platform_in_use()]
+        score = functools.partial(score_by_length, score, tuple(buckets), block)
     mesh = jax.sharding.get_abstract_mesh()
     axes = batch_axes()
     devices = 1

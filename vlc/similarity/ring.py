@@ -31,9 +31,13 @@ def ring_axes(exchange: str, count: int) -> tuple[str, ...]:
     """
     if exchange not in EXCHANGES:
         raise ConfigError(f'exchange is "{exchange}", which is not known.{did_you_mean(exchange, EXCHANGES)}')
-    axes = batch_axes()
-    devices = _devices(axes)
-    return axes if exchange == "ring" and devices > 1 and count % devices == 0 else ()
+    return batch_axes() if exchange == "ring" and batch_shares(count) > 1 else ()
+
+
+def batch_shares(count: int) -> int:
+    """Among how many devices of the mesh in force `count` rows are shared; 1 where they cannot be."""
+    devices = _devices(batch_axes())
+    return 1 if count % devices else devices
 
 
 @dataclasses.dataclass(frozen=True)
