@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from vlc.similarity.padding import pad_axis, round_up
 
-_TILE = {"cpu": 1 << 20, "gpu": 1 << 26, "tpu": 1 << 26}  # token products in a tile, float32
+_TILE = {"cpu": 13 << 16, "gpu": 1 << 26, "tpu": 1 << 26}  # token products in a tile, float32
 _TEXTS = {"cpu": 16, "gpu": 128, "tpu": 128}  # in a tile: one or more vectors
 
 
@@ -37,6 +37,7 @@ def late_interaction(
     (count, patches, _), (captions, tokens, _) = images.shape, texts.shape
     lanes = min(_TEXTS[platform], captions)
     rows = max(1, min(count, _TILE[platform] // (lanes * patches * tokens)))
+    rows = -(-count // -(-count // rows))  # as many blocks, with fewer rows of padding
     image_blocks = pad_axis(images, 0, round_up(count, rows)).reshape(-1, rows, *images.shape[1:])
     columns = round_up(captions, lanes)
     lay = functools.partial(_on_lanes, lanes=lanes, columns=columns)
@@ -69,12 +70,12 @@ def _best(products: Array, axis: int, smoothing: float, kept: Array | bool = Tru
     return smoothing * jnp.where(jnp.isfinite(best), best, 0)
 
 
-def _share(products: Array, best: Array, axis: int, smoothing: float, kept: Array | bool = True) -> Array:
-    """The derivative of `_best`: who gets which part of its gradient."""
+def _share(gain: Array, products: Array, best: Array, axis: int, smoothing: float, kept: Array | bool = True) -> Array:
+    """What each product gets of the gradient `gain` of `_best`; equals share it evenly."""
     if not smoothing:
         reached = products >= best
-        return jnp.where(reached, 1 / reached.sum(axis=axis, keepdims=True), 0)
-    return jnp.where(kept, jnp.exp((products - best) / smoothing), 0)
+        return jnp.where(reached, gain / reached.sum(axis=axis, keepdims=True), 0)
+    return jnp.where(kept, gain * jnp.exp((products - best) / smoothing), 0)
 
 
 def _tile(smoothing: float, images: Array, texts: Array, weights: Array) -> tuple[Array, Array]:
@@ -101,11 +102,11 @@ def _tile_gradients(
     """Gradients of one tile: the score's gradient goes to the maxima, from there to both tokens."""
     products = _products(images, texts)
     kept = weights > 0
-    to_tokens = _share(products, _best(products, 2, smoothing, kept), 2, smoothing, kept)
-    to_patches = _share(products, _best(products, 1, smoothing), 1, smoothing)
     per_patch = (g_i2t / images.shape[1])[:, None, None]
     per_token = (g_t2i[:, None] * weights)[:, None]
-    flow = (to_tokens * per_patch + to_patches * per_token).astype(images.dtype)
+    to_tokens = _share(per_patch, products, _best(products, 2, smoothing, kept), 2, smoothing, kept)
+    to_patches = _share(per_token, products, _best(products, 1, smoothing), 1, smoothing)
+    flow = (to_tokens + to_patches).astype(images.dtype)
     precision = "highest" if images.dtype == jnp.float32 else None
     into = functools.partial(jnp.einsum, preferred_element_type=jnp.float32, precision=precision)
     return into("iptj,tjd->ipd", flow, texts), into("iptj,ipd->tjd", flow, images)
