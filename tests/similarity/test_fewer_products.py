@@ -11,7 +11,6 @@ from tests.conftest import unit_rows
 from vlc.errors import ConfigError
 from vlc.objectives import filip_loss
 from vlc.parallel import make_mesh
-from vlc.similarity.buckets import products_share
 from vlc.similarity.selection import select_tokens
 
 
@@ -37,11 +36,6 @@ def test_buckets_are_exact_in_value_and_gradient(widths):
 
     for a, b in zip(jax.tree.leaves(run()), jax.tree.leaves(run(buckets=widths)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=3e-6)
-
-
-def test_the_share_of_products_that_buckets_leave():
-    assert products_share([4] * 16 + [9] * 16, 12, (4, 8), 16) == pytest.approx((4 + 12) / 2 / 12)
-    assert products_share([12] * 16, 12, (4, 8), 16) == 1
 
 
 def slow_selection(images, texts, mask, keep):

@@ -37,6 +37,13 @@ def batch_axes() -> tuple[str, ...]:
     return tuple(axis for axis in BATCH_AXES if axis in mesh.auto_axes)
 
 
+def batch_shares(count: int) -> int:
+    """Among how many devices of the mesh in force `count` rows are shared; 1 where they cannot be."""
+    mesh = jax.sharding.get_abstract_mesh()
+    devices = math.prod(mesh.shape[axis] for axis in batch_axes())
+    return 1 if count % devices else devices
+
+
 def shard_batch(x: Array) -> Array:
     """Keeps the leading (batch) axis spread over the data axes of the mesh in force; elsewhere does nothing.
 

@@ -5,9 +5,10 @@ import functools
 from jaxtyping import Array, Bool, Float
 
 from vlc.errors import ConfigError
+from vlc.models.layers import batch_shares
 from vlc.objectives.contrastive import cross_entropy_of_pairs
 from vlc.similarity import late_interaction
-from vlc.similarity.ring import Ring, batch_shares, ring_axes, ring_softmax_loss
+from vlc.similarity.ring import Ring, ring_axes, ring_softmax_loss
 from vlc.similarity.selection import select_tokens
 
 

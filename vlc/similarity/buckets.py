@@ -7,11 +7,9 @@ Nothing but pads is cut away, so scores and gradients are those of the whole wid
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool
 
 from vlc.similarity.padding import pad_axis, round_up
@@ -47,14 +45,6 @@ def score_by_length(
     back = jnp.argsort(order)
     i2t, t2i = (jnp.moveaxis(x, 0, 1).reshape(images.shape[0], columns)[:, back] for x in scores)
     return i2t, t2i
-
-
-def products_share(lengths: Any, tokens: int, widths: tuple[int, ...], block: int) -> float:
-    """The share of the token products that is left for captions of these lengths, for benchmarks and plans."""
-    widths = (*sorted({w for w in widths if 0 < w < tokens}), tokens)
-    ordered = np.sort(np.asarray(lengths))
-    longest = [ordered[i : i + block].max() for i in range(0, len(ordered), block)]
-    return float(np.mean([widths[np.searchsorted(widths, n)] for n in longest]) / tokens)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from vlc.errors import ConfigError, did_you_mean
-from vlc.models.layers import batch_axes
+from vlc.models.layers import batch_axes, batch_shares
 from vlc.similarity import reference, tpu, xla
 from vlc.similarity.buckets import score_by_length
 from vlc.similarity.padding import fill_pads, token_weights
@@ -66,17 +66,12 @@ def late_interaction(
     if buckets:
         block = _BUCKET_TEXTS[platform_in_use()]
         score = functools.partial(score_by_length, score, tuple(buckets), block)
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = batch_axes()
-    devices = 1
-    for axis in axes:
-        devices *= mesh.shape[axis]
     with jax.named_scope("late_interaction"):
-        if devices == 1 or image_tokens.shape[0] % devices:
+        if batch_shares(image_tokens.shape[0]) == 1:
             return score(image_tokens, text_tokens, text_mask)
-        rows, whole = PartitionSpec(axes), PartitionSpec()
+        rows, whole = PartitionSpec(batch_axes()), PartitionSpec()
         # No axis is checked for replication: the texts are whole on every device, and their gradient is summed.
-        spread = jax.shard_map(score, mesh=mesh, in_specs=(rows, whole, whole), out_specs=(rows, rows), check_vma=False)
+        spread = jax.shard_map(score, in_specs=(rows, whole, whole), out_specs=(rows, rows), check_vma=False)
         return spread(image_tokens, text_tokens, text_mask)
 
 

@@ -2,8 +2,9 @@
 
 Each device keeps its images. Texts move one device on at every step, while the block of scores with the texts that have
 arrived is computed. Log-sum-exps over texts add up where the images are; those over images travel with their texts. The
-backward pass goes around once more and makes each block again, so a device never holds more than two shares of texts
-and one block of scores, however many devices there are. The texts' gradient travels home with them.
+backward pass goes around once more and makes each block again, so a device never holds more than three shares of texts
+(its own, those present and those arriving) and one block of scores, however many devices there are. The texts' gradient
+travels home with them.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from vlc.errors import ConfigError, did_you_mean
-from vlc.models.layers import batch_axes
+from vlc.models.layers import batch_axes, batch_shares
 
 EXCHANGES = ("gather", "ring")
 Block = Callable[..., tuple[Array, Array]]  # (images, texts, constants) -> similarities i2t, t2i, each [b, c]
@@ -32,12 +33,6 @@ def ring_axes(exchange: str, count: int) -> tuple[str, ...]:
     if exchange not in EXCHANGES:
         raise ConfigError(f'exchange is "{exchange}", which is not known.{did_you_mean(exchange, EXCHANGES)}')
     return batch_axes() if exchange == "ring" and batch_shares(count) > 1 else ()
-
-
-def batch_shares(count: int) -> int:
-    """Among how many devices of the mesh in force `count` rows are shared; 1 where they cannot be."""
-    devices = _devices(batch_axes())
-    return 1 if count % devices else devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,16 +179,8 @@ _sigmoid.defvjp(_sigmoid_forward, _sigmoid_backward)
 # Going around.
 
 
-def _devices(axes: tuple[str, ...]) -> int:
-    mesh = jax.sharding.get_abstract_mesh()
-    size = 1
-    for axis in axes:
-        size *= mesh.shape[axis]
-    return size
-
-
 def _onward(axes: tuple[str, ...], tree: Any) -> Any:
-    count = _devices(axes)
+    count = jax.lax.axis_size(axes)
     steps = [(i, (i + 1) % count) for i in range(count)]
     return jax.tree.map(lambda x: jax.lax.ppermute(x, axes, steps), tree)
 
@@ -213,7 +200,7 @@ def _around(axes: tuple[str, ...], visit: Callable, total: Any, carried: Any, te
         arriving = _onward(axes, (texts, constants))
         return *visit(total, carried, texts, constants, False), arriving
 
-    total, carried, _ = jax.lax.fori_loop(1, _devices(axes), stop, (total, carried, arriving))
+    total, carried, _ = jax.lax.fori_loop(1, jax.lax.axis_size(axes), stop, (total, carried, arriving))
     return total, _onward(axes, carried)
 
 

@@ -392,7 +392,7 @@ def _best_patch(t: Tiling, products: Array, image: int) -> Float[Array, "1 lanes
 
 
 def _which_patch(t: Tiling, products: Array, image: int) -> Float[Array, "1 lanes"]:
-    """The number of the image's best patch, the first of equals within a sublane."""
+    """The number of the image's best patch, the first of equals."""
     (row, best), *others = _tiles_of(t, products, image)
     at = jnp.full(best.shape, float(row), jnp.float32)
     for row, tile in others:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from vlc.similarity.padding import pad_axis, round_up
 
-_TILE = {"cpu": 13 << 16, "gpu": 1 << 26, "tpu": 1 << 26}  # token products in a tile, float32
+_TILE = {"cpu": 13 << 16, "gpu": 1 << 26, "tpu": 1 << 26}  # token products in a tile, float32; measured on CPU only
 _TEXTS = {"cpu": 16, "gpu": 128, "tpu": 128}  # in a tile: one or more vectors
 
 
