@@ -10,12 +10,13 @@ quickstart: $(STAMP)
 	$(VENV)/bin/vlc train --config configs/quickstart.py --workdir runs/quickstart
 	$(VENV)/bin/vlc eval --workdir runs/quickstart
 
-# The TPU compiler runs without a TPU. It lies outside the environment, where JAX would look for a TPU at every start.
+# The TPU compiler that this jax names runs without a TPU. It lies outside the environment, where JAX would look for a TPU at every start.
 test: lint $(COMPILERS)
 	PYTHONPATH=$(COMPILERS) $(VENV)/bin/python -m pytest -n auto
 
 $(COMPILERS): $(STAMP)
-	$(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $@ libtpu
+	$(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $@ "$$($(VENV)/bin/python -c \
+	  "from importlib.metadata import requires; print(*[r.split(';')[0] for r in requires('jax') if r.startswith('libtpu')])")"
 	@touch $@
 
 lint: $(STAMP)
