@@ -203,7 +203,7 @@ _CHOICES = {
     "objectives.clip.exchange": ("gather", "ring"),
     "objectives.siglip.exchange": ("gather", "ring"),
     "objectives.filip.exchange": ("gather", "ring"),
-    "objectives.filip.implementation": ("auto", "xla", "pallas_tpu", "reference"),
+    "objectives.filip.implementation": ("auto", "xla", "pallas_tpu", "pallas_gpu", "reference"),
     "objectives.multi_positive.negatives": ("slot", "all"),
     "objectives.grouping.negatives": ("image", "batch"),
     "objectives.caption.average": ("token", "example"),

@@ -1,6 +1,7 @@
 """`late_interaction`, the one public function of the similarity core."""
 
 import functools
+import logging
 from collections.abc import Callable
 
 import jax
@@ -9,12 +10,12 @@ from jaxtyping import Array, Bool, Float
 
 from vlc.errors import ConfigError, did_you_mean
 from vlc.models.layers import batch_axes, batch_shares
-from vlc.similarity import reference, tpu, xla
+from vlc.similarity import gpu, reference, tpu, xla
 from vlc.similarity.buckets import score_by_length
 from vlc.similarity.padding import fill_pads, token_weights
 from vlc.similarity.platform import platform_in_use
 
-IMPLEMENTATIONS = ("auto", "xla", "pallas_tpu", "reference")
+IMPLEMENTATIONS = ("auto", "xla", "pallas_tpu", "pallas_gpu", "reference")
 ARGMAX_BYTES = 9 << 29  # 4.5 GiB: what the forward pass may keep for the backward pass
 _BUCKET_TEXTS = {"cpu": 16, "gpu": 256, "tpu": 256}
 
@@ -46,8 +47,9 @@ def late_interaction(
         image_tokens: `[B, P, D]`, normally of unit length; float32 or bfloat16. Products are summed in float32.
         text_tokens: `[C, T, D]`, of the same type.
         text_mask: `[C, T]`, true for real tokens, in any places.
-        implementation: `auto` (by platform), `xla` (tiled, own gradient), `pallas_tpu` (kernels for TPU) or `reference`
-            (as written above, all products in memory).
+        implementation: `auto` (by platform), `xla` (tiled, own gradient), `pallas_tpu` (kernels for TPU), `pallas_gpu`
+            (kernels for Hopper, bfloat16) or `reference` (as written above, all products in memory). On a GPU `auto` is
+            `xla` where no kernel fits, and says so once.
         smoothing: Temperature a of soft maxima `a log sum exp(x / a)` (Norton, arXiv 2401.16702); 0 is the maximum.
             Above 0 `auto` is `xla`.
         argmax_bytes: The kernels keep each maximum's position for the backward pass if on each device this many bytes
@@ -59,7 +61,8 @@ def late_interaction(
         `i2t` and `t2i`, each `[B, C]` float32.
 
     Raises:
-        ConfigError: The implementation is unknown or has no smoothing, or shapes or types do not belong together.
+        ConfigError: The implementation is unknown, has no smoothing or cannot take these tokens, or shapes or types do
+            not belong together.
     """
     _check(image_tokens, text_tokens, text_mask, implementation, smoothing)
     score = functools.partial(_score, _backend(implementation, smoothing, 0 if buckets else argmax_bytes))
@@ -82,18 +85,36 @@ def _score(backend: Callable[..., Scores], images: Array, texts: Array, mask: Ar
 
 def _backend(implementation: str, smoothing: float, argmax_bytes: int) -> Callable[..., Scores]:
     platform = platform_in_use()
-    if implementation == "auto":
-        implementation = "pallas_tpu" if platform == "tpu" and not smoothing else "xla"
+    tiled = functools.partial(xla.late_interaction, smoothing=smoothing, platform=platform)
+    kernels = {
+        "pallas_tpu": functools.partial(_on_tpu, argmax_bytes),
+        "pallas_gpu": functools.partial(_on_gpu, argmax_bytes, None),
+    }
+    if implementation == "auto" and not smoothing:
+        by_platform = {"tpu": kernels["pallas_tpu"], "gpu": functools.partial(_on_gpu, argmax_bytes, tiled)}
+        return by_platform.get(platform, tiled)
     if implementation == "reference":
         return functools.partial(reference.late_interaction, smoothing=smoothing)
-    if implementation == "xla":
-        return functools.partial(xla.late_interaction, smoothing=smoothing, platform=platform)
+    return kernels.get(implementation, tiled)
 
-    def on_tpu(images: Array, texts: Array, weights: Array) -> Scores:
-        saved = images.shape[0] * texts.shape[0] * (images.shape[1] + texts.shape[1])
-        return tpu.late_interaction(images, texts, weights, save_argmax=saved <= argmax_bytes)
 
-    return on_tpu
+def _on_tpu(argmax_bytes: int, images: Array, texts: Array, weights: Array) -> Scores:
+    saved = images.shape[0] * texts.shape[0] * (images.shape[1] + texts.shape[1])
+    return tpu.late_interaction(images, texts, weights, save_argmax=saved <= argmax_bytes)
+
+
+def _on_gpu(argmax_bytes: int, tiled: Callable[..., Scores] | None, *inputs: Array) -> Scores:
+    if reason := gpu.why_not(*inputs[:2]):
+        if tiled is None:
+            raise ConfigError(f'late_interaction: "pallas_gpu" does not fit: {reason}. Use implementation="auto".')
+        _say_once(f"late_interaction takes XLA instead of its GPU kernels: {reason}.")
+        return tiled(*inputs)
+    return gpu.late_interaction(*inputs, argmax_bytes=argmax_bytes)
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    logging.getLogger("vlc").warning(message)
 
 
 def _check(images: Array, texts: Array, mask: Array, implementation: str, smoothing: float) -> None:
