@@ -10,13 +10,16 @@ quickstart: $(STAMP)
 	$(VENV)/bin/vlc train --config configs/quickstart.py --workdir runs/quickstart
 	$(VENV)/bin/vlc eval --workdir runs/quickstart
 
-# The TPU compiler that this jax names runs without a TPU. It lies outside the environment, where JAX would look for a TPU at every start.
+# The compilers for TPU and GPU that this jax names run without either. They lie outside the environment, where JAX would
+# look for such devices at every start.
 test: lint $(COMPILERS)
 	PYTHONPATH=$(COMPILERS) $(VENV)/bin/python -m pytest -n auto
 
 $(COMPILERS): $(STAMP)
-	$(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $@ "$$($(VENV)/bin/python -c \
-	  "from importlib.metadata import requires; print(*[r.split(';')[0] for r in requires('jax') if r.startswith('libtpu')])")"
+	$(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $@ $$($(VENV)/bin/python -c \
+	  "import jax; from importlib.metadata import requires; \
+	  tpu = [r.split(';')[0] for r in requires('jax') if r.startswith('libtpu')]; \
+	  print(*tpu, *[f'jax-cuda13-{part}==' + jax.__version__ for part in ('plugin', 'pjrt')])")
 	@touch $@
 
 lint: $(STAMP)

@@ -13,6 +13,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
 from vlc.similarity.gpu.backward import gradient_of_rows
@@ -109,9 +110,11 @@ def _scores_backward(tiling: Tiling, static: Static, residuals: tuple, gradients
         here = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=rows)
         part = here(images)
         if save:
-            found = Positions(here(positions.best_token, axis=2), here(positions.best_patch))
+            # In their own layout, or XLA transposes all of them before the loop.
+            best_token = with_layout_constraint(here(positions[0], axis=2), Layout((0, 1, 2)))
+            found = Positions(best_token, here(positions[1]))
         else:
-            found = scores_and_positions(tiling, part, texts, weights, save=True)[2]
+            found = Positions(*scores_and_positions(tiling, part, texts, weights, save=True)[2])
         d_part, more = _gradients(found, part, texts, weights > 0, *map(here, gains))
         return d_texts + more, d_part
 

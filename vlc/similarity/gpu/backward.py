@@ -22,7 +22,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float
 
-from vlc.similarity.gpu.forward import FRAGMENT, ROWS, SHARED_BYTES, TILED
+from vlc.similarity.gpu.forward import DEPTH, FRAGMENT, ROWS, SHARED_BYTES, in_tiles
 from vlc.similarity.platform import platform_in_use
 
 _GROUPS = 2  # that multiply, each with a row token of its own
@@ -52,12 +52,12 @@ def gradient_of_rows(
     kernel = _Backward(tokens, column_tokens, count // ROWS, _part_of(depth), jnp.dtype(dtype))
     square = (ROWS, ROWS)
     scratch = {
-        "columns": plgpu.SMEM((kernel.stages, ROWS, kernel.part), columns.dtype, transforms=TILED),
-        "far": plgpu.SMEM((kernel.stages, *square), far.dtype, transforms=TILED),
-        "near": plgpu.SMEM((_SLOTS, _GROUPS, *square), near.dtype, transforms=TILED),
-        "by_near": plgpu.SMEM((_SLOTS, *square), by_near.dtype, transforms=TILED),
-        "by_far": plgpu.SMEM((_SLOTS, *square), by_far.dtype, transforms=TILED),
-        "result": plgpu.SMEM((_GROUPS, ROWS, kernel.wide), dtype, transforms=kernel.result_tiled),
+        "columns": plgpu.SMEM((kernel.stages, ROWS, kernel.part), columns.dtype, transforms=in_tiles(DEPTH)),
+        "far": plgpu.SMEM((kernel.stages, *square), far.dtype, transforms=in_tiles(DEPTH)),
+        "near": plgpu.SMEM((_SLOTS, _GROUPS, *square), near.dtype, transforms=in_tiles(DEPTH)),
+        "by_near": plgpu.SMEM((_SLOTS, *square), by_near.dtype, transforms=in_tiles(DEPTH)),
+        "by_far": plgpu.SMEM((_SLOTS, *square), by_far.dtype, transforms=in_tiles(DEPTH)),
+        "result": plgpu.SMEM((_GROUPS, ROWS, kernel.wide), dtype, transforms=in_tiles(kernel.wide)),
         "full": plgpu.Barrier(num_arrivals=2, num_barriers=kernel.stages),
         "empty": plgpu.ClusterBarrier(
             collective_axes=("cluster",), num_arrivals=_GROUPS, num_barriers=kernel.stages
@@ -66,7 +66,7 @@ def gradient_of_rows(
         "block_empty": plgpu.Barrier(num_arrivals=_GROUPS, num_barriers=_SLOTS),
     }  # fmt: skip
     if platform_in_use() != "gpu":  # the interpreter cannot multiply from registers
-        scratch["flow"] = plgpu.SMEM((_GROUPS, *square), columns.dtype, transforms=TILED)
+        scratch["flow"] = plgpu.SMEM((_GROUPS, *square), columns.dtype, transforms=in_tiles(DEPTH))
     call = plgpu.kernel(
         kernel,
         out_type=jax.ShapeDtypeStruct((rows, tokens, depth), dtype),
@@ -108,10 +108,6 @@ class _Backward:
     def wide(self) -> int:
         """Columns of the result that leave at once: 128 bytes."""
         return 128 // self.dtype.itemsize
-
-    @property
-    def result_tiled(self) -> tuple:
-        return (plgpu.TilingTransform((8, self.wide)), plgpu.SwizzleTransform(128))
 
     def __call__(self, near, far, by_near, by_far, columns, result, scratch) -> None:
         group = lax.axis_index("group")
@@ -183,9 +179,8 @@ class _Backward:
                 def add(t, _):
                     slot = lax.rem(b * self.column_tokens + t, self.stages)
                     plgpu.barrier_wait(scratch["full"].at[slot])
-                    by_near, by_far = (_load(scratch[name].at[place]) for name in ("by_near", "by_far"))
-                    flow = by_near * _equals(scratch["near"].at[place, group], t)
-                    flow += by_far * _equals(scratch["far"].at[slot], token)
+                    flow = _held(scratch["by_near"].at[place]) * equals(_held(scratch["near"].at[place, group]), t)
+                    flow += _held(scratch["by_far"].at[place]) * equals(_held(scratch["far"].at[slot]), token)
                     if "flow" in scratch:
                         scratch["flow"][group] = flow
                         plgpu.commit_smem()
@@ -201,7 +196,7 @@ class _Backward:
             lax.fori_loop(0, self.blocks, block, None)
             return sums[...]
 
-        sums = pl.run_scoped(run, plgpu.ACC((ROWS, self.part), jnp.float32))
+        sums = pl.run_scoped(run, plgpu.WGMMAAccumulatorRef((ROWS, self.part), jnp.float32))
 
         @pl.when(token < self.row_tokens)
         def _():
@@ -216,11 +211,12 @@ class _Backward:
             plgpu.wait_smem_to_gmem(0)
 
 
-def _load(tile) -> Array:
-    return plgpu.load(tile, layout=FRAGMENT)
-
-
-def _equals(positions, number: Array) -> Array:
-    """1 where a position is the number, else 0, in bfloat16."""
-    away = _load(positions) - number.astype(positions.dtype)
+def equals(positions: Array, number: Array) -> Array:
+    """1 where a position (0 to 255, or 512 for none) is the number, else 0, in the positions' bfloat16."""
+    away = positions - number.astype(positions.dtype)
     return jnp.maximum(1 - away * away, jnp.zeros((), positions.dtype))
+
+
+def _held(tile) -> Array:
+    """A tile of shared memory, as the threads of a matrix instruction hold it."""
+    return plgpu.load(tile, layout=FRAGMENT)

@@ -15,7 +15,8 @@ patch or token before the maximum is taken.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,25 +29,30 @@ from vlc.similarity.padding import round_up
 
 ROWS = 64  # of a matrix instruction
 DEPTH = 64  # bfloat16 numbers in a row of a tile in shared memory
-SHARED_BYTES = 232_448 - 2048  # of a block, less what barriers and alignment take
-TILED = (plgpu.TilingTransform((8, DEPTH)), plgpu.SwizzleTransform(128))
+SHARED_BYTES = (227 << 10) - 4096  # of a block, less what barriers and alignment take
 FRAGMENT = plgpu.Layout.WGMMA  # how the threads of a warpgroup hold a matrix
 BY_ROW, BY_COLUMN = FRAGMENT.reduce(1), FRAGMENT.reduce(0)
 _POSITION = 255  # the bits of a product that give way to a position
 _PRODUCT = -256  # the other bits
 
 
+def in_tiles(columns: int) -> tuple[Any, Any]:
+    """The layout of shared memory that matrix instructions read, for rows of `columns` numbers that take 128 bytes."""
+    library: Any = plgpu  # whose types say that these two are abstract
+    return library.TilingTransform((8, columns)), library.SwizzleTransform(128)
+
+
 class Positions(NamedTuple):
     """Where the maxima are, a byte each."""
 
-    best_token: Int[Array, "C p B"]  # int16, two patches in each
+    best_token: Int[Array, "p C B"]  # int16, two patches in each
     best_patch: Int[Array, "B tokens"]  # uint8, tokens of all texts one after another
 
     def tokens_by_patch(self, patches: int) -> Int[Array, "P C B"]:
         """The best token of each patch."""
         pairs = self.best_token.astype(jnp.int32)
-        both = jnp.stack([pairs & _POSITION, (pairs >> 8) & _POSITION], axis=2)
-        return both.reshape(pairs.shape[0], -1, pairs.shape[2])[:, :patches].swapaxes(0, 1)
+        both = jnp.stack([pairs & _POSITION, (pairs >> 8) & _POSITION], axis=1)
+        return both.reshape(-1, *pairs.shape[1:])[:patches]
 
     def patches_by_token(self, texts: int) -> Int[Array, "T C B"]:
         """The best patch of each token."""
@@ -117,8 +123,8 @@ def scores_and_positions(
     weights: Float[Array, "C T"],
     *,
     save: bool,
-) -> tuple[Float[Array, "B C"], Float[Array, "B C"], Positions | None]:
-    """Scores of all pairs, and the positions of their maxima where `save` asks for them.
+) -> tuple[Float[Array, "B C"], Float[Array, "B C"], list[Array]]:
+    """Scores of all pairs, and the fields of `Positions` where `save` asks for them.
 
     Args:
         tiling: For T and D.
@@ -131,8 +137,8 @@ def scores_and_positions(
     pairs = -(-patches // 2)
     outputs = [jax.ShapeDtypeStruct((captions, count), jnp.float32)] * 2
     scratch = {
-        "images": plgpu.SMEM((t.stages, t.rows, ROWS, DEPTH), images.dtype, transforms=TILED),
-        "texts": plgpu.SMEM((t.columns, depth // DEPTH, t.width, DEPTH), texts.dtype, transforms=TILED),
+        "images": plgpu.SMEM((t.stages, t.rows, ROWS, DEPTH), images.dtype, transforms=in_tiles(DEPTH)),
+        "texts": plgpu.SMEM((t.columns, depth // DEPTH, t.width, DEPTH), texts.dtype, transforms=in_tiles(DEPTH)),
         "weights": plgpu.SMEM((t.columns, t.width), jnp.float32),
         "scores": plgpu.SMEM((t.groups, 2, t.texts, ROWS), jnp.float32),
         "full": plgpu.Barrier(num_arrivals=t.rows, num_barriers=t.stages),
@@ -143,7 +149,7 @@ def scores_and_positions(
     }  # fmt: skip
     if save:
         outputs += [
-            jax.ShapeDtypeStruct((captions, pairs, count), jnp.int16),
+            jax.ShapeDtypeStruct((pairs, captions, count), jnp.int16),
             jax.ShapeDtypeStruct((count, captions * t.tokens), jnp.uint8),
         ]
         scratch["best_token"] = plgpu.SMEM((t.groups, 2, t.texts, ROWS), jnp.int16)
@@ -161,7 +167,7 @@ def scores_and_positions(
         compiler_params=plgpu.CompilerParams(approx_math=True),
     )
     i2t, t2i, *positions = call(images, texts.reshape(-1, depth), weights.reshape(-1))
-    return i2t.T, t2i.T, Positions(*positions) if save else None
+    return i2t.T, t2i.T, positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,7 +259,7 @@ class _Forward:
             plgpu.barrier_arrive(scratch["empty"].at[lax.rem((visit + 1) * self.slices - 1, t.stages)])
             return sums[...]
 
-        return pl.run_scoped(run, plgpu.ACC((ROWS, t.width), jnp.float32))
+        return pl.run_scoped(run, plgpu.WGMMAAccumulatorRef((ROWS, t.width), jnp.float32))
 
     def _compare(self, group, i2t, t2i, positions, scratch) -> None:
         t, (image, text) = self.tiling, self._block()
@@ -274,7 +280,7 @@ class _Forward:
             tops, tokens = zip(*(self._best_token(bits[:, span]) for span in self._spans), strict=True)
             missing = jnp.where(n < self.patches, 0, _POSITION << 8)
             pairs = tuple(((pair >> 8) & _POSITION) | (q << 8) | missing for pair, q in zip(pairs, tokens, strict=True))
-            self._save_pairs(n, pairs, positions[0].at[home[0], lax.div(n, 2), home[1]], scratch["best_token"], group)
+            self._save_pairs(n, pairs, positions[0].at[lax.div(n, 2), *home], scratch["best_token"], group)
             return best, _add(sums, tops, counts), pairs
 
         best = plgpu.layout_cast(jnp.full((ROWS, t.width), -jnp.inf, jnp.float32), FRAGMENT)
@@ -337,5 +343,5 @@ def _centered(bits: Array) -> Array:
     return (bits & _PRODUCT) | (_POSITION + 1) // 2
 
 
-def _add(sums: tuple, tops: list, counts: Array) -> tuple:
+def _add(sums: tuple[Array, ...], tops: Sequence[Array], counts: Array) -> tuple:
     return tuple(x + counts * top for x, top in zip(sums, tops, strict=True))
