@@ -1,0 +1,53 @@
+"""The train step for devices that are not there: lowered from shapes alone, to be compiled and measured."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from vlc.config import Config, check_config, resolve_auto
+from vlc.parallel import batch_sharding, check_batch, replicated, state_sharding
+from vlc.train.inputs import text_lengths
+from vlc.train.optimizer import make_optimizer
+from vlc.train.state import init_state, make_graph
+from vlc.train.step import make_train_step
+
+
+def lower_train_step(config: Config, mesh: Mesh) -> Any:
+    """The step as `vlc train` runs it, with its donated state and its shardings.
+
+    Args:
+        config: Any config; `data.vocab_size` stands for the tokenizer's.
+        mesh: Of devices, or of a topology (`vlc.parallel.topology_devices`).
+
+    Returns:
+        What `jax.jit(...).lower` returns; `.compile().memory_analysis()` tells the memory of one device.
+    """
+    check_config(config)
+    check_batch(mesh, config.batch_size, config.accumulate)
+    run = resolve_auto(config, mesh.devices.flat[0].platform)
+    vocabulary = run.data.vocab_size
+    optimizer = make_optimizer(run.optimizer, run.steps)
+    shapes = jax.eval_shape(functools.partial(init_state, run, vocabulary, optimizer), jax.random.key(run.seed))
+    sharding = state_sharding(shapes, mesh)
+    step = jax.jit(
+        make_train_step(make_graph(run, vocabulary), optimizer, run),
+        in_shardings=(sharding, batch_sharding(mesh)),
+        out_shardings=(sharding, replicated(mesh)),
+        donate_argnums=0,
+    )
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        return step.lower(shapes, batch_shapes(run))
+
+
+def batch_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the step is fed: uint8 images and token ids."""
+    count, side = config.batch_size, config.data.image.size
+    length, sub_length, target_length = text_lengths(config)
+    shapes = {"text": (count, length), "target": (count, target_length)}
+    if config.data.captions.sub_captions:
+        shapes["subs"] = (count, config.data.captions.sub_captions, sub_length)
+    ids = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
+    return ids | {"image": jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8)}
