@@ -86,8 +86,7 @@ def _find(score: Callable[[Any, Any], Array], queries: Any, gallery: Iterable[An
     for block in gallery:
         size = len(jax.tree.leaves(block)[0])
         rows = max(rows, size)  # so that a last, shorter block needs no program of its own
-        filled = jax.tree.map(lambda x: pad_axis(jnp.asarray(x), 0, rows), block)
-        best = visit(best, queries, filled, size, seen)
+        best = visit(best, queries, jax.tree.map(functools.partial(_filled, rows), block), size, seen)
         seen += size
         waiting.append(best[0])
         if len(waiting) > _AHEAD:
@@ -95,6 +94,10 @@ def _find(score: Callable[[Any, Any], Array], queries: Any, gallery: Iterable[An
     if not seen:
         raise ConfigError("The gallery is empty: there is nothing to find.")
     return Found(*jax.device_get(best))
+
+
+def _filled(rows: int, x: Any) -> Array:
+    return pad_axis(jnp.asarray(x), 0, rows)
 
 
 def _visit(score: Callable, best: tuple[Array, Array], queries: Any, block: Any, size: Array, first: Array):

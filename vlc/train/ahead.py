@@ -46,7 +46,7 @@ def batch_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """What the step is fed: uint8 images and token ids."""
     count, side = config.batch_size, config.data.image.size
     length, sub_length, target_length = text_lengths(config)
-    shapes = {"text": (count, length), "target": (count, target_length)}
+    shapes: dict[str, tuple[int, ...]] = {"text": (count, length), "target": (count, target_length)}
     if config.data.captions.sub_captions:
         shapes["subs"] = (count, config.data.captions.sub_captions, sub_length)
     ids = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
