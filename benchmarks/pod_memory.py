@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--configs", nargs="+", default=["filip_b32", "filip_l14"])
     parser.add_argument("--topologies", nargs="+", default=["v5e:16x16", "v6e:16x16"])
-    parser.add_argument("--fsdp", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--fsdp", nargs="+", type=int, default=[1])
     parser.add_argument("--exchange", nargs="+", default=["gather", "ring"])
     args = parser.parse_args()
     rows = []
