@@ -52,8 +52,8 @@ def late_interaction(
             `xla` where no kernel fits, and says so once.
         smoothing: Temperature a of soft maxima `a log sum exp(x / a)` (Norton, arXiv 2401.16702); 0 is the maximum.
             Above 0 `auto` is `xla`.
-        argmax_bytes: The kernels keep each maximum's position for the backward pass if on each device this many bytes
-            hold them (B*C*(P+T) bytes), and else find them again, at one more product of the four.
+        argmax_bytes: Each maximum's position is kept for the backward pass if on each device this many bytes hold them
+            (B*C*(P+T) bytes), and else found again, at one more product of the four.
         buckets: Widths that blocks of texts of similar length are cut to (`vlc.similarity.buckets`): the same scores,
             without the products of pads. With them, positions of maxima are found again.
 
@@ -85,7 +85,7 @@ def _score(backend: Callable[..., Scores], images: Array, texts: Array, mask: Ar
 
 def _backend(implementation: str, smoothing: float, argmax_bytes: int) -> Callable[..., Scores]:
     platform = platform_in_use()
-    tiled = functools.partial(xla.late_interaction, smoothing=smoothing, platform=platform)
+    tiled = functools.partial(_in_tiles, smoothing, argmax_bytes)
     kernels = {
         "pallas_tpu": functools.partial(_on_tpu, argmax_bytes),
         "pallas_gpu": functools.partial(_on_gpu, argmax_bytes, None),
@@ -98,9 +98,18 @@ def _backend(implementation: str, smoothing: float, argmax_bytes: int) -> Callab
     return kernels.get(implementation, tiled)
 
 
+def _can_save(argmax_bytes: int, images: Array, texts: Array) -> bool:
+    """Whether a byte for each position of a maximum is within the budget."""
+    return images.shape[0] * texts.shape[0] * (images.shape[1] + texts.shape[1]) <= argmax_bytes
+
+
+def _in_tiles(smoothing: float, argmax_bytes: int, images: Array, texts: Array, weights: Array) -> Scores:
+    save, platform = _can_save(argmax_bytes, images, texts), platform_in_use()
+    return xla.late_interaction(images, texts, weights, smoothing=smoothing, save_argmax=save, platform=platform)
+
+
 def _on_tpu(argmax_bytes: int, images: Array, texts: Array, weights: Array) -> Scores:
-    saved = images.shape[0] * texts.shape[0] * (images.shape[1] + texts.shape[1])
-    return tpu.late_interaction(images, texts, weights, save_argmax=saved <= argmax_bytes)
+    return tpu.late_interaction(images, texts, weights, save_argmax=_can_save(argmax_bytes, images, texts))
 
 
 def _on_gpu(argmax_bytes: int, tiled: Callable[..., Scores] | None, *inputs: Array) -> Scores:
@@ -109,7 +118,7 @@ def _on_gpu(argmax_bytes: int, tiled: Callable[..., Scores] | None, *inputs: Arr
             raise ConfigError(f'late_interaction: "pallas_gpu" does not fit: {reason}. Use implementation="auto".')
         _say_once(f"late_interaction takes XLA instead of its GPU kernels: {reason}.")
         return tiled(*inputs)
-    return gpu.late_interaction(*inputs, argmax_bytes=argmax_bytes)
+    return gpu.late_interaction(*inputs, save_argmax=_can_save(argmax_bytes, *inputs[:2]))
 
 
 @functools.cache

@@ -1,11 +1,13 @@
 """Late interaction in tiles, with a gradient of its own: never more than one tile of token products in memory.
 
-Autodiff of `max` keeps every product and is several times slower than the forward pass. Here the backward pass makes
-each tile again and finds its maxima by comparison, which XLA vectorises on every platform, unlike an argmax. Texts are
-the last axis of a tile, so both maxima are elementwise over it: on CPU this is as fast as the matrix products.
+Autodiff of `max` keeps every product and is several times slower than the forward pass. Here the forward pass keeps the
+positions of the maxima, a byte each, or the backward pass makes each tile again to find them. An argmax of XLA does not
+vectorise on CPU; the least number among the places that reach the maximum does. Texts are the last axis of a tile, so
+everything is elementwise over it.
 """
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +25,17 @@ def late_interaction(
     weights: Float[Array, "C T"],
     *,
     smoothing: float = 0.0,
+    save_argmax: bool = True,
     platform: str = "cpu",
 ) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
-    """Scores of texts whose pads are filled (`vlc.similarity.padding`). Ties share the gradient evenly.
+    """Scores of texts whose pads are filled (`vlc.similarity.padding`). Of equal maxima the first gets the gradient.
 
     Args:
         images: `[B, P, D]`.
         texts: `[C, T, D]`.
         weights: `[C, T]`, of each token in its text's mean; 0 marks a pad.
         smoothing: Temperature of the soft maximum; 0 is the maximum.
+        save_argmax: Keep the positions of maxima for the backward pass, which otherwise makes one more product.
         platform: Whose tile sizes are used.
     """
     (count, patches, _), (captions, tokens, _) = images.shape, texts.shape
@@ -41,7 +45,7 @@ def late_interaction(
     image_blocks = pad_axis(images, 0, round_up(count, rows)).reshape(-1, rows, *images.shape[1:])
     columns = round_up(captions, lanes)
     lay = functools.partial(_on_lanes, lanes=lanes, columns=columns)
-    i2t, t2i = _scores(smoothing, image_blocks, lay(texts), lay(weights))
+    i2t, t2i = _scores(smoothing, save_argmax, image_blocks, lay(texts), lay(weights))
     return _unblock(i2t, count, captions), _unblock(t2i, count, captions)
 
 
@@ -70,63 +74,94 @@ def _best(products: Array, axis: int, smoothing: float, kept: Array | bool = Tru
     return smoothing * jnp.where(jnp.isfinite(best), best, 0)
 
 
-def _share(gain: Array, products: Array, best: Array, axis: int, smoothing: float, kept: Array | bool = True) -> Array:
-    """What each product gets of the gradient `gain` of `_best`; equals share it evenly."""
-    if not smoothing:
-        reached = products >= best
-        return jnp.where(reached, gain / reached.sum(axis=axis, keepdims=True), 0)
-    return jnp.where(kept, gain * jnp.exp((products - best) / smoothing), 0)
+def _first(products: Array, best: Array, axis: int) -> Array:
+    """Where along an axis the maximum is reached first."""
+    shape = [1] * products.ndim
+    shape[axis] = products.shape[axis]
+    numbers = jnp.arange(products.shape[axis], dtype=jnp.float32).reshape(shape)
+    first = jnp.where(products >= best, numbers, jnp.inf).min(axis=axis, keepdims=True)
+    return jnp.minimum(first, shape[axis] - 1).astype(_position_type(products))  # infinite where all is NaN
 
 
-def _tile(smoothing: float, images: Array, texts: Array, weights: Array) -> tuple[Array, Array]:
+def _position_type(products: Array) -> Any:
+    return jnp.uint8 if max(products.shape) <= 256 else jnp.int32
+
+
+class _Found(NamedTuple):
+    """Positions of the maxima of a tile."""
+
+    token: Array  # [b, P, 1, c]
+    patch: Array  # [b, 1, T, c]
+
+
+def _tile(
+    smoothing: float, save: bool, images: Array, texts: Array, weights: Array
+) -> tuple[tuple[Array, Array], _Found | None]:
     products = _products(images, texts)
     best_token = _best(products, 2, smoothing, weights > 0)
     best_patch = _best(products, 1, smoothing)
-    return best_token.mean(axis=(1, 2)), (best_patch[:, 0] * weights).sum(axis=1)
+    scores = best_token.mean(axis=(1, 2)), (best_patch[:, 0] * weights).sum(axis=1)
+    return scores, _Found(_first(products, best_token, 2), _first(products, best_patch, 1)) if save else None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scores(smoothing: float, images: Array, texts: Array, weights: Array) -> tuple[Array, Array]:
-    """Scores `[image blocks, text blocks, rows, lanes]` of blocked inputs."""
-    one = functools.partial(_tile, smoothing)
+def _all_tiles(smoothing: float, save: bool, images: Array, texts: Array, weights: Array):
+    one = functools.partial(_tile, smoothing, save)
     return jax.lax.map(lambda image: jax.lax.map(lambda text: one(image, *text), (texts, weights)), images)
 
 
-def _forward(smoothing: float, images: Array, texts: Array, weights: Array):
-    return _scores(smoothing, images, texts, weights), (images, texts, weights)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _scores(smoothing: float, save: bool, images: Array, texts: Array, weights: Array) -> tuple[Array, Array]:
+    """Scores `[image blocks, text blocks, rows, lanes]` of blocked inputs."""
+    return _all_tiles(smoothing, False, images, texts, weights)[0]
+
+
+def _forward(smoothing: float, save: bool, images: Array, texts: Array, weights: Array):
+    scores, found = _all_tiles(smoothing, save and not smoothing, images, texts, weights)
+    return scores, (images, texts, weights, found)
+
+
+def _flow(smoothing: float, images, texts, weights, per_patch: Array, per_token: Array, found: _Found | None) -> Array:
+    """The gradient of a tile's products: what the scores' gradient gives to each maximum."""
+    if smoothing:
+        products, kept = _products(images, texts), weights > 0
+        to_token = jnp.exp((products - _best(products, 2, smoothing, kept)) / smoothing)
+        to_patch = jnp.exp((products - _best(products, 1, smoothing)) / smoothing)
+        return jnp.where(kept, per_patch * to_token, 0) + per_token * to_patch
+    if found is None:
+        products = _products(images, texts)
+        found = _Found(*(_first(products, products.max(axis=axis, keepdims=True), axis) for axis in (2, 1)))
+    token = jnp.arange(texts.shape[0], dtype=jnp.int32)[:, None]
+    patch = jnp.arange(images.shape[1], dtype=jnp.int32)[:, None, None]
+    return jnp.where(token == found.token, per_patch, 0) + jnp.where(patch == found.patch, per_token, 0)
 
 
 def _tile_gradients(
-    smoothing: float, images: Array, texts: Array, weights: Array, g_i2t: Array, g_t2i: Array
+    smoothing: float, images: Array, texts: Array, weights: Array, g_i2t: Array, g_t2i: Array, found: _Found | None
 ) -> tuple[Array, Array]:
     """Gradients of one tile: the score's gradient goes to the maxima, from there to both tokens."""
-    products = _products(images, texts)
-    kept = weights > 0
     per_patch = (g_i2t / images.shape[1])[:, None, None]
     per_token = (g_t2i[:, None] * weights)[:, None]
-    to_tokens = _share(per_patch, products, _best(products, 2, smoothing, kept), 2, smoothing, kept)
-    to_patches = _share(per_token, products, _best(products, 1, smoothing), 1, smoothing)
-    flow = (to_tokens + to_patches).astype(images.dtype)
+    flow = _flow(smoothing, images, texts, weights, per_patch, per_token, found).astype(images.dtype)
     precision = "highest" if images.dtype == jnp.float32 else None
     into = functools.partial(jnp.einsum, preferred_element_type=jnp.float32, precision=precision)
     return into("iptj,tjd->ipd", flow, texts), into("iptj,ipd->tjd", flow, images)
 
 
-def _backward(smoothing: float, residuals: tuple[Array, Array, Array], gradients: tuple[Array, Array]):
-    images, texts, weights = residuals
+def _backward(smoothing: float, save: bool, residuals: tuple, gradients: tuple[Array, Array]):
+    images, texts, weights, found = residuals
 
     def image_row(d_texts, item):
-        image, g_i2t, g_t2i = item
+        image, g_i2t, g_t2i, found = item
 
         def text_tile(d_image, item):
             from_tile, d_text = _tile_gradients(smoothing, image, *item)
             return d_image + from_tile, d_text
 
         zero = jnp.zeros(image.shape, jnp.float32)
-        d_image, row = jax.lax.scan(text_tile, zero, (texts, weights, g_i2t, g_t2i))
+        d_image, row = jax.lax.scan(text_tile, zero, (texts, weights, g_i2t, g_t2i, found))
         return d_texts + row, d_image
 
-    d_texts, d_images = jax.lax.scan(image_row, jnp.zeros(texts.shape, jnp.float32), (images, *gradients))
+    d_texts, d_images = jax.lax.scan(image_row, jnp.zeros(texts.shape, jnp.float32), (images, *gradients, found))
     return d_images.astype(images.dtype), d_texts.astype(texts.dtype), None
 
 

@@ -42,7 +42,7 @@ def why_not(images: Array, texts: Array) -> str:
 
 
 def late_interaction(
-    images: Float[Array, "B P D"], texts: Float[Array, "C T D"], weights: Float[Array, "C T"], *, argmax_bytes: int
+    images: Float[Array, "B P D"], texts: Float[Array, "C T D"], weights: Float[Array, "C T"], *, save_argmax: bool
 ) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
     """Scores of texts whose pads are filled (`vlc.similarity.padding`); see `vlc.late_interaction`.
 
@@ -50,20 +50,19 @@ def late_interaction(
         images: `[B, P, D]`, bfloat16.
         texts: `[C, T, D]`.
         weights: `[C, T]`, of each token in its text's mean: 1/length, or 0 for a pad.
-        argmax_bytes: What the forward pass may keep for the backward pass, which else runs it again, a chunk of images
-            at a time.
+        save_argmax: Keep B*C*(P+T) bytes for the backward pass, which otherwise runs the forward pass again, a chunk of
+            images at a time.
     """
     (count, patches, width), (captions, tokens, _) = images.shape, texts.shape
     tiling = Tiling.of(tokens, _padded_width(width))
     assert tiling is not None  # why_not has said so
-    save = count * captions * (patches + tokens) <= argmax_bytes
     columns = round_up(captions, 64)
-    chunks, rows = _chunks(count, columns * (patches + tokens), tiling, save)
+    chunks, rows = _chunks(count, columns * (patches + tokens), tiling, save_argmax)
     images = pad_axis(pad_axis(images, 0, chunks * rows), 2, _padded_width(width))
     texts = pad_axis(pad_axis(texts, 1, tiling.tokens, mode="edge"), 0, columns)
     texts = pad_axis(texts, 2, _padded_width(width))
     weights = pad_axis(pad_axis(weights, 1, tiling.tokens), 0, columns)
-    i2t, t2i = _scores(tiling, (rows, save), images, texts, weights)
+    i2t, t2i = _scores(tiling, (rows, save_argmax), images, texts, weights)
     return i2t[:count, :captions], t2i[:count, :captions]
 
 
