@@ -6,8 +6,8 @@
 For each kernel: registers that spill, shared memory, and the hot loop, which makes the products of one patch (forward)
 or of one token (backward) for a warpgroup. `tensor` is the cycles that the tensor cores need for that of all warpgroups
 of a block; `issue` is what the schedulers need for the loop's instructions of the same warpgroups, where an instruction
-of the half-rate integer unit takes two cycles. While issue stays well below tensor, the tensor cores can be kept busy by
-warpgroups that take turns. It is a count, not a timing: waiting for memory is not in it, and nothing has run on a GPU.
+of the half-rate integer unit takes two cycles. While issue stays below tensor, warpgroups that take turns can keep the
+tensor cores busy. It is a count, not a timing: waiting for memory is not in it, and nothing has run on a GPU.
 """
 
 import argparse
@@ -23,7 +23,7 @@ os.environ |= {"JAX_PLATFORMS": "cpu", "MOSAIC_GPU_DUMP_PTXAS": "1", "MOSAIC_GPU
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.mosaic.gpu import core as _  # noqa: F401  (sets its own path of CUDA, which is set again below)
+from jax.experimental.mosaic.gpu import core  # noqa: F401  (sets a path of CUDA, which is set again below)
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import vlc
@@ -81,7 +81,7 @@ def _report(folder: Path, tokens: int, width: int) -> list[dict]:
         loop, inner = _hot_loop(sass), _hot_loop(sass, whole=False)
         backward = "HFMA2" in loop
         if not backward:
-            loop += collections.Counter({kind: n * (width // 64 - 1) for kind, n in inner.items()})
+            loop += collections.Counter({kind: n * (width // tiling.depth - 1) for kind, n in inner.items()})
         groups, products = (
             (2, ROWS * ROWS * min(width, 256)) if backward else (tiling.groups, ROWS * tiling.width * width)
         )

@@ -5,10 +5,10 @@
 
 On a GPU with PyTorch, `pip install flash-maxsim late-interaction-kernels` adds those two, each called once for each of
 FILIP's directions. Every row does both directions. Rates count the products that a direct computation needs, one for
-the forward pass and three with the backward pass, whatever a row really makes; so one that leaves pads out may show more
-than the matrix units can do. The share is of plain matrix products measured in the same run: on CPU the three that this
-shape needs, elsewhere 8192^3 in bfloat16. All runs take turns, and the fastest of each counts. Memory is the compiler's
-figure for temporaries, where it has one.
+the forward pass and three with the backward pass, whatever a row really makes; so one that leaves pads out may show
+more than the matrix units can do. The share is of plain matrix products measured in the same run: on CPU the three that
+this shape needs, elsewhere 8192^3 in bfloat16. All runs take turns, and the fastest of each counts. Memory is the
+compiler's figure for temporaries, where it has one.
 """
 
 import argparse
@@ -71,9 +71,7 @@ def _measure(shape: tuple[int, int, int, int], rounds: int) -> list[dict]:
         if PLATFORM == "cpu"
         else 2.0 * 8192**3 / seconds["plain products", "8192"]
     )
-    print(
-        f"\n{count} x {count}, {patches} x {tokens} tokens, D = {width}, {DTYPE.__name__}: plain {rate / 1e12:.3g} TFLOP/s"
-    )
+    print(f"\n{count} x {count}, {patches} x {tokens}, D = {width}, {DTYPE.__name__}: plain {rate / 1e12:.3g} TFLOP/s")
     rows = []
     for name in dict.fromkeys(name for name, _ in runs if name != "plain products"):
         row: dict = {"shape": shape, "what": name, "plain TFLOP/s": rate / 1e12}

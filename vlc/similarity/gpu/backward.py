@@ -22,7 +22,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float
 
-from vlc.similarity.gpu.forward import DEPTH, FRAGMENT, ROWS, SHARED_BYTES, in_tiles
+from vlc.similarity.gpu.forward import FRAGMENT, ROWS, SHARED_BYTES, TILE, in_tiles
 from vlc.similarity.platform import platform_in_use
 
 _GROUPS = 2  # that multiply, each with a row token of its own
@@ -52,11 +52,11 @@ def gradient_of_rows(
     kernel = _Backward(tokens, column_tokens, count // ROWS, _part_of(depth), jnp.dtype(dtype))
     square = (ROWS, ROWS)
     scratch = {
-        "columns": plgpu.SMEM((kernel.stages, ROWS, kernel.part), columns.dtype, transforms=in_tiles(DEPTH)),
-        "far": plgpu.SMEM((kernel.stages, *square), far.dtype, transforms=in_tiles(DEPTH)),
-        "near": plgpu.SMEM((_SLOTS, _GROUPS, *square), near.dtype, transforms=in_tiles(DEPTH)),
-        "by_near": plgpu.SMEM((_SLOTS, *square), by_near.dtype, transforms=in_tiles(DEPTH)),
-        "by_far": plgpu.SMEM((_SLOTS, *square), by_far.dtype, transforms=in_tiles(DEPTH)),
+        "columns": plgpu.SMEM((kernel.stages, ROWS, kernel.part), columns.dtype, transforms=in_tiles(TILE)),
+        "far": plgpu.SMEM((kernel.stages, *square), far.dtype, transforms=in_tiles(TILE)),
+        "near": plgpu.SMEM((_SLOTS, _GROUPS, *square), near.dtype, transforms=in_tiles(TILE)),
+        "by_near": plgpu.SMEM((_SLOTS, *square), by_near.dtype, transforms=in_tiles(TILE)),
+        "by_far": plgpu.SMEM((_SLOTS, *square), by_far.dtype, transforms=in_tiles(TILE)),
         "result": plgpu.SMEM((_GROUPS, ROWS, kernel.wide), dtype, transforms=in_tiles(kernel.wide)),
         "full": plgpu.Barrier(num_arrivals=2, num_barriers=kernel.stages),
         "empty": plgpu.ClusterBarrier(
@@ -66,7 +66,7 @@ def gradient_of_rows(
         "block_empty": plgpu.Barrier(num_arrivals=_GROUPS, num_barriers=_SLOTS),
     }  # fmt: skip
     if platform_in_use() != "gpu":  # the interpreter cannot multiply from registers
-        scratch["flow"] = plgpu.SMEM((_GROUPS, *square), columns.dtype, transforms=in_tiles(DEPTH))
+        scratch["flow"] = plgpu.SMEM((_GROUPS, *square), columns.dtype, transforms=in_tiles(TILE))
     call = plgpu.kernel(
         kernel,
         out_type=jax.ShapeDtypeStruct((rows, tokens, depth), dtype),

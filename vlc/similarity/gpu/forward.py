@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Int
 from vlc.similarity.padding import round_up
 
 ROWS = 64  # of a matrix instruction
-DEPTH = 64  # bfloat16 numbers in a row of a tile in shared memory
+TILE = 64  # bfloat16 numbers in a row of a tile of shared memory
 SHARED_BYTES = (227 << 10) - 4096  # of a block, less what barriers and alignment take
 FRAGMENT = plgpu.Layout.WGMMA  # how the threads of a warpgroup hold a matrix
 BY_ROW, BY_COLUMN = FRAGMENT.reduce(1), FRAGMENT.reduce(0)
@@ -69,7 +69,8 @@ class Tiling:
         rows: Warpgroups that share the texts.
         columns: Warpgroups that share the images.
         cluster: Blocks that receive the images together.
-        stages: Tiles of images on their way.
+        depth: Of a token's width, how much is multiplied at once.
+        stages: Parts of images of that depth on their way.
     """
 
     texts: int
@@ -77,6 +78,7 @@ class Tiling:
     rows: int
     columns: int
     cluster: int
+    depth: int
     stages: int
 
     @property
@@ -90,30 +92,30 @@ class Tiling:
         return self.rows * self.columns
 
     @classmethod
-    def of(cls, tokens: int, depth: int) -> "Tiling | None":
+    def of(cls, tokens: int, width: int) -> "Tiling | None":
         """The widest tiling that shared memory has room for, or `None`.
 
         Args:
             tokens: Of a text.
-            depth: Width of a token, a multiple of 64.
+            width: Of a token, a multiple of 64.
         """
         tokens = round_up(tokens, 8 if tokens <= 80 else 16)
         texts = max(n for n in (1, 2, 4, 8) if n == 1 or n * tokens <= 160)
         while texts:
             for rows, columns in ((1, 2), (2, 1), (1, 1)):
                 cluster = 2 if columns * texts * tokens >= 128 else 4
-                tiling = cls(texts, tokens, rows, columns, cluster, 8)
-                if fitting := tiling._fitted(depth):
-                    return fitting
+                for depth in (128, 64):
+                    tiling = cls(texts, tokens, rows, columns, cluster, depth, 0)
+                    if width % depth == 0 and (stages := tiling._stages(width)) >= 3:
+                        return dataclasses.replace(tiling, stages=stages)
             texts = texts // 2 if texts > 1 and texts * tokens % 32 == 0 else 0
         return None
 
-    def _fitted(self, depth: int) -> "Tiling | None":
-        """With as many stages as there is room for, at most 8 and at least 3."""
-        texts = self.columns * self.width * (2 * depth + 4)
+    def _stages(self, width: int) -> int:
+        """How many there is room for, at most 512 numbers deep."""
+        texts = self.columns * self.width * (2 * width + 4)
         results = self.groups * (ROWS * self.width + ROWS * self.texts * (2 * 4 + 2 * 2))
-        stages = min(8, (SHARED_BYTES - texts - results) // (self.rows * ROWS * DEPTH * 2))
-        return dataclasses.replace(self, stages=stages) if stages >= 3 else None
+        return min(512 // self.depth, (SHARED_BYTES - texts - results) // (self.rows * ROWS * self.depth * 2))
 
 
 def scores_and_positions(
@@ -133,19 +135,19 @@ def scores_and_positions(
         weights: `[C, T]` float32.
         save: Whether positions are kept. Scores are then off by up to 2^-16 of themselves.
     """
-    t, (count, patches, depth), captions = tiling, images.shape, texts.shape[0]
-    pairs = -(-patches // 2)
+    t, (count, patches, width), captions = tiling, images.shape, texts.shape[0]
+    pairs, slices = -(-patches // 2), width // t.depth
     outputs = [jax.ShapeDtypeStruct((captions, count), jnp.float32)] * 2
     scratch = {
-        "images": plgpu.SMEM((t.stages, t.rows, ROWS, DEPTH), images.dtype, transforms=in_tiles(DEPTH)),
-        "texts": plgpu.SMEM((t.columns, depth // DEPTH, t.width, DEPTH), texts.dtype, transforms=in_tiles(DEPTH)),
+        "images": plgpu.SMEM((t.stages, t.rows, ROWS, t.depth), images.dtype, transforms=in_tiles(TILE)),
+        "texts": plgpu.SMEM((t.columns, slices, t.width, t.depth), texts.dtype, transforms=in_tiles(TILE)),
         "weights": plgpu.SMEM((t.columns, t.width), jnp.float32),
         "scores": plgpu.SMEM((t.groups, 2, t.texts, ROWS), jnp.float32),
         "full": plgpu.Barrier(num_arrivals=t.rows, num_barriers=t.stages),
         "empty": plgpu.ClusterBarrier(
             collective_axes=("cluster",), num_arrivals=t.groups, num_barriers=t.stages
         ),
-        "ready": plgpu.Barrier(num_arrivals=t.columns * (depth // DEPTH + 1)),
+        "ready": plgpu.Barrier(num_arrivals=t.columns * (slices + 1)),
     }  # fmt: skip
     if save:
         outputs += [
@@ -155,7 +157,7 @@ def scores_and_positions(
         scratch["best_token"] = plgpu.SMEM((t.groups, 2, t.texts, ROWS), jnp.int16)
         scratch["best_patch"] = plgpu.SMEM((t.groups, ROWS, t.width), jnp.uint8)
     call = plgpu.kernel(
-        _Forward(t, patches, depth, save),
+        _Forward(t, patches, slices, save),
         out_type=tuple(outputs),
         grid=(count // (t.rows * ROWS), captions // (t.columns * t.texts * t.cluster)),
         grid_names=("images", "texts"),
@@ -166,7 +168,7 @@ def scores_and_positions(
         scratch_types=[scratch],
         compiler_params=plgpu.CompilerParams(approx_math=True),
     )
-    i2t, t2i, *positions = call(images, texts.reshape(-1, depth), weights.reshape(-1))
+    i2t, t2i, *positions = call(images, texts.reshape(-1, width), weights.reshape(-1))
     return i2t.T, t2i.T, positions
 
 
@@ -176,17 +178,13 @@ class _Forward:
 
     tiling: Tiling
     patches: int
-    depth: int
+    slices: int  # of a token's width
     save: bool
 
     @property
     def visits(self) -> int:
         """Patches that pass: an odd number is filled up with the last one, whose positions leave in pairs."""
         return round_up(self.patches, 2) if self.save else self.patches
-
-    @property
-    def slices(self) -> int:
-        return self.depth // DEPTH
 
     def __call__(self, images, texts, weights, i2t, t2i, *rest) -> None:
         *positions, scratch = rest
@@ -214,7 +212,7 @@ class _Forward:
             here = pl.ds((text + column) * t.width, t.width)
             plgpu.copy_gmem_to_smem(weights.at[here], scratch["weights"].at[column], scratch["ready"])
             for k in range(self.slices):
-                part = texts.at[here, k * DEPTH : (k + 1) * DEPTH]
+                part = texts.at[here, k * t.depth : (k + 1) * t.depth]
                 plgpu.copy_gmem_to_smem(part, scratch["texts"].at[column, k], scratch["ready"])
 
         def fetch(n, _):
@@ -225,7 +223,7 @@ class _Forward:
                 plgpu.barrier_wait(scratch["empty"].at[slot])
 
             for row in range(t.rows):
-                part = pl.ds(image + row * ROWS, ROWS), patch, pl.ds(lax.rem(n, self.slices) * DEPTH, DEPTH)
+                part = pl.ds(image + row * ROWS, ROWS), patch, pl.ds(lax.rem(n, self.slices) * t.depth, t.depth)
                 plgpu.copy_gmem_to_smem(
                     images.at[part], scratch["images"].at[slot, row], scratch["full"].at[slot],
                     collective_axes="cluster",
