@@ -24,7 +24,8 @@ def get_config(form: str = "") -> Config:
     config.model.image.update(presets.image_tower("B/32"))
     config.model.text.update(presets.text_tower("B", length=77))
     config.model.remat = "dots"
-    config.objectives.filip.weight = 1.0
+    config.objectives.filip.update({"weight": 1.0, "exchange": "ring"})
+    config.objectives.clip.exchange = "ring"
     config.optimizer.update(presets.filip_optimizer(2e-3, config.batch_size))
     config.checkpoint.every = config.eval.every = 5000
     return shrink(config) if form == "smoke" else config

@@ -22,7 +22,8 @@ def get_config(form: str = "") -> Config:
     config.model.image.update(presets.image_tower("L/14"))
     config.model.text.update(presets.text_tower("L", length=77))
     config.model.remat = "full"
-    config.objectives.filip.weight = 1.0
+    config.objectives.filip.update({"weight": 1.0, "exchange": "ring"})
+    config.objectives.clip.exchange = "ring"
     config.optimizer.update(presets.filip_optimizer(1.5e-3, config.batch_size))
     config.checkpoint.every = config.eval.every = 5000
     return shrink(config) if form == "smoke" else config

@@ -132,7 +132,7 @@ def test_a_text_of_pads_only_gives_zero_and_no_nan():
     assert all(np.isfinite(g).all() for g in gradients) and (gradients[1][1] == 0).all()
 
 
-def test_ties_share_one_unit_of_gradient():
+def test_ties_have_one_unit_of_gradient():
     images = jnp.ones((1, 3, 2), jnp.float32)
     texts = jnp.ones((1, 4, 2), jnp.float32)
     gradient = jax.grad(lambda t: vlc.late_interaction(images, t, jnp.ones((1, 4), bool))[0].sum())(texts)
@@ -166,19 +166,42 @@ def test_any_mesh_gives_the_same_loss_and_gradient(shape):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
 
 
-def test_memory_is_that_of_a_tile_not_of_all_products():
-    count, patches, tokens, width = 256, 49, 32, 64
+def temporary_bytes(count, patches, tokens, width, **options):
     shapes = [jax.ShapeDtypeStruct((count, n, width), jnp.float32) for n in (patches, tokens)]
     mask = jax.ShapeDtypeStruct((count, tokens), bool)
 
-    def loss(images, texts, mask, implementation):
-        i2t, t2i = vlc.late_interaction(images, texts, mask, implementation=implementation)
+    def loss(images, texts, mask):
+        i2t, t2i = vlc.late_interaction(images, texts, mask, **options)
         return (i2t * t2i).sum()
 
-    def temporary(implementation):
-        gradient = jax.grad(lambda *args: loss(*args, implementation), (0, 1))
-        return jax.jit(gradient).lower(*shapes, mask).compile().memory_analysis().temp_size_in_bytes
+    return jax.jit(jax.grad(loss, (0, 1))).lower(*shapes, mask).compile().memory_analysis().temp_size_in_bytes
 
-    products = 4 * count * count * patches * tokens  # bytes of all products, 392 MiB
-    assert temporary("reference") > products
-    assert temporary("xla") < products / 8
+
+def test_memory_is_that_of_a_tile_not_of_all_products():
+    products = 4 * 256 * 256 * 49 * 32  # bytes of all products, 392 MiB
+    assert temporary_bytes(256, 49, 32, 64, implementation="reference") > products
+    assert temporary_bytes(256, 49, 32, 64, implementation="xla") < products / 8
+
+
+@pytest.mark.parametrize("count", [64, 512])
+def test_memory_is_flat_in_the_batch(count):
+    """Beside what grows as the inputs do, and the saved positions where they are asked for, a tile is all there is."""
+    inputs = 4 * count * (196 + 64) * 256
+    positions = count * count * (196 + 64)
+    assert temporary_bytes(count, 196, 64, 256, argmax_bytes=0) < inputs + (12 << 20)
+    assert temporary_bytes(count, 196, 64, 256) < inputs + positions + (12 << 20)
+
+
+@pytest.mark.parametrize("keep", [0, 1 << 30])
+def test_positions_found_again_or_saved_give_the_same_gradient(keep):
+    images, texts, mask = example(9, 21, 7, 5, 8)
+
+    def gradient(**options):
+        def loss(images, texts):
+            i2t, t2i = vlc.late_interaction(images, texts, jnp.asarray(mask), **options)
+            return (i2t * t2i).sum()
+
+        return jax.grad(loss, (0, 1))(jnp.asarray(images), jnp.asarray(texts))
+
+    for ours, exact in zip(gradient(argmax_bytes=keep), gradient(implementation="reference"), strict=True):
+        np.testing.assert_allclose(ours, exact, atol=2e-6)
