@@ -38,6 +38,8 @@ def late_interaction(
         save_argmax: Keep the positions of maxima for the backward pass, which otherwise makes one more product.
         platform: Whose tile sizes are used.
     """
+    if platform == "cpu":  # whose products of bfloat16 are slow, and not all there
+        images, texts = images.astype(jnp.float32), texts.astype(jnp.float32)
     (count, patches, _), (captions, tokens, _) = images.shape, texts.shape
     lanes = min(_TEXTS[platform], captions)
     rows = max(1, min(count, _TILE[platform] // (lanes * patches * tokens)))
