@@ -20,7 +20,6 @@ import numpy as np
 
 from vlc.config import default_config, resolve_auto
 from vlc.models import presets
-from vlc.parallel import make_mesh
 from vlc.train.optimizer import make_optimizer
 from vlc.train.state import init_state, make_graph
 from vlc.train.step import make_train_step
@@ -44,15 +43,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     batch = _batch(args.batch)
-    mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
-    with jax.set_mesh(mesh):
-        steps = {name: _step(settings, args, batch) for name, settings in ROWS.items()}
-        seconds = dict.fromkeys(steps, math.inf)
-        for _ in range(args.rounds):
-            for name, step in steps.items():
-                begun = time.perf_counter()
-                jax.block_until_ready(step())
-                seconds[name] = min(seconds[name], time.perf_counter() - begun)
+    steps = {name: _step(settings, args, batch) for name, settings in ROWS.items()}
+    seconds = dict.fromkeys(steps, math.inf)
+    for _ in range(args.rounds):
+        for name, step in steps.items():
+            begun = time.perf_counter()
+            jax.block_until_ready(step())
+            seconds[name] = min(seconds[name], time.perf_counter() - begun)
     rows = [
         {"what": name, "step s": taken, "images/s": args.batch / taken, "core's share": 1 - seconds["CLIP"] / taken}
         for name, taken in seconds.items()
