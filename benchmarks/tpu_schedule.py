@@ -55,13 +55,12 @@ def _compile(chip: str, mode: str, patches: int, tokens: int, width: int) -> Non
     import jax
     import jax.numpy as jnp
     import numpy as np
-    from jax.experimental import topologies
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     import vlc
+    from vlc.parallel import topology_devices
 
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[chip]).devices
-    mesh = Mesh(np.array(devices)[:1], ("data",))
+    mesh = Mesh(np.array(topology_devices(TOPOLOGIES[chip]))[:1], ("data",))
 
     def array(*shape, dtype=jnp.bfloat16):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec()))

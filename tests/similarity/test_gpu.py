@@ -1,6 +1,5 @@
 """The Hopper kernels: values and gradients in the interpreter, with race detection, and the real compiler's word."""
 
-import functools
 import importlib.util
 import logging
 import re
@@ -10,13 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-import vlc
-from tests import oracle
 from tests.conftest import unit_rows
+from tests.similarity.kernels import check_against_the_oracle, lowered
 from vlc.errors import ConfigError
-from vlc.parallel import topology_devices
 from vlc.similarity import core, gpu
 from vlc.similarity.gpu.backward import equals
 from vlc.similarity.gpu.forward import Positions, Tiling, scores_and_positions
@@ -36,25 +32,10 @@ INTERPRETER = plgpu.InterpretGPUParams(detect_races=True)
 )
 def test_values_and_gradients_are_the_oracle_s(shape, keep, monkeypatch):
     monkeypatch.setattr(gpu, "_CHUNK_BYTES", {True: 1, False: 1})  # several chunks of images
-    count, captions, patches, tokens, width = shape
-    rng = np.random.default_rng(0)
-    images = jnp.asarray(unit_rows(rng, count, patches, width), jnp.bfloat16)
-    texts = jnp.asarray(unit_rows(rng, captions, tokens, width), jnp.bfloat16)
-    mask = rng.random((captions, tokens)) < 0.7
-    mask[0], mask[-1] = True, False
-    gradients = [rng.normal(size=(count, captions)).astype(np.float32) for _ in range(2)]
-    score = functools.partial(vlc.late_interaction, implementation="pallas_gpu", argmax_bytes=keep)
-    with plgpu.force_gpu_interpret_mode(INTERPRETER):
-        scores, pull = jax.vjp(lambda i, t: score(i, t, jnp.asarray(mask)), images, texts)
-        ours = pull(tuple(map(jnp.asarray, gradients)))
-    wide = [np.asarray(x, np.float64) for x in (images, texts)]
-    for got, wanted in zip(scores, oracle.late_interaction(*wide, mask), strict=True):
-        assert got.dtype == jnp.float32
-        assert (np.asarray(got)[:, -1] == 0).all()  # of pads only
-        np.testing.assert_allclose(got, wanted, atol=3e-6 if keep == 0 else 2e-5)
-    for got, wanted in zip(ours, oracle.late_interaction_gradient(*wide, mask, *gradients), strict=True):
-        assert got.dtype == images.dtype
-        assert np.linalg.norm(np.asarray(got, np.float64) - wanted) <= 8e-3 * np.linalg.norm(wanted)
+    check_against_the_oracle(
+        plgpu.force_gpu_interpret_mode(INTERPRETER), shape, "bfloat16",
+        scores_within=2e-5 if keep else 3e-6, gradients_within=8e-3, implementation="pallas_gpu", argmax_bytes=keep,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("patches, tokens", [(131, 3), (2, 150)])
@@ -86,36 +67,13 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def lowered(count, patches, tokens, width, keep, dtype=jnp.bfloat16, **options):
-    """Forward and backward, lowered for one H100."""
-    mesh = Mesh(np.array(topology_devices("h100:1")), ("data",))
-
-    def array(shape, dtype):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec()))
-
-    def run(images, texts, mask, *gradients):
-        def score(images, texts):
-            return vlc.late_interaction(images, texts, mask, argmax_bytes=keep, **options)
-
-        scores, pull = jax.vjp(score, images, texts)
-        return scores, pull(gradients)
-
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        return jax.jit(run).lower(
-            array((count, patches, width), dtype),
-            array((count, tokens, width), dtype),
-            array((count, tokens), jnp.bool_),
-            *[array((count, count), jnp.float32)] * 2,
-        )
-
-
 @needs_compiler
 @pytest.mark.parametrize("width", [256, 512, 768])
 @pytest.mark.parametrize("patches, tokens", [(49, 32), (196, 64), (196, 77), (256, 77)])
 def test_the_gpu_compiler_takes_them_and_spills_nothing(patches, tokens, width, tmp_path, monkeypatch):
     monkeypatch.setenv("MOSAIC_GPU_DUMP_TO", str(tmp_path))
     monkeypatch.setenv("MOSAIC_GPU_DUMP_PTXAS", "1")
-    lowered(512, patches, tokens, width, 0).compile()
+    lowered("h100:1", 512, patches, tokens, width, 0).compile()
     reports = [path.read_text() for path in tmp_path.glob("*.ptxas")]
     assert len(reports) == 4  # scores; scores and positions; the gradient of images, and of texts
     for report in reports:
@@ -127,7 +85,7 @@ def test_the_gpu_compiler_takes_them_and_spills_nothing(patches, tokens, width, 
 @pytest.mark.parametrize("keep, gibibytes", [(core.ARGMAX_BYTES, 6), (0, 1)], ids=["default", "found again"])
 def test_memory_at_4096_by_4096(keep, gibibytes):
     """The products alone would be 784 GiB."""
-    memory = lowered(4096, 196, 64, 256, keep).compile().memory_analysis()
+    memory = lowered("h100:1", 4096, 196, 64, 256, keep).compile().memory_analysis()
     assert memory.temp_size_in_bytes < gibibytes << 30
 
 
@@ -139,8 +97,8 @@ def test_memory_at_4096_by_4096(keep, gibibytes):
 def test_where_no_kernel_fits_xla_is_taken_and_it_is_said_once(patches, tokens, dtype, said, caplog):
     core._say_once.cache_clear()
     with caplog.at_level(logging.WARNING, "vlc"):
-        programs = [lowered(64, patches, tokens, 64, 0, dtype).as_text() for _ in range(2)]
+        programs = [lowered("h100:1", 64, patches, tokens, 64, 0, dtype).as_text() for _ in range(2)]
     assert not any("mosaic_gpu" in program for program in programs)
     assert [said in record.message for record in caplog.records] == [True]
     with pytest.raises(ConfigError, match=said):
-        lowered(64, patches, tokens, 64, 0, dtype, implementation="pallas_gpu")
+        lowered("h100:1", 64, patches, tokens, 64, 0, dtype, implementation="pallas_gpu")
