@@ -89,7 +89,7 @@ def _measure(shape: tuple[int, int, int, int], rounds: int) -> list[dict]:
 
 
 def _inputs(count: int, patches: int, tokens: int, width: int) -> tuple[jax.Array, ...]:
-    """Unit rows, captions of 4 tokens to all with a third of them on average, and a gradient for each score."""
+    """Unit rows, captions of 4 tokens to all, a third of all on average, and a gradient for each score."""
     rng = np.random.default_rng(0)
 
     def unit(*shape: int) -> jax.Array:

@@ -4,7 +4,7 @@
     python benchmarks/step_share.py --image B/16 --text B
 
 Each row is a full step (towers, loss, gradient, optimizer) of a single objective; the share of the core is what its
-step takes longer than CLIP's, which has no core to speak of. Captions have 8 to 77 tokens, 19 on average, as on the
+step takes longer than CLIP's, which has no core to speak of. Captions have 8 to 77 tokens, 17 on average, as on the
 web. The batch is encoded in parts where memory needs it, the same for all rows. Steps take turns; the fastest counts.
 """
 
