@@ -90,6 +90,7 @@ def default_config() -> Config:
                 {
                     "weight": 0.0,
                     "implementation": "auto",
+                    "dtype": "auto",  # of the tokens that are compared, as model.dtype
                     "smoothing": 0.0,  # temperature of soft maxima; 0: maxima
                     "exchange": "gather",
                     "keep_tokens": 1.0,  # share of tokens that take part; FILIP keeps 0.25
@@ -203,6 +204,7 @@ _CHOICES = {
     "objectives.clip.exchange": ("gather", "ring"),
     "objectives.siglip.exchange": ("gather", "ring"),
     "objectives.filip.exchange": ("gather", "ring"),
+    "objectives.filip.dtype": ("auto", "float32", "bfloat16"),
     "objectives.filip.implementation": ("auto", "xla", "pallas_tpu", "pallas_gpu", "reference"),
     "objectives.multi_positive.negatives": ("slot", "all"),
     "objectives.grouping.negatives": ("image", "batch"),
@@ -255,8 +257,9 @@ def resolve_auto(config: Config, platform: str) -> Config:
     """A copy in which `auto` is what suits the platform (`cpu`, `gpu`, `tpu`)."""
     config = config.copy_and_resolve_references()
     cpu = platform == "cpu"
-    if config.model.dtype == "auto":
-        config.model.dtype = "float32" if cpu else "bfloat16"
+    for part in (config.model, config.objectives.filip):
+        if part.dtype == "auto":
+            part.dtype = "float32" if cpu else "bfloat16"
     if config.model.scan == "auto":
         with config.ignore_type():
             config.model.scan = not cpu

@@ -1,8 +1,8 @@
 """The step for devices that are not there is the step that training runs."""
 
 import importlib.util
+import re
 
-import jax
 import numpy as np
 import pytest
 
@@ -36,11 +36,19 @@ def test_it_compiles_for_a_mesh():
         lower_train_step(config, mesh)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="`make test` installs libtpu")
-def test_it_compiles_for_a_slice_of_tpus():
-    mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, topology_devices("v5e:2x2"))
+@pytest.mark.parametrize(
+    "topology, compiler, kernel",
+    [
+        ("v5e:2x2", "libtpu", r"late_interaction_forward[^\n]*bf16"),
+        ("h100:2", "jax_cuda13_plugin", r"mosaic_gpu[^\n]*bf16"),
+    ],
+)
+def test_on_an_accelerator_it_runs_the_kernels_on_bfloat16(topology, compiler, kernel):
+    if importlib.util.find_spec(compiler) is None:
+        pytest.skip(f"{compiler} is not installed; `make test` installs it")
+    mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, topology_devices(topology))
     text = lower_train_step(read_config("filip_b32", "smoke"), mesh).compile().as_text()
-    assert "late_interaction_forward" in text and jax.default_backend() == "cpu"
+    assert re.search(kernel, text)
 
 
 @pytest.mark.parametrize("name", ["v99:2x2", "h100", "a100:8"])

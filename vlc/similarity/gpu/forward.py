@@ -7,8 +7,8 @@ number p of all of them at once:
     rows: images
 
 The maximum over a text's tokens is one over columns that a thread and three neighbours hold; the maximum over patches
-is an elementwise running maximum. One warpgroup loads, two or three multiply and compare: while one compares, the
-other multiplies. Pairs of blocks with the same images and different texts receive the patches together.
+is an elementwise running maximum. One warpgroup loads, two multiply and compare: while one compares, the other
+multiplies. Pairs of blocks with the same images and different texts receive the patches together.
 
 Positions cost a bit operation each: the lowest 8 bits of a product (2^-15 of it) are replaced by the number of its
 patch or token before the maximum is taken.
@@ -108,7 +108,7 @@ class Tiling:
                     tiling = cls(texts, tokens, rows, columns, cluster, depth, 0)
                     if width % depth == 0 and (stages := tiling._stages(width)) >= 3:
                         return dataclasses.replace(tiling, stages=stages)
-            texts = texts // 2 if texts > 1 and texts * tokens % 32 == 0 else 0
+            texts = texts // 2 if texts * tokens % 32 == 0 else 0  # a row of positions takes multiples of 16 bytes
         return None
 
     def _stages(self, width: int) -> int:
@@ -192,12 +192,14 @@ class _Forward:
 
         @pl.when(group < t.groups)
         def _():
-            plgpu.set_max_registers(232 if t.groups < 3 else 152, action="increase")
+            if t.groups > 1:  # on its own a group has all it can use
+                plgpu.set_max_registers(232, action="increase")
             self._compare(group, i2t, t2i, positions, scratch)
 
         @pl.when(group == t.groups)
         def _():
-            plgpu.set_max_registers(24, action="decrease")
+            if t.groups > 1:
+                plgpu.set_max_registers(24, action="decrease")
             self._load(images, texts, weights, scratch)
 
     def _block(self) -> tuple[jax.Array, jax.Array]:
