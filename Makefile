@@ -13,7 +13,7 @@ quickstart: $(STAMP)
 # The compilers for TPU and GPU that this jax names run without either. They lie outside the environment, where JAX would
 # look for such devices at every start.
 test: lint $(COMPILERS)
-	PYTHONPATH=$(COMPILERS) $(VENV)/bin/python -m pytest -n auto
+	PYTHONPATH=$(COMPILERS) $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 $(COMPILERS): $(STAMP)
 	$(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $@ $$($(VENV)/bin/python -c \
