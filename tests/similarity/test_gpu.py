@@ -42,12 +42,12 @@ def test_positions_fill_a_byte(patches, tokens):
     tiling = Tiling.of(tokens, 64)
     rng = np.random.default_rng(0)
     images = jnp.asarray(unit_rows(rng, 64, patches, 64), jnp.bfloat16)
-    texts = jnp.asarray(unit_rows(rng, 64, tiling.tokens, 64), jnp.bfloat16)
+    texts = jnp.asarray(unit_rows(rng, 32, tiling.tokens, 64), jnp.bfloat16)
     with plgpu.force_gpu_interpret_mode(INTERPRETER):
         _, _, found = scores_and_positions(tiling, images, texts, jnp.ones(texts.shape[:2]), save=True)
     found = Positions(*found)
     products = np.einsum("ipd,jtd->ijpt", *(np.asarray(x, np.float32) for x in (images, texts)))
-    for positions, axis in ((found.tokens_by_patch(patches), 3), (found.patches_by_token(64), 2)):
+    for positions, axis in ((found.tokens_by_patch(patches), 3), (found.patches_by_token(32), 2)):
         positions = np.expand_dims(np.asarray(positions, np.int64).transpose(2, 1, 0), axis)
         assert positions.max() > 127 or products.shape[axis] < 128
         chosen = np.take_along_axis(products, positions, axis)
