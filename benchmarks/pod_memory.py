@@ -34,13 +34,13 @@ def main() -> None:
     parser.add_argument("--topologies", nargs="+", default=["v5e:16x16", "v6e:16x16"])
     parser.add_argument("--fsdp", nargs="+", type=int, default=[1])
     parser.add_argument("--exchange", nargs="+", default=["gather", "ring"])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "pod_memory.json")
     args = parser.parse_args()
     rows = []
     for case in itertools.product(args.configs, args.topologies, args.fsdp, args.exchange):
         rows.append(_measure(*case))
         print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    out = Path(__file__).parent / "results" / "pod_memory.json"
-    out.write_text(json.dumps(rows, indent=1) + "\n")
+    args.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def _measure(name: str, topology: str, fsdp: int, exchange: str) -> dict:
