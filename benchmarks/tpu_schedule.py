@@ -146,7 +146,8 @@ def _row(chip, label, part, bundles, ideal, table, slots, capacity) -> dict:
     return {
         "chip": chip, "kernel": label, "part": part, "bundles": bundles, "ideal cycles": round(ideal),
         "useful": round(ideal / max(bundles, ideal), 3),
-        **{slot.lower(): round(use[slot], 3) for slot in ("MATMUL", "MATPUSH", "VALU", "VLOAD", "VSTORE")},
+        "matmul": round(use["MATMUL"] if "MATMUL" in use else use["MXU"], 3),  # compilers name the slot differently
+        **{slot.lower(): round(use[slot], 3) for slot in ("VALU", "VLOAD", "VSTORE")},
         "fills": round(use["VLOAD:FILL"], 3), "spills": round(use["VSTORE:SPILL"], 3),
     }  # fmt: skip
 
