@@ -192,6 +192,15 @@ def test_memory_is_flat_in_the_batch(count):
     assert temporary_bytes(count, 196, 64, 256) < inputs + positions + (12 << 20)
 
 
+def test_positions_beyond_a_byte_count_twice_in_the_budget():
+    def bytes_with(budget):
+        return temporary_bytes(96, 4, 300, 8, argmax_bytes=budget)
+
+    positions = 96 * 96 * (4 + 300)
+    assert bytes_with(2 * positions) - bytes_with(0) >= positions  # saved
+    assert bytes_with(2 * positions - 1) == bytes_with(0)  # not saved
+
+
 @pytest.mark.parametrize("keep", [0, 1 << 30])
 def test_positions_found_again_or_saved_give_the_same_gradient(keep):
     images, texts, mask = example(9, 21, 7, 5, 8)

@@ -75,7 +75,8 @@ def total_loss(encoded: Encoded, scales: Scales, objectives: Any) -> tuple[Float
             image, text[:, 0], scales.logit_scale, scales.logit_bias, exchange=o.exchange
         ),
         "filip": lambda o: filip_loss(
-            *_compared_as(o.dtype, patches, encoded.text_tokens), mask > 0, scales.token_logit_scale,
+            _compared_as(o.dtype, patches), _compared_as(o.dtype, encoded.text_tokens), mask > 0,
+            scales.token_logit_scale,
             implementation=o.implementation, smoothing=o.smoothing, exchange=o.exchange,
             keep_tokens=o.keep_tokens, buckets=tuple(o.buckets),
         ),
@@ -95,6 +96,6 @@ def total_loss(encoded: Encoded, scales: Scales, objectives: Any) -> tuple[Float
     return total, terms
 
 
-def _compared_as(dtype: str, *tokens: Array) -> list[Array]:
+def _compared_as(dtype: str, tokens: Array) -> Array:
     """Tokens in the type they are compared in: the kernels are made for bfloat16."""
-    return [x if dtype == "auto" else x.astype(dtype) for x in tokens]
+    return tokens if dtype == "auto" else tokens.astype(dtype)

@@ -53,7 +53,7 @@ def late_interaction(
         smoothing: Temperature a of soft maxima `a log sum exp(x / a)` (Norton, arXiv 2401.16702); 0 is the maximum.
             Above 0 `auto` is `xla`.
         argmax_bytes: Each maximum's position is kept for the backward pass if on each device this many bytes hold them
-            (B*C*(P+T) bytes), and else found again, at one more product of the four.
+            (B*C*(P+T) bytes, twice that for over 256 patches or tokens), and else found again, at one more product.
         buckets: Widths that blocks of texts of similar length are cut to (`vlc.similarity.buckets`): the same scores,
             without the products of pads. With them, positions of maxima are found again.
 
@@ -99,8 +99,10 @@ def _backend(implementation: str, smoothing: float, argmax_bytes: int) -> Callab
 
 
 def _can_save(argmax_bytes: int, images: Array, texts: Array) -> bool:
-    """Whether a byte for each position of a maximum is within the budget."""
-    return images.shape[0] * texts.shape[0] * (images.shape[1] + texts.shape[1]) <= argmax_bytes
+    """Whether the positions of all maxima are within the budget."""
+    patches, tokens = images.shape[1], texts.shape[1]
+    positions = images.shape[0] * texts.shape[0] * (patches + tokens)
+    return positions * xla.position_type(patches, tokens).itemsize <= argmax_bytes
 
 
 def _in_tiles(smoothing: float, argmax_bytes: int, images: Array, texts: Array, weights: Array) -> Scores:

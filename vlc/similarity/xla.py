@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vlc.similarity.padding import pad_axis, round_up
@@ -83,11 +84,12 @@ def _first(products: Array, best: Array, axis: int) -> Array:
     shape[axis] = products.shape[axis]
     numbers = jnp.arange(products.shape[axis], dtype=jnp.float32).reshape(shape)
     first = jnp.where(products >= best, numbers, jnp.inf).min(axis=axis, keepdims=True)
-    return jnp.minimum(first, shape[axis] - 1).astype(_position_type(products))  # infinite where all is NaN
+    return jnp.minimum(first, shape[axis] - 1).astype(position_type(*products.shape[1:3]))  # infinite where all is NaN
 
 
-def _position_type(products: Array) -> Any:
-    return jnp.uint8 if max(products.shape) <= 256 else jnp.int32
+def position_type(patches: int, tokens: int) -> Any:
+    """What holds the number of a patch or of a token."""
+    return np.dtype("uint8") if max(patches, tokens) <= 256 else np.dtype("uint16")
 
 
 class _Found(NamedTuple):
