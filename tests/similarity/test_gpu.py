@@ -1,6 +1,7 @@
 """The Hopper kernels: values and gradients in the interpreter, with race detection, and the real compiler's word."""
 
 import importlib.util
+import itertools
 import logging
 import re
 
@@ -66,9 +67,23 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+ALONE = (196, 160, 512)  # shared memory has room for one warpgroup's texts
+
+
+def test_a_tiling_divides_what_it_is_given():
+    for tokens, width in itertools.product(range(1, 161), range(64, 2049, 64)):
+        if t := Tiling.of(tokens, width):
+            assert t.tokens >= tokens and t.width % 16 == 0 and width % t.depth == 0 and t.stages >= 3
+            assert 64 % (t.columns * t.texts * t.cluster) == 0
+    assert Tiling.of(77, 512).groups == 2  # that take turns, rather than one with twice the texts
+    assert Tiling.of(*ALONE[1:]).groups == 1
+
+
 @needs_compiler
-@pytest.mark.parametrize("width", [256, 512, 768])
-@pytest.mark.parametrize("patches, tokens", [(49, 32), (196, 64), (196, 77), (256, 77)])
+@pytest.mark.parametrize(
+    "patches, tokens, width",
+    [(*shape, width) for shape in ((49, 32), (196, 64), (196, 77), (256, 77)) for width in (256, 512, 768)] + [ALONE],
+)
 def test_the_gpu_compiler_takes_them_and_spills_nothing(patches, tokens, width, tmp_path, monkeypatch):
     monkeypatch.setenv("MOSAIC_GPU_DUMP_TO", str(tmp_path))
     monkeypatch.setenv("MOSAIC_GPU_DUMP_PTXAS", "1")

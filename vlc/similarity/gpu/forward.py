@@ -15,6 +15,7 @@ patch or token before the maximum is taken.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -93,22 +94,22 @@ class Tiling:
 
     @classmethod
     def of(cls, tokens: int, width: int) -> "Tiling | None":
-        """The widest tiling that shared memory has room for, or `None`.
+        """The widest tiling that shared memory has room for, or `None`; two warpgroups that take turns come first.
 
         Args:
             tokens: Of a text.
             width: Of a token, a multiple of 64.
         """
         tokens = round_up(tokens, 8 if tokens <= 80 else 16)
-        texts = max(n for n in (1, 2, 4, 8) if n == 1 or n * tokens <= 160)
-        while texts:
-            for rows, columns in ((1, 2), (2, 1), (1, 1)):
-                cluster = 2 if columns * texts * tokens >= 128 else 4
-                for depth in (128, 64):
-                    tiling = cls(texts, tokens, rows, columns, cluster, depth, 0)
-                    if width % depth == 0 and (stages := tiling._stages(width)) >= 3:
-                        return dataclasses.replace(tiling, stages=stages)
-            texts = texts // 2 if texts * tokens % 32 == 0 else 0  # a row of positions takes multiples of 16 bytes
+        # A row of positions takes multiples of 16 bytes.
+        several = [n for n in (8, 4, 2, 1) if n * tokens <= 160 and n * tokens % 16 == 0]
+        in_turns = [(n, rows, columns) for n in several for rows, columns in ((1, 2), (2, 1))]
+        alone = [(n, 1, 1) for n in several]
+        for (texts, rows, columns), depth in itertools.product(in_turns + alone, (128, 64)):
+            cluster = 2 if columns * texts * tokens >= 128 else 4
+            tiling = cls(texts, tokens, rows, columns, cluster, depth, 0)
+            if width % depth == 0 and (stages := tiling._stages(width)) >= 3:
+                return dataclasses.replace(tiling, stages=stages)
         return None
 
     def _stages(self, width: int) -> int:
