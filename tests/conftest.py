@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import tempfile
 from pathlib import Path
 
 # Compiling for TPU without one: quietly, and in several processes at once. Set before JAX is imported.
@@ -12,6 +13,7 @@ os.environ |= {
     "TPU_LOG_DIR": "disabled",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "VLC_CACHE": tempfile.mkdtemp(prefix="vlc-cache-"),
 }
 
 import jax

@@ -26,8 +26,14 @@ def default_config() -> Config:
     config.log_every = 10
 
     config.data = ConfigDict()
-    config.data.train = ""  # "scenes", a folder with a captions file, or WebDataset shards
+    config.data.train = ""  # "scenes", a folder, shards, a captions file, ...: docs/data.md; several with commas
     config.data.dev = ""  # held-out records for evaluation; "scenes" has a dev split of its own
+    config.data.sources = ConfigDict()  # in place of data.train: source by name, for a mixture
+    config.data.mixture = ConfigDict()  # weight by name
+    config.data.mixture_rule = "weights"  # shares of the draws, or "epochs": how often each record is seen in an epoch
+    config.data.columns = ""  # which columns are the image and which captions, "image=file,alt=title"
+    config.data.join = ""  # a file with more captions for the same images, by path or URL
+    config.data.filters = ()  # steps that leave records out before training, ("align_image", "words(min=3)")
     config.data.threads = 2
     config.data.workers = 0
     config.data.tokenizer = ""  # a SentencePiece model; empty: trained from the captions into the workdir
@@ -41,13 +47,19 @@ def default_config() -> Config:
             "std": (0.5, 0.5, 0.5),
             "crop_scale": (1.0, 1.0),
             "flip": False,
+            "augment": "",  # "rand" or "rand(ops=2, magnitude=9)" (RandAugment), "auto" (AutoAugment)
         }
     )
     config.data.captions = ConfigDict(
         {
-            "mix": "",  # weights of the caption sources, "long:0.7,short:0.3"; empty: all captions alike
+            "mix": "",  # weights of the caption sources, "long:0.7,short:0.3"; "long*" for all; empty: all captions alike
+            "mix_end": "",  # weights that the mix moves to; empty: it stays
+            "mix_move": (0.0, 1.0),  # between which shares of training it moves
             "sub_captions": 0,  # drawn from the sentences of all captions, for multi_positive and grouping
             "sub_sources": "",  # "long,short"; empty: all
+            "slots": "",  # the source of each sub-caption, "short,long,long"; empty: one pool
+            "first": "main",  # slot 0 is the main caption, or "pool": drawn from the sentences as well
+            "split": "sentences",  # or "stops": at every full stop
             "sub_length": 0,  # tokens of a sub-caption; 0: config.model.text.length
             "merge": 1,  # consecutive sentences joined into one sub-caption
             "target": "",  # weights for the captioner's target; empty: the main caption
@@ -117,7 +129,13 @@ def default_config() -> Config:
 
     config.checkpoint = ConfigDict({"every": 500, "keep_last": 2, "keep_best": 1})
     config.eval = ConfigDict({"every": 500, "examples": 256})  # on dev data, during training
-    return config.lock()
+    config.lock()
+    for free in FREE_KEYS:  # holds names that the user chooses
+        get_key(config, free).unlock()
+    return config
+
+
+FREE_KEYS = ("data.sources", "data.mixture")
 
 
 def shrink(config: Config) -> Config:
@@ -127,9 +145,10 @@ def shrink(config: Config) -> Config:
     """
     config.steps, config.batch_size, config.log_every = 2, 8, 1
     config.data.train, config.data.dev, config.data.tokenizer = "scenes", "", ""
+    config.data.sources, config.data.mixture, config.data.join, config.data.filters = ConfigDict(), ConfigDict(), "", ()
     config.data.vocab_size, config.data.tokenizer_samples = 256, 300
     config.data.image.size = 32
-    config.data.captions.update({"mix": "long", "target": "", "sub_sources": ""})
+    config.data.captions.update({"mix": "long", "mix_end": "", "target": "", "sub_sources": "", "slots": ""})
     config.data.captions.sub_length = config.model.decoder.length = 0
     config.data.captions.sub_captions = min(config.data.captions.sub_captions, 3)
     config.model.embed_dim = 32
@@ -186,7 +205,7 @@ def check_config(config: Config) -> None:
         raise ConfigError(
             f"config.accumulate={config.accumulate} does not divide config.batch_size={config.batch_size}."
         )
-    for key in ("mix", "target"):
+    for key in ("mix", "mix_end", "target"):
         parse_weights(config.data.captions[key], f"data.captions.{key}")
 
 
@@ -200,6 +219,9 @@ _CHOICES = {
     "model.remat": ("none", "full", "dots"),
     "model.scan": ("auto", True, False),
     "data.image.resize": ("squash", "crop", "pad"),
+    "data.mixture_rule": ("weights", "epochs"),
+    "data.captions.first": ("main", "pool"),
+    "data.captions.split": ("sentences", "stops"),
     "objectives.clip.reduction": ("mean", "sum"),
     "objectives.clip.exchange": ("gather", "ring"),
     "objectives.siglip.exchange": ("gather", "ring"),

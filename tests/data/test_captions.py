@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlc.data.captions import CaptionChoice, sample_sub_captions, split_sentences
+from vlc.data.captions import CaptionChoice, Mix, sample_sub_captions, split_sentences
 from vlc.data.record import clean_captions
 from vlc.errors import ConfigError, DataError
 
@@ -43,7 +43,7 @@ def test_any_captions_give_the_count_asked_for(captions, count, merge):
 
 
 def test_mixing_follows_the_weights(rng):
-    choice = CaptionChoice({"alt": 1, "long": 3})
+    choice = CaptionChoice(Mix({"alt": 1, "long": 3}))
     captions = {"alt": ("a",), "short": ("s",), "long": ("l1", "l2")}
     drawn = [choice.choose(captions, rng)[0][0] for _ in range(4000)]
     assert abs(drawn.count("a") / 4000 - 0.25) < 0.03
@@ -52,14 +52,14 @@ def test_mixing_follows_the_weights(rng):
 
 
 def test_the_target_has_a_mix_of_its_own(rng):
-    choice = CaptionChoice({"long": 1}, sub_captions=2, sub_sources=("long",), target={"short": 1})
+    choice = CaptionChoice(Mix({"long": 1}), sub_captions=2, sub_sources=("long",), target=Mix({"short": 1}))
     texts, target = choice.choose({"short": ("s",), "long": ("One. Two.",)}, rng)
     assert texts[0] == "One. Two." and set(texts[1:]) == {"One.", "Two."} and target == "s"
 
 
 def test_a_mix_that_names_no_source_of_the_data_is_an_error():
     with pytest.raises(ConfigError, match="gives weight to long, but x has captions from text"):
-        CaptionChoice({"long": 1.0}).check({"text": ("a",)}, "x")
+        CaptionChoice(Mix({"long": 1.0})).check({"text": ("a",)}, "x")
 
 
 def test_a_string_where_a_list_is_meant_is_an_error():

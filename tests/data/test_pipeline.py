@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from vlc.data.captions import CaptionChoice
+from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, check_source, count_skipped, describe_batch, train_batches
 from vlc.data.sources import Scenes
@@ -29,7 +29,9 @@ class Damaged(Scenes):
 @pytest.fixture
 def make(tokenizer):
     scenes = Scenes(side=16, length=50)
-    return MakeExample(scenes, Preprocess(16), CaptionChoice({"long": 1.0}, sub_captions=2), tokenizer, (40, 20, 30))
+    return MakeExample(
+        scenes, Preprocess(16), CaptionChoice(Mix({"long": 1.0}), sub_captions=2), tokenizer, (40, 20, 30)
+    )
 
 
 def take(make, count, **options):
@@ -40,7 +42,7 @@ def take(make, count, **options):
 
 
 def same(a, b):
-    return all(np.array_equal(a[name], b[name]) for name in a)
+    return all(np.array_equal(a[name], b[name]) for name in a if name != "seconds")
 
 
 def test_shapes(make):
@@ -51,7 +53,8 @@ def test_shapes(make):
         "text": ((8, 40), np.int32),
         "subs": ((8, 2, 20), np.int32),
         "target": ((8, 30), np.int32),
-        "index": ((8,), np.int32),
+        "index": ((8,), np.int64),
+        "seconds": ((8, 3), np.float32),
         "skipped": ((8,), np.int8),
     }
 
@@ -84,7 +87,7 @@ def test_workers_change_nothing(make):
 
 def test_damaged_records_are_replaced_and_counted(tokenizer):
     scenes = Damaged(side=16, length=50)
-    make = MakeExample(scenes, Preprocess(16), CaptionChoice({}), tokenizer, (40, 40, 40))
+    make = MakeExample(scenes, Preprocess(16), CaptionChoice(Mix({})), tokenizer, (40, 40, 40))
     batches = take(make, 25)
     assert sum(count_skipped(batch).get("image", 0) for batch in batches) == 40  # a fifth of 200
     assert all((batch["index"] % 5 != 0).all() for batch in batches)
@@ -96,10 +99,10 @@ def test_a_broken_source_is_found_before_training(tokenizer):
         def __getitem__(self, index):
             raise DataError("nothing works", "file")
 
-    make = MakeExample(Broken(length=20), Preprocess(16), CaptionChoice({}), tokenizer, (40, 40, 40))
+    make = MakeExample(Broken(length=20), Preprocess(16), CaptionChoice(Mix({})), tokenizer, (40, 40, 40))
     with pytest.raises(DataError, match=r"none of the first 20 records is usable.*nothing works"):
         check_source(make, "x")
-    empty = MakeExample(Scenes(length=0), Preprocess(16), CaptionChoice({}), tokenizer, (40, 40, 40))
+    empty = MakeExample(Scenes(length=0), Preprocess(16), CaptionChoice(Mix({})), tokenizer, (40, 40, 40))
     with pytest.raises(DataError, match="empty"):
         check_source(empty, "x")
 
@@ -127,7 +130,7 @@ def slow_pipeline():
     from vlc.data.tokenizers import Tokenizer
 
     tokenizer = Tokenizer.train(["a picture of shapes", "red circle"] * 10, 60)
-    make = MakeExample(Scenes(side=16, length=500), Preprocess(16), CaptionChoice({}), tokenizer, (40, 40, 40))
+    make = MakeExample(Scenes(side=16, length=500), Preprocess(16), CaptionChoice(Mix({})), tokenizer, (40, 40, 40))
     return train_batches(make, batch_size=8, seed=0, workers=1)
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from vlc.data.sources import Folder, Scenes, WebDataset, open_source
+from vlc.data.sources.folder import captions_at
 from vlc.errors import DataError
 
 
@@ -38,8 +39,8 @@ def test_folder_with_jsonl(tmp_path):
     source = open_source(str(tmp_path))
     assert isinstance(source, Folder) and len(source) == 3
     assert source[0].captions == {"text": ("one", "again")} and source[0].image == jpeg()
-    assert source.rows[1][1] == {"text": ("two", "three words")}
-    assert source.rows[2][1] == {"alt": ("x",), "long": ("y",)}
+    assert captions_at(source.table, 1) == {"text": ("two", "three words")}
+    assert captions_at(source.table, 2) == {"alt": ("x",), "long": ("y",)}
     with pytest.raises(DataError, match=r"b.jpg: cannot be read"):
         source[1]
 
@@ -47,7 +48,8 @@ def test_folder_with_jsonl(tmp_path):
 def test_folder_with_csv(tmp_path):
     (tmp_path / "captions.csv").write_text('\ufeffimage,caption,long\na.jpg,"one, two",a long one\na.jpg,three,\n')
     source = open_source(str(tmp_path / "captions.csv"))
-    assert source.rows == (("a.jpg", {"long": ("a long one",), "text": ("one, two", "three")}),)
+    assert len(source) == 1 and source.table.get("image", 0) == "a.jpg"
+    assert captions_at(source.table, 0) == {"text": ("one, two", "three"), "long": ("a long one",)}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_webdataset(tmp_path):
         },
     )
     source = open_source(str(tmp_path))
-    assert isinstance(source, WebDataset) and [entry.key for entry in source.entries] == ["a", "b", "dir/c"]
+    assert isinstance(source, WebDataset) and [source.key(i) for i in range(3)] == ["a", "b", "dir/c"]
     assert source.skipped == {"without caption": 1, "without image": 1}
     assert source[0].captions == {"text": ("from text",)} and source[0].image == jpeg(1)
     assert source[2].captions == {"text": ("one", "two")} and source[2].image == jpeg(3)

@@ -1,25 +1,33 @@
 """Which words go with an image on this visit: mixing by source, sentences of long captions, sub-caption sampling."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import numpy as np
 
 from vlc.errors import ConfigError
 
-_SENTENCE_END = re.compile(r"\n|</s>|(?<=[.!?])(?=\s|$)")
+FIRST = ("main", "pool")
+SPLITS = {
+    "sentences": re.compile(r"\n|</s>|(?<=[.!?])(?=\s|$)"),
+    "stops": re.compile(r"\n|</s>|[.]"),  # DreamLIP's released rule, which cuts "1.5 m" in two
+}
 
 
-def split_sentences(text: str) -> list[str]:
+def split_sentences(text: str, rule: str = "sentences") -> list[str]:
     """The sentences of a caption, the last one included (DreamLIP, arXiv 2403.17007, section 3.1).
 
-    A full stop ends a sentence only before a space or the end, so `1.5 m` stays whole.
+    By the rule `sentences` a full stop ends one only before a space or the end, so `1.5 m` stays whole; by `stops` every
+    full stop does, and is dropped.
     """
-    return [part.strip() for part in _SENTENCE_END.split(text) if part.strip(" .!?\n\t")]
+    return [part.strip() for part in SPLITS[rule].split(text) if part.strip(" .!?\n\t")]
 
 
-def sample_sub_captions(rng: np.random.Generator, captions: Sequence[str], count: int, *, merge: int = 1) -> list[str]:
+def sample_sub_captions(
+    rng: np.random.Generator, captions: Sequence[str], count: int, *, merge: int = 1, rule: str = "sentences"
+) -> list[str]:
     """Draws sub-captions from all sentences of an image's captions.
 
     Without replacement when there are enough, with replacement otherwise, so one-sentence captions are safe.
@@ -29,14 +37,74 @@ def sample_sub_captions(rng: np.random.Generator, captions: Sequence[str], count
         captions: The captions of one image, at least one.
         count: How many to draw (`num_text` of DreamLIP).
         merge: Joins this many consecutive sentences of a caption (`merged_num` of DreamLIP).
+        rule: How captions are split, one of `SPLITS`.
     """
     pool = []
     for caption in captions:
-        sentences = split_sentences(caption) or [caption]
+        sentences = split_sentences(caption, rule) or [caption]
         starts = range(max(1, len(sentences) - merge + 1))
         pool += [" ".join(sentences[start : start + merge]) for start in starts]
     chosen = rng.choice(len(pool), size=count, replace=len(pool) < count)
     return [pool[i] for i in chosen]
+
+
+def matching(sources: Iterable[str], pattern: str) -> list[str]:
+    """The caption sources that a name stands for; `long*` stands for all that begin so."""
+    return [source for source in sources if fnmatchcase(source, pattern)]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Weights of the caption sources, fixed or moving during training.
+
+    VeCLIP (arXiv 2310.07699) and "Revisit" (arXiv 2410.02740) train on alt-text and synthetic captions together; one
+    caption source is drawn at each visit.
+
+    Attributes:
+        start: Weight by caption source. A name may stand for several (`long*`), which then share its weight. Empty:
+            every caption is equally likely.
+        end: Weights at the end of the move; empty: they stay.
+        move: The shares of training between which the weights move from `start` to `end`, in a straight line.
+    """
+
+    start: Mapping[str, float]
+    end: Mapping[str, float] = field(default_factory=dict)
+    move: tuple[float, float] = (0.0, 1.0)
+
+    def at(self, progress: float) -> dict[str, float]:
+        """Weights, which add up to 1, after this share of training."""
+        start = _normalise(self.start)
+        if not self.end:
+            return start
+        first, last = self.move
+        share = float(np.clip((progress - first) / (last - first), 0, 1)) if last > first else float(progress >= last)
+        end = _normalise(self.end)
+        return {name: (1 - share) * start.get(name, 0.0) + share * end.get(name, 0.0) for name in {**start, **end}}
+
+    def names(self) -> tuple[str, ...]:
+        """All names that ever have weight."""
+        return tuple({**self.start, **self.end})
+
+    def draw(self, captions: Mapping[str, Sequence[str]], rng: np.random.Generator, progress: float = 0.0) -> str:
+        """One caption: a name by its weight, then a source that it stands for, then one of the source's captions.
+
+        Names without a source among these captions are passed over.
+        """
+        weights = {
+            name: weight for name, weight in self.at(progress).items() if weight > 0 and matching(captions, name)
+        }
+        if not weights:
+            pool = [text for texts in captions.values() for text in texts]
+            return pool[rng.integers(len(pool))]
+        names, values = list(weights), np.array(list(weights.values()))
+        sources = matching(captions, names[rng.choice(len(names), p=values / values.sum())])
+        texts = captions[sources[int(rng.integers(len(sources)))]]
+        return texts[int(rng.integers(len(texts)))]
+
+
+def _normalise(weights: Mapping[str, float]) -> dict[str, float]:
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 @dataclass(frozen=True)
@@ -44,48 +112,73 @@ class CaptionChoice:
     """Chooses the captions of one visit to an image.
 
     Attributes:
-        mix: Weight by caption source for the main caption (slot 0); sources that a record lacks are passed over.
-            Empty: every caption is equally likely.
+        mix: Of the main caption.
         sub_captions: Sub-captions drawn after the main one.
-        sub_sources: Caption sources whose sentences are drawn from. Empty: all.
+        sub_sources: Caption sources whose sentences are drawn from; names may end in `*`. Empty: all.
+        slots: For each sub-caption the source that it is drawn from, so that a slot means the same in all images (the
+            negatives of DreamLIP's loss are of the same slot); `*` is any. Empty: all slots draw from one pool.
+        first: `main`: slot 0 is the main caption, as DreamLIP's code has it (the raw caption always first). `pool`: it
+            is drawn from the sentences too, as its paper says.
         merge: Consecutive sentences joined into one sub-caption.
-        target: Weight by source for the captioner's target. Empty: the main caption.
+        split: How captions are split into sentences, one of `SPLITS`.
+        target: Of the captioner's target; `None`: the main caption.
     """
 
-    mix: Mapping[str, float]
+    mix: Mix
     sub_captions: int = 0
     sub_sources: tuple[str, ...] = ()
+    slots: tuple[str, ...] = ()
+    first: str = "main"
     merge: int = 1
-    target: Mapping[str, float] | None = None
+    split: str = "sentences"
+    target: Mix | None = None
 
-    def choose(self, captions: Mapping[str, Sequence[str]], rng: np.random.Generator) -> tuple[list[str], str]:
-        """Returns the `1 + sub_captions` texts for the contrastive objectives, and the captioner's target."""
-        main = draw_caption(captions, self.mix, rng)
-        texts = [main]
-        if self.sub_captions:
-            sources = [source for source in captions if not self.sub_sources or source in self.sub_sources]
-            pool = [text for source in sources or captions for text in captions[source]]
-            texts += sample_sub_captions(rng, pool, self.sub_captions, merge=self.merge)
-        return texts, draw_caption(captions, self.target, rng) if self.target else main
+    def __post_init__(self) -> None:
+        if self.first not in FIRST:
+            raise ConfigError(f"config.data.captions.first is {self.first!r}; it must be one of {FIRST}.")
+        if self.split not in SPLITS:
+            raise ConfigError(f"config.data.captions.split is {self.split!r}; it must be one of {tuple(SPLITS)}.")
+        if self.slots and len(self.slots) != self.sub_captions:
+            raise ConfigError(
+                f"config.data.captions.slots names {len(self.slots)} slots, but sub_captions is {self.sub_captions}."
+            )
+
+    def choose(
+        self, captions: Mapping[str, Sequence[str]], rng: np.random.Generator, progress: float = 0.0
+    ) -> tuple[list[str], str]:
+        """The `1 + sub_captions` texts for the contrastive objectives, and the captioner's target.
+
+        Args:
+            captions: Captions of one image by source.
+            rng: All randomness comes from here.
+            progress: The share of training that is done, for mixes that move.
+        """
+        main = self.mix.draw(captions, rng, progress)
+        target = self.target.draw(captions, rng, progress) if self.target else main
+        if self.first == "pool":
+            return self._sub_captions(captions, self.sub_sources, 1 + self.sub_captions, rng), target
+        if not self.slots:
+            subs = self._sub_captions(captions, self.sub_sources, self.sub_captions, rng)
+            return [main, *subs], target
+        drawn: dict[str, list[str]] = {}
+        for slot in dict.fromkeys(self.slots):  # slots of one name share one draw, so that they do not repeat
+            drawn[slot] = self._sub_captions(captions, (slot,), self.slots.count(slot), rng)
+        return [main, *(drawn[slot].pop() for slot in self.slots)], target
+
+    def _sub_captions(
+        self, captions: Mapping[str, Sequence[str]], wanted: tuple[str, ...], count: int, rng: np.random.Generator
+    ) -> list[str]:
+        if not count:
+            return []
+        named = {source: None for pattern in wanted for source in matching(captions, pattern)}
+        pool = [text for source in named or captions for text in captions[source]]
+        return sample_sub_captions(rng, pool, count, merge=self.merge, rule=self.split)
 
     def check(self, captions: Mapping[str, Sequence[str]], where: str) -> None:
         """Raises `ConfigError` when a mix names no source that the first record has."""
         for key, mix in (("mix", self.mix), ("target", self.target)):
-            if mix and not any(mix.get(source, 0) > 0 for source in captions):
+            if mix and mix.names() and not any(matching(captions, name) for name in mix.names()):
                 raise ConfigError(
-                    f"config.data.captions.{key} gives weight to {', '.join(mix)}, but {where} has captions from "
+                    f"config.data.captions.{key} gives weight to {', '.join(mix.names())}, but {where} has captions from "
                     f"{', '.join(captions)}. Name one of those, or leave the mix empty to use all."
                 )
-
-
-def draw_caption(
-    captions: Mapping[str, Sequence[str]], mix: Mapping[str, float] | None, rng: np.random.Generator
-) -> str:
-    """One caption: first a source by its weight, then one of its captions uniformly."""
-    sources = [source for source in captions if mix and mix.get(source, 0) > 0]
-    if not (mix and sources):
-        pool = [text for texts in captions.values() for text in texts]
-        return pool[rng.integers(len(pool))]
-    weights = np.array([mix[source] for source in sources], float)
-    texts = captions[sources[rng.choice(len(sources), p=weights / weights.sum())]]
-    return texts[int(rng.integers(len(texts)))]

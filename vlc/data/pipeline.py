@@ -3,6 +3,7 @@
 import ctypes
 import json
 import signal
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,14 @@ from absl import flags
 
 from vlc.data.captions import CaptionChoice
 from vlc.data.images import Preprocess
-from vlc.data.record import REASONS, Record, Source
+from vlc.data.order import visits
+from vlc.data.record import REASONS, CaptionTypeError, Record, Source
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import DataError
 
 Batch = dict[str, np.ndarray]
 
+STAGES = ("read", "image", "text")  # where the time of making an example goes
 _SUBSTITUTES = 1000  # so many damaged records in a row mean that the data, not a record, is broken
 
 
@@ -26,11 +29,12 @@ class MakeExample(grain.RandomMapTransform):
     """Index to example. Never raises for a damaged record: the next good one takes its place, with the reason.
 
     An example holds `image` `[S, S, 3]` uint8; int32 ids of `text` `[T]`, where asked for `subs` `[K, U]`
-    (sub-captions), and `target` `[V]` (the captioner's); `index` (of the record used) and `skipped` (position in
-    `REASONS` of why the record asked for was not).
+    (sub-captions), and `target` `[V]` (the captioner's); `index` (of the record used), `skipped` (position in
+    `REASONS` of why the record asked for was not), and `seconds` float32 that each of `STAGES` took.
 
     Attributes:
         lengths: T, U and V: tokens of the main caption, of a sub-caption, and of the captioner's target.
+        draws: Examples that training will see in all; caption mixes that move do so by this measure.
     """
 
     source: Source
@@ -38,30 +42,50 @@ class MakeExample(grain.RandomMapTransform):
     captions: CaptionChoice
     tokenizer: Tokenizer
     lengths: tuple[int, int, int]
+    draws: int = 0
 
     def random_map(self, element: Any, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
+        draw, wanted = element
+        progress = min(draw / self.draws, 1.0) if self.draws else 0.0
         skipped = 0
         for attempt in range(_SUBSTITUTES):
-            index = (int(element) + attempt) % len(self.source)
+            index = (int(wanted) + attempt) % len(self.source)
             try:
-                return self.make(self.source[index], rng) | {
-                    "index": np.int32(index),
-                    "skipped": np.int8(skipped),
-                }
+                begun = time.perf_counter()
+                record = self.source[index]
+                read = time.perf_counter() - begun
+                example = self.make(record, rng, progress)
+                example["seconds"][0] = read
+                return example | {"index": np.int64(index), "skipped": np.int8(skipped)}
             except DataError as error:
                 skipped = skipped or REASONS.index(error.reason)
-        raise DataError(f"{_SUBSTITUTES} records in a row, from {element} on, are damaged. The source is broken.")
+        raise DataError(f"{_SUBSTITUTES} records in a row, from {wanted} on, are damaged. The source is broken.")
 
-    def make(self, record: Record, rng: np.random.Generator) -> Batch:
-        """One record as the model will see it on this visit."""
-        (main, *subs), target = self.captions.choose(record.captions, rng)
+    def make(self, record: Record, rng: np.random.Generator, progress: float = 0.0) -> Batch:
+        """One record as the model will see it on this visit.
+
+        Args:
+            record: From the source.
+            rng: All randomness comes from here.
+            progress: The share of training that is done.
+        """
+        begun = time.perf_counter()
+        (main, *subs), target = self.captions.choose(record.captions, rng, progress)
         main_length, sub_length, target_length = self.lengths
         example = {
-            "image": self.preprocess(record.image, where=record.key, rng=rng),
             "text": self.tokenizer.encode([main], main_length)[0],
             "target": self.tokenizer.encode([target], target_length)[0],
         }
-        return example | ({"subs": self.tokenizer.encode(subs, sub_length)} if subs else {})
+        if subs:
+            example["subs"] = self.tokenizer.encode(subs, sub_length)
+        worded = time.perf_counter()
+        example["image"] = self.preprocess(record.image, where=record.key, rng=rng)
+        example["seconds"] = np.array([0.0, time.perf_counter() - worded, worded - begun], np.float32)
+        return example
+
+
+def _with_position(position: int, index: int) -> tuple[int, int]:
+    return position, index
 
 
 def die_with_parent(index: int, count: int) -> None:
@@ -84,8 +108,9 @@ def train_batches(
 ) -> grain.DatasetIterator[Batch]:
     """An endless stream of this process's share of every global batch.
 
-    Each epoch is a new permutation of the records. The set of examples in a global batch, and their augmentation,
-    depend on `seed` and the step alone: not on processes, workers or where the run was resumed.
+    In which order records are visited, `vlc.data.order.visits` says. The set of examples in a global batch, and their
+    augmentation, depend on `seed` and the step alone: not on processes, workers or where the run was resumed. There is
+    no remainder: a batch goes on from one epoch into the next.
 
     Args:
         make_example: Turns an index into an example.
@@ -97,7 +122,7 @@ def train_batches(
         threads: Reading threads (of each worker).
         workers: Worker processes; 0 reads in this one.
     """
-    dataset = grain.MapDataset.range(len(make_example.source)).seed(seed).shuffle().repeat().random_map(make_example)
+    dataset = visits(make_example.source, seed).map_with_index(_with_position).random_map(make_example)
     dataset = dataset[process_index::process_count].batch(batch_size // process_count)[start_step:]
     read = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4))
     if workers:
@@ -113,7 +138,8 @@ def check_source(make_example: MakeExample, name: str) -> None:
     """Looks at the first good record before anything is compiled.
 
     Raises:
-        DataError: The source is empty, or its first hundred records are all damaged.
+        DataError: The source is empty, its first hundred records are all damaged, or a string stands where a list of
+            captions is meant.
         ConfigError: The caption mix names no source that the records have.
     """
     if len(make_example.source) == 0:
@@ -125,6 +151,8 @@ def check_source(make_example: MakeExample, name: str) -> None:
             make_example.captions.check(record.captions, f"{name} ({record.key})")
             make_example.make(record, np.random.default_rng(0))
             return
+        except CaptionTypeError:
+            raise
         except DataError as error:
             problems.append(str(error))
     raise DataError(f"{name}: none of the first {len(problems)} records is usable. The first says: {problems[0]}")

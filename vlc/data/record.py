@@ -8,8 +8,8 @@ import numpy as np
 
 from vlc.errors import DataError
 
-# Why a record was replaced by another one; the position in this list is the code in a batch.
-REASONS = ("ok", "file", "image", "image too large", "captions")
+# Why a record cannot be used. Where it is replaced while training, the position in this list is the code in the batch.
+REASONS = ("ok", "file", "image", "image too large", "captions", "encoding", "row")
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,14 @@ class Record:
         key: A name that is unique in its source (file name, tar member, scene number).
         image: Encoded bytes (JPEG, PNG, WebP) or decoded pixels `[height, width, 3]` uint8.
         captions: Captions by source, e.g. `{"alt": ("a photo",), "long": ("A red ball. ...",)}`.
+        boxes: Left, top, right and bottom of regions `[N, 4]` float32, as shares of width and height, where known.
         extra: What only some sources know, e.g. the `scene` behind a generated picture.
     """
 
     key: str
     image: bytes | np.ndarray
     captions: Mapping[str, tuple[str, ...]]
+    boxes: np.ndarray | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def all_captions(self) -> tuple[str, ...]:
@@ -34,11 +36,23 @@ class Record:
 
 
 class Source(Protocol):
-    """Records with random access. `source[i]` raises `DataError` for a damaged record, never anything else."""
+    """Records with random access. `source[i]` raises `DataError` for a damaged record, never anything else.
+
+    A source that left records out when it was indexed counts them by reason in `skipped` (see `skipped_of`).
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record: ...
+
+
+class CaptionTypeError(DataError):
+    """One string where a list of captions is meant: a mistake in how the data was written, not a damaged record."""
+
+
+def skipped_of(source: Source) -> dict[str, int]:
+    """Records left out when the source was indexed, by reason."""
+    return dict(getattr(source, "skipped", {}))
 
 
 def clean_captions(captions: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
@@ -57,7 +71,7 @@ def clean_captions(captions: Mapping[str, Any], where: str) -> dict[str, tuple[s
     cleaned = {}
     for source, texts in captions.items():
         if isinstance(texts, str):
-            raise DataError(
+            raise CaptionTypeError(
                 f"{where}: the captions of {source!r} are one string, but a list of strings is meant. "
                 f'Write ["{texts[:40]}"] instead.',
                 "captions",

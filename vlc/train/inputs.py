@@ -5,22 +5,41 @@ from pathlib import Path
 from typing import Any
 
 from vlc.config import Config, parse_weights
-from vlc.data.captions import CaptionChoice
+from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, check_source
 from vlc.data.record import Source
-from vlc.data.sources import Scenes, open_source
+from vlc.data.sources import Scenes, open_mixture, open_source
 from vlc.data.tokenizers import Tokenizer
-from vlc.errors import DataError
+from vlc.errors import ConfigError, DataError
 
 
 def open_split(config: Config, split: str) -> Source | None:
     """The `train` or `dev` records of a config; `None` when no dev data was named."""
     data = config.data
-    spec = data.train if split == "train" or data.train == "scenes" else data.dev
-    if not spec and split != "train":
-        return None
-    return open_source(spec, side=data.image.size, split=split, **data.scenes.to_dict())
+    scenes = {"side": data.image.size, "split": split, **data.scenes.to_dict()}
+    if split == "train":
+        return _open_train(data, scenes)
+    spec = "scenes" if data.train == "scenes" else data.dev
+    return open_source(spec, columns=data.columns, **scenes) if spec else None
+
+
+def _open_train(data: Any, scenes: dict[str, Any]) -> Source:
+    """One source or a mixture, with the captions joined to it and without what the filters leave out."""
+    if data.mixture and data.train:
+        raise ConfigError("Both config.data.train and config.data.mixture are set; name one of them.")
+    if data.mixture:
+        source: Source = open_mixture(
+            data.sources.to_dict(), data.mixture.to_dict(), data.mixture_rule, columns=data.columns, **scenes
+        )
+    else:
+        source = open_source(data.train, columns=data.columns, **scenes)
+    return source
+
+
+def train_name(config: Config) -> str:
+    """What the training data is called in messages."""
+    return config.data.train or ", ".join(config.data.mixture)
 
 
 def make_preprocess(image: Any) -> Preprocess:
@@ -31,12 +50,23 @@ def make_preprocess(image: Any) -> Preprocess:
 def make_caption_choice(captions: Any) -> CaptionChoice:
     """From `config.data.captions`."""
     return CaptionChoice(
-        mix=parse_weights(captions.mix, "data.captions.mix"),
+        mix=Mix(
+            parse_weights(captions.mix, "data.captions.mix"),
+            parse_weights(captions.mix_end, "data.captions.mix_end"),
+            tuple(captions.mix_move),
+        ),
         sub_captions=captions.sub_captions,
-        sub_sources=tuple(filter(None, captions.sub_sources.split(","))),
+        sub_sources=_names(captions.sub_sources),
+        slots=_names(captions.slots),
+        first=captions.first,
         merge=captions.merge,
-        target=parse_weights(captions.target, "data.captions.target") or None,
+        split=captions.split,
+        target=Mix(parse_weights(captions.target, "data.captions.target")) if captions.target else None,
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in text.split(","))))
 
 
 def sample_captions(source: Source, records: int) -> list[str]:
@@ -83,7 +113,9 @@ def get_tokenizer(config: Config, source: Source, workdir: Path | None) -> Token
     path = workdir / "tokenizer.model" if workdir else None
     if path and path.exists():
         return Tokenizer.load(path)
-    tokenizer = train_tokenizer(source, records=data.tokenizer_samples, vocab_size=data.vocab_size, where=data.train)
+    tokenizer = train_tokenizer(
+        source, records=data.tokenizer_samples, vocab_size=data.vocab_size, where=train_name(config)
+    )
     if path:
         tokenizer.save(path)
     return tokenizer
@@ -103,6 +135,7 @@ def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> 
         make_caption_choice(config.data.captions),
         tokenizer,
         text_lengths(config),
+        draws=config.steps * config.batch_size,
     )
-    check_source(make, config.data.train)
+    check_source(make, train_name(config))
     return make

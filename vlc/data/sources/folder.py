@@ -1,127 +1,154 @@
-"""A folder of images with a captions file (`captions.jsonl` or `captions.csv`)."""
+"""Images named by a captions file: `captions.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`."""
 
-import csv
-import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlc.data.record import Record, clean_captions
+import pyarrow as pa
+
+from vlc.data.files import exists, is_folder, join, parent, read_bytes
+from vlc.data.record import CaptionTypeError, Record
+from vlc.data.sources.captions_file import CAPTION_FILES, read_rows
+from vlc.data.sources.columns import Columns, boxes_of
+from vlc.data.table import Table, kept_table, write_table
 from vlc.errors import DataError
 
-CAPTION_FILES = ("captions.jsonl", "captions.csv")
-_IMAGE_COLUMNS = ("image", "file_name", "filename", "filepath", "path")
+_SCHEMA = pa.schema(
+    {
+        "image": pa.string(),
+        "captions": pa.list_(pa.struct({"source": pa.string(), "text": pa.string()})),
+        "boxes": pa.list_(pa.float32()),
+        "url": pa.string(),
+    }
+)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Images named by a captions file.
+    """Images by path or URL, with the captions that a file gives them.
 
     A JSONL line is `{"image": "a.jpg", "caption": "..."}` or `{"image": "a.jpg", "captions": ["...", "..."]}` or, by
-    source, `{"image": "a.jpg", "captions": {"alt": ["..."], "long": ["..."]}}`. A CSV has the columns `image` and
-    `caption`; an image may stand in several rows, and any other column is a caption source of that name.
+    source, `{"image": "a.jpg", "captions": {"alt": ["..."], "long": ["..."]}}`; `boxes` are optional. The columns of
+    a CSV, TSV or Parquet file are known by their names (`vlc.data.sources.columns`), those of DreamLIP's and
+    ShareGPT4V's releases among them. An image may stand in several rows.
 
     Attributes:
         root: The folder that image paths are relative to.
-        rows: Image path and captions by source, one for each image.
+        table: Image, captions and boxes of every image.
     """
 
-    root: Path
-    rows: tuple[tuple[str, dict[str, tuple[str, ...]]], ...]
+    root: str
+    table: Table
 
     @classmethod
-    def open(cls, path: str | Path) -> "Folder":
+    def open(cls, path: str | Path, columns: Columns | None = None) -> "Folder":
         """Reads the captions file of a folder, or the file itself.
 
+        Rows that cannot be used are left out and counted in `skipped`.
+
         Raises:
-            DataError: There is no captions file, a line is malformed, or nothing is in it.
+            DataError: There is no captions file, none of its rows can be used, or a string stands where a list of
+                captions is meant.
         """
-        path = Path(path)
-        if path.is_dir():
-            found = [path / name for name in CAPTION_FILES if (path / name).is_file()]
-            if not found:
-                raise DataError(
-                    f"{path}: no {' or '.join(CAPTION_FILES)} in this folder. Write one line for each image: "
-                    '{"image": "a.jpg", "captions": ["what it shows"]}'
-                )
-            path = found[0]
-        read = {".jsonl": _read_jsonl, ".csv": _read_csv}.get(path.suffix)
-        if read is None:
-            raise DataError(f"{path}: a captions file ends in .jsonl or .csv.")
-        rows: dict[str, dict[str, tuple[str, ...]]] = {}
-        for where, image, captions in read(path):
-            known = rows.setdefault(image, {})
-            for source, texts in clean_captions(captions, where).items():
-                known[source] = known.get(source, ()) + texts
-        if not rows:
-            raise DataError(f"{path}: the file holds no image.")
-        return cls(path.parent, tuple(rows.items()))
+        path = str(path)
+        if is_folder(path):
+            path = find_captions_file(path)
+        columns = columns or Columns()
+        root = parent(path)
+        table = kept_table("captions", [path], root, lambda out: _index(path, columns, out), dict(columns.names))
+        if not len(table):
+            skipped = table.notes["skipped"]
+            first = table.notes["first"]
+            raise DataError(
+                f"{path}: the file holds no image that can be used."
+                + (f" {sum(skipped.values())} rows were left out; the first says: {first}" if first else "")
+            )
+        return cls(root, table)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Rows left out, by reason."""
+        return self.table.notes["skipped"]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.table)
 
     def __getitem__(self, index: int) -> Record:
-        image, captions = self.rows[index]
-        path = self.root / image
+        image = self.table.get("image", index)
+        boxes = self.table.get("boxes", index)
+        url = self.table.get("url", index)
+        return Record(
+            image,
+            read_bytes(join(self.root, image)),
+            captions_at(self.table, index),
+            boxes_of({"boxes": boxes}, image),
+            {"url": url} if url else {},
+        )
+
+
+def captions_at(table: Table, index: int) -> dict[str, tuple[str, ...]]:
+    """Captions by source from a table's list of source and text."""
+    captions: dict[str, tuple[str, ...]] = {}
+    for caption in table.get("captions", index):
+        captions[caption["source"]] = (*captions.get(caption["source"], ()), caption["text"])
+    return captions
+
+
+def find_captions_file(folder: str) -> str:
+    """The captions file of a folder.
+
+    Raises:
+        DataError: There is none.
+    """
+    for name in CAPTION_FILES:
+        if exists(join(folder, name)):
+            return join(folder, name)
+    raise DataError(
+        f"{folder}: no {CAPTION_FILES[0]} or {CAPTION_FILES[1]} (or .tsv, .parquet, .json) in this folder, no shards "
+        'and no prepared dataset. Write one line for each image: {"image": "a.jpg", "captions": ["what it shows"]}'
+    )
+
+
+def _index(path: str, columns: Columns, out: Path) -> None:
+    """Writes the table of a captions file."""
+    rows: dict[str, dict[str, Any]] = {}
+    skipped: dict[str, int] = {}
+    first = ""
+    for where, row in read_rows(path):
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-        return Record(image, data, captions)
+            if isinstance(row, DataError):
+                raise row
+            _add_row(rows, row, columns, where)
+        except CaptionTypeError:
+            raise
+        except DataError as error:
+            skipped[error.reason] = skipped.get(error.reason, 0) + 1
+            first = first or str(error)
+    values = (
+        (
+            image,
+            [{"source": source, "text": text} for source, texts in row["captions"].items() for text in texts],
+            row["boxes"],
+            row["url"],
+        )
+        for image, row in rows.items()
+    )
+    write_table(out, values, _SCHEMA, lambda: {"skipped": skipped, "first": first})
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for number, line in enumerate(_open_text(path), 1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not valid JSON ({error.msg} at column {error.colno}).") from error
-        if not isinstance(row, dict):
-            raise DataError(f'{where}: expected an object such as {{"image": ..., "captions": [...]}}.')
-        yield where, _image_of(row, where), captions_of(row, where)
-
-
-def _read_csv(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    reader = csv.DictReader(_open_text(path))
-    for row in reader:
-        where = f"{path}:{reader.line_num}"
-        image = _image_of(row, where)
-        texts = {k: v for k, v in row.items() if k not in _IMAGE_COLUMNS and k is not None and v}
-        if "caption" in texts:
-            texts["text"] = texts.pop("caption")
-        yield where, image, {source: [text] for source, text in texts.items()}
-
-
-def _open_text(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}). Save the file as UTF-8.") from error
-
-
-def _image_of(row: dict[str, Any], where: str) -> str:
-    for column in _IMAGE_COLUMNS:
-        if row.get(column):
-            return str(row[column])
-    raise DataError(f"{where}: no image. Give the path in a column named {' or '.join(_IMAGE_COLUMNS)}.")
-
-
-def captions_of(row: dict[str, Any], where: str) -> dict[str, Any]:
-    """Captions by source from a JSON object: `caption`/`text` (a string) or `captions` (a list, or lists by source)."""
-    captions = row.get("captions")
-    if isinstance(captions, dict):
-        return captions
-    if captions is not None:
-        return {"text": captions}
-    text = row.get("caption", row.get("text"))
-    if text is None:
-        raise DataError(f'{where}: no caption. Give "caption": "..." or "captions": ["...", "..."].')
-    if not isinstance(text, str):
-        raise DataError(f'{where}: "caption" must be one string, got {type(text).__name__}; lists go under "captions".')
-    return {"text": [text]}
+def _add_row(rows: dict[str, dict[str, Any]], row: Mapping[str, Any], columns: Columns, where: str) -> None:
+    image = columns.image_of(row, where)
+    captions = columns.captions_of(row, where)
+    boxes = boxes_of(row, where)
+    url = row.get("url")
+    known = rows.setdefault(
+        image,
+        {
+            "captions": {},
+            "boxes": None if boxes is None else boxes.ravel().tolist(),
+            "url": url if isinstance(url, str) else None,
+        },
+    )
+    for source, texts in captions.items():
+        known["captions"][source] = known["captions"].get(source, ()) + texts

@@ -1,144 +1,194 @@
 """WebDataset tar shards with random access, through an index of where each member lies."""
 
-import glob
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from vlc.data.record import Record, clean_captions
-from vlc.data.sources.folder import captions_of
+import numpy as np
+import pyarrow as pa
+
+from vlc.data.files import find, is_folder, is_glob, join, open_file, parent, read_range, reading, version_of
+from vlc.data.record import Record
+from vlc.data.sources.columns import Columns, boxes_of
+from vlc.data.table import Table, kept_table, write_table
 from vlc.errors import DataError
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff")
 TEXT_SUFFIXES = ("txt", "json")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One sample: its shard, its key, and `(offset, size)` in bytes of each member by suffix."""
-
-    shard: Path
-    key: str
-    members: Mapping[str, tuple[int, int]]
+_COLUMNS = ("image", "txt", "json")
+_SCHEMA = pa.schema(
+    {"key": pa.string(), **{f"{name}_{part}": pa.int64() for name in _COLUMNS for part in ("offset", "size")}}
+)
 
 
 @dataclass(frozen=True)
 class WebDataset:
-    """Samples of tar shards: an image (`jpg|jpeg|png|webp`) with a `txt` or `json` of the same name.
+    """Samples of tar shards, as img2dataset writes them: an image with a `txt` or `json` of the same name.
 
     A `json` holds `caption`, `text` or `captions`, as a line of `Folder` does; without it the `txt` is the caption.
+    Nothing is ever unpacked. The index of each shard is made once and kept beside it or in a cache.
 
     Attributes:
-        entries: The samples in shard order.
-        skipped: Samples left out when the shards were indexed, by reason.
+        shards: The tar files, in order.
+        tables: Of each, key and place of the image, the `txt` and the `json` of every sample.
+        columns: How a `json` is read.
     """
 
-    entries: tuple[Entry, ...]
-    skipped: Mapping[str, int]
+    shards: tuple[str, ...]
+    tables: tuple[Table, ...]
+    columns: Columns = Columns()
 
     @classmethod
-    def open(cls, pattern: str | Path) -> "WebDataset":
-        """Indexes a folder, one tar, or a glob of them. Reads headers only.
+    def open(cls, pattern: str | Path, columns: Columns | None = None) -> "WebDataset":
+        """Indexes a folder, one tar, or a glob of them. Reads headers only, several shards at a time.
 
         Raises:
             DataError: Nothing matches, or no shard holds an image with a caption.
         """
-        entries: list[Entry] = []
-        skipped: dict[str, int] = {}
-        shards = find_shards(pattern)
-        for shard in shards:
-            for entry, reason in _index_shard(shard):
-                if reason:
-                    skipped[reason] = skipped.get(reason, 0) + 1
-                if entry:
-                    entries.append(entry)
-        if not entries:
-            found = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "they are empty"
+        shards = find_shards(str(pattern))
+        with ThreadPoolExecutor(8) as pool:
+            tables = list(pool.map(_table_of, shards))
+        source = cls(tuple(shards), tuple(tables), columns or Columns())
+        if not len(source):
+            found = ", ".join(f"{count} {reason}" for reason, count in source.skipped.items()) or "they are empty"
             raise DataError(f"{pattern}: {len(shards)} shards, but no image with a txt or json beside it ({found}).")
-        return cls(tuple(entries), skipped)
+        return source
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Samples left out when the shards were indexed, by reason."""
+        total: dict[str, int] = {}
+        for table in self.tables:
+            for reason, count in table.notes["skipped"].items():
+                total[reason] = total.get(reason, 0) + count
+        return total
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ends", np.cumsum([len(table) for table in self.tables]))
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return int(self._ends[-1])  # pyright: ignore[reportAttributeAccessIssue]
+
+    def place(self, index: int) -> tuple[int, int]:
+        """The shard of a sample, and its row there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        ends = self._ends  # pyright: ignore[reportAttributeAccessIssue]
+        shard = int(np.searchsorted(ends, index, side="right"))
+        return shard, index - (int(ends[shard - 1]) if shard else 0)
+
+    def key(self, index: int) -> str:
+        """The name of a sample."""
+        shard, row = self.place(index)
+        return self.tables[shard].get("key", row)
 
     def __getitem__(self, index: int) -> Record:
-        entry = self.entries[index]
-        where = f"{entry.shard}:{entry.key}"
-        parts = {}
-        try:
-            with entry.shard.open("rb") as file:
-                for suffix, (offset, size) in entry.members.items():
-                    file.seek(offset)
-                    parts[suffix] = file.read(size)
-        except OSError as error:
-            raise DataError(f"{where}: cannot be read ({error.strerror}).") from error
-        image = next(parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts)
-        return Record(entry.key, image, clean_captions(_captions(parts, where), where))
+        shard, row = self.place(index)
+        table, path = self.tables[shard], self.shards[shard]
+        key = table.get("key", row)
+        image, txt, info = (self._member(table, path, row, name) for name in _COLUMNS)
+        assert image is not None
+        values = _info(txt, info, f"{path}:{key}")
+        captions = self.columns.captions_of(values, f"{path}:{key}")
+        url = values.get("url")
+        return Record(key, image, captions, boxes_of(values, f"{path}:{key}"), {"url": url} if url else {})
+
+    def _member(self, table: Table, path: str, row: int, name: str) -> bytes | None:
+        offset = table.get(f"{name}_offset", row)
+        return None if offset is None else read_range(path, offset, table.get(f"{name}_size", row))
 
 
-def find_shards(pattern: str | Path) -> list[Path]:
+def find_shards(pattern: str) -> list[str]:
     """The tar files that a folder, a file name or a glob stands for, sorted.
 
     Raises:
         DataError: None is there.
     """
-    path = Path(pattern)
-    found = path.glob("*.tar") if path.is_dir() else map(Path, glob.glob(str(pattern)))
-    shards = sorted(found)
+    if is_glob(pattern):
+        shards = [path for path in find(pattern) if path.endswith(".tar")]
+    else:
+        shards = find(join(pattern, "*.tar")) if is_folder(pattern) else [pattern]
     if not shards:
         raise DataError(f"{pattern}: no tar shard there. Give a folder with *.tar files, one file, or a quoted glob.")
     return shards
 
 
-def _captions(parts: Mapping[str, bytes], where: str) -> dict:
+def _info(txt: bytes | None, info: bytes | None, where: str) -> Mapping:
+    """The json of a sample; where it has no caption of its own, with the txt as the caption."""
     try:
-        if "json" in parts:
-            row = json.loads(parts["json"])
-            if isinstance(row, dict) and ("txt" not in parts or {"captions", "caption", "text"} & row.keys()):
-                return captions_of(row, where)
-        return {"text": [parts["txt"].decode("utf-8")]}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{where}: its text is not valid UTF-8 JSON or text ({error}).") from error
-    except KeyError as error:
-        raise DataError(f"{where}: its json is not an object with a caption, and there is no txt.") from error
+        row = json.loads(info) if info is not None else {}
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: its json is not an object with a caption.", "row")
+        if txt is not None and not {"captions", "caption", "text", "conversations"} & row.keys():
+            row["caption"] = txt.decode("utf-8")
+        return row
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: its text is not UTF-8 (byte {error.start}).", "encoding") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{where}: its json is not valid ({error}).", "row") from error
 
 
-def _index_shard(shard: Path):
-    """Yields `(entry or None, reason or None)` for the samples of one shard, in order."""
+def _table_of(shard: str) -> Table:
+    skipped: dict[str, int] = {}
+    return kept_table(
+        f"tar-{PurePosixPath(shard).stem}",
+        [shard],
+        parent(shard),
+        lambda out: write_table(out, _index_shard(shard, skipped), _SCHEMA, lambda: {"skipped": skipped}),
+    )
+
+
+def _index_shard(shard: str, skipped: dict[str, int]) -> Iterator[Sequence]:
+    """Yields the rows of a shard's table, and counts what is left out."""
     groups: dict[str, dict[str, tuple[int, int]]] = {}
-    cut = False
-    try:
-        size = shard.stat().st_size
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                if member.offset_data + member.size > size:
-                    cut = True
-                    break
-                key, _, suffix = member.name.rpartition(".")
-                suffix = suffix.lower()
-                if suffix in IMAGE_SUFFIXES + TEXT_SUFFIXES:
-                    groups.setdefault(key, {})[suffix] = (member.offset_data, member.size)
-            cut = cut or not _ends_here(shard, tar.offset)
-    except (tarfile.TarError, EOFError):
-        cut = True
-    except OSError as error:
-        raise DataError(f"{shard}: cannot be read ({error.strerror}).") from error
-    if cut:
-        yield None, "shard cut short"
+    size, _ = version_of(shard)
+
+    def leave_out(reason: str) -> None:
+        skipped[reason] = skipped.get(reason, 0) + 1
+
+    with reading(shard), open_file(shard) as file:
+        cut = False
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    key, _, suffix = member.name.rpartition(".")
+                    name = "image" if suffix.lower() in IMAGE_SUFFIXES else suffix.lower()
+                    if name not in _COLUMNS or not key:
+                        continue
+                    if not member.isfile():
+                        leave_out("not a file")
+                    elif _is_unsafe(member.name):
+                        leave_out("unsafe path")
+                    elif member.offset_data + member.size > size:
+                        cut = True
+                        break
+                    else:
+                        groups.setdefault(key, {})[name] = (member.offset_data, member.size)
+                cut = cut or not _ends_here(file, tar.offset)
+        except (tarfile.TarError, EOFError):
+            cut = True
+        if cut:
+            leave_out("shard cut short")
     for key, members in groups.items():
-        if not any(suffix in members for suffix in IMAGE_SUFFIXES):
-            yield None, "without image"
-        elif not any(suffix in members for suffix in TEXT_SUFFIXES):
-            yield None, "without caption"
+        if "image" not in members:
+            leave_out("without image")
+        elif members.keys() == {"image"}:
+            leave_out("without caption")
         else:
-            yield Entry(shard, key, members), None
+            places = (members.get(name, (None, None)) for name in _COLUMNS)
+            yield key, *(value for place in places for value in place)
 
 
-def _ends_here(shard: Path, offset: int) -> bool:
+def _is_unsafe(name: str) -> bool:
+    """Whether a member's name would lead out of the folder that the shard were unpacked in."""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts or "\\" in name
+
+
+def _ends_here(file, offset: int) -> bool:
     """Whether the tar's end mark, a block of zeros, stands at or just before the offset; a cut tar has none."""
-    with shard.open("rb") as file:
-        file.seek(max(offset - tarfile.BLOCKSIZE, 0))
-        return bytes(tarfile.BLOCKSIZE) in file.read(3 * tarfile.BLOCKSIZE)
+    file.seek(max(offset - tarfile.BLOCKSIZE, 0))
+    return bytes(tarfile.BLOCKSIZE) in file.read(3 * tarfile.BLOCKSIZE)

@@ -62,7 +62,9 @@ class Scenes:
     def record(self, scene: world.Scene, style: int, *, key: str, index: int) -> Record:
         """Draws a scene and writes its captions."""
         image, masks = draw(scene, self.side)
-        return Record(key, image, self.captions(scene, style, index), {"scene": scene, "style": style, "masks": masks})
+        return Record(
+            key, image, self.captions(scene, style, index), extra={"scene": scene, "style": style, "masks": masks}
+        )
 
     def captions(self, scene: world.Scene, style: int, index: int) -> dict[str, tuple[str, ...]]:
         """Captions by source, without drawing."""

@@ -1,0 +1,147 @@
+"""Files, local or behind a URL (`gs://`, `s3://`, `memory://`, ...), read whole or in part.
+
+Local files are read with the system's own calls; every other protocol goes through fsspec, whose package for that store
+(gcsfs, s3fs) must be installed.
+"""
+
+import glob
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+
+from vlc.errors import DataError
+
+_GLOB_LETTERS = "*?["
+_OPEN_FILES = 256
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether the path is a URL of another store than the local disk."""
+    return "://" in str(path)
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turns what a file system raises into a `DataError` that names the file."""
+    try:
+        yield
+    except ImportError as error:  # fsspec names the package
+        raise DataError(f"{path}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:  # an unknown protocol
+        raise DataError(f"{path}: {error}") from error
+
+
+def open_file(path: str | Path, mode: str = "rb") -> IO[Any]:
+    """Opens a file; text is not decoded, so a mode is `rb` or `wb`."""
+    return fsspec.open(str(path), mode).open() if is_remote(path) else open(path, mode)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """A whole file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    with reading(path):
+        if not is_remote(path):
+            return Path(path).read_bytes()
+        system, name = _remote(str(path))
+        return system.cat_file(name)
+
+
+def read_range(path: str | Path, offset: int, size: int) -> bytes:
+    """`size` bytes from `offset` on; safe from several threads.
+
+    Raises:
+        DataError: They cannot be read, or the file ends before.
+    """
+    with reading(path):
+        if is_remote(path):
+            system, name = _remote(str(path))
+            data = system.cat_file(name, start=offset, end=offset + size)
+        else:
+            data = os.pread(_opened(str(path)).fileno(), size, offset)
+    if len(data) != size:
+        raise DataError(f"{path}: ends before byte {offset + size}; it was cut short since it was indexed.")
+    return data
+
+
+def version_of(path: str | Path) -> tuple[int, str]:
+    """Size in bytes, and what changes when the file does (time of writing, or the store's tag).
+
+    Raises:
+        DataError: There is no such file.
+    """
+    with reading(path):
+        if not is_remote(path):
+            status = os.stat(path)
+            return status.st_size, str(status.st_mtime_ns)
+        system, name = _remote(str(path))
+        info = system.info(name)
+        tag = info.get("etag") or info.get("ETag") or info.get("mtime") or info.get("created") or ""
+        return int(info["size"]), str(tag)
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is a file or folder."""
+    if not is_remote(path):
+        return os.path.exists(path)
+    with reading(path):
+        system, name = _remote(str(path))
+        return system.exists(name)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder."""
+    if not is_remote(path):
+        return os.path.isdir(path)
+    with reading(path):
+        system, name = _remote(str(path))
+        return system.isdir(name)
+
+
+def is_glob(path: str | Path) -> bool:
+    """Whether the path stands for several."""
+    return any(letter in str(path) for letter in _GLOB_LETTERS)
+
+
+def find(pattern: str | Path) -> list[str]:
+    """Files and folders that match a glob, sorted."""
+    if not is_remote(pattern):
+        return sorted(glob.glob(str(pattern)))
+    with reading(pattern):
+        system, name = _remote(str(pattern))
+        return sorted(system.unstrip_protocol(found) for found in system.glob(name))
+
+
+def join(folder: str | Path, name: str) -> str:
+    """A path below a folder; a name that is a full path or URL stays what it is."""
+    if is_remote(folder):
+        return name if is_remote(name) else f"{str(folder).rstrip('/')}/{name}"
+    return name if is_remote(name) else os.path.join(folder, name)
+
+
+def parent(path: str | Path) -> str:
+    """The folder that a file lies in."""
+    return str(path).rsplit("/", 1)[0] if is_remote(path) else os.path.dirname(path) or "."
+
+
+def base_name(path: str | Path) -> str:
+    """The last part of a path."""
+    return str(path).rstrip("/").rsplit("/", 1)[-1]
+
+
+@lru_cache(maxsize=_OPEN_FILES)
+def _opened(path: str) -> IO[bytes]:
+    return open(path, "rb")
+
+
+def _remote(path: str) -> tuple[Any, str]:
+    return fsspec.core.url_to_fs(path)

@@ -1,0 +1,150 @@
+"""ArrayRecord shards of `tf.train.Example`: those of `vlc data build`, and others with an image and captions."""
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+
+from vlc.data.files import find, is_folder, is_glob, join
+from vlc.data.record import Record
+from vlc.data.sources.columns import IMAGE, Columns, boxes_of
+from vlc.data.sources.tf_example import read_example, write_example
+from vlc.errors import DataError
+
+_READ = "readahead_buffer_size:0"  # records are read one by one, in any order
+PATTERN = "*.array_record*"
+
+
+@dataclass(frozen=True)
+class ArrayRecord:
+    """Records of ArrayRecord files, each a `tf.train.Example`.
+
+    `vlc data build` writes the features `key`, `image`, `captions/source`, `captions/text` and `boxes`; in files from
+    elsewhere `image` (or `image/encoded`, `jpg`) and the caption columns of `Columns` are looked for.
+
+    Attributes:
+        shards: The files, in order.
+        lengths: Records in each.
+        columns: How files from elsewhere are read.
+    """
+
+    shards: tuple[str, ...]
+    lengths: tuple[int, ...]
+    columns: Columns = Columns()
+    _readers: Any = field(default_factory=threading.local, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, pattern: str | Path, columns: Columns | None = None) -> "ArrayRecord":
+        """Opens a folder, a file or a glob.
+
+        Raises:
+            DataError: Nothing matches, or a file is no ArrayRecord.
+        """
+        pattern = str(pattern)
+        if is_folder(pattern):
+            shards = find(join(pattern, PATTERN))
+        else:
+            shards = find(pattern) if is_glob(pattern) else [pattern]
+        shards = [shard for shard in shards if not shard.endswith(".partial")]
+        if not shards:
+            raise DataError(f"{pattern}: no ArrayRecord file there.")
+        return cls(tuple(shards), tuple(_length(shard) for shard in shards), columns or Columns())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ends", np.cumsum(self.lengths))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"shards": self.shards, "lengths": self.lengths, "columns": self.columns}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _readers=threading.local(), _ends=np.cumsum(state["lengths"]))
+
+    def __len__(self) -> int:
+        return sum(self.lengths)
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        ends = self._ends  # pyright: ignore[reportAttributeAccessIssue]
+        shard = int(np.searchsorted(ends, index, side="right"))
+        row = index - (int(ends[shard - 1]) if shard else 0)
+        where = f"{self.shards[shard]}:{row}"
+        try:
+            (data,) = self._reader(shard).read([row])
+        except (RuntimeError, ValueError, IndexError, OSError) as error:
+            raise DataError(f"{where}: cannot be read ({error}).") from error
+        return self._record(read_example(data, where), where)
+
+    def _reader(self, shard: int) -> ArrayRecordReader:
+        """The file's reader; each thread has its own, since a read moves it."""
+        readers = self._readers.__dict__
+        if shard not in readers:
+            readers[shard] = _open(self.shards[shard])
+        return readers[shard]
+
+    def _record(self, features: dict[str, list], where: str) -> Record:
+        image = next((features[name] for name in ("image", "image/encoded", "jpg", "png") if features.get(name)), None)
+        if not image:
+            raise DataError(f"{where}: no feature `image`; it has {', '.join(sorted(features))}.", "row")
+        key = features["key"][0].decode() if features.get("key") else where.rsplit("/", 1)[-1]
+        boxes = boxes_of({"boxes": features.get("boxes") or None}, where)
+        url = features["url"][0].decode() if features.get("url") else ""
+        if "captions/text" in features:
+            captions: dict[str, tuple[str, ...]] = {}
+            for source, text in zip(features["captions/source"], features["captions/text"], strict=True):
+                captions[source.decode()] = (*captions.get(source.decode(), ()), text.decode())
+        else:
+            captions = self.columns.captions_of(_as_row(features), where)
+        return Record(key, image[0], captions, boxes, {"url": url} if url else {})
+
+
+def to_example(record: Record, image: bytes) -> bytes:
+    """A record as `vlc data build` keeps it.
+
+    Args:
+        record: Key, captions and boxes.
+        image: The encoded image.
+    """
+    pairs = [(source, text) for source, texts in record.captions.items() for text in texts]
+    boxes = [] if record.boxes is None else record.boxes.astype(float).ravel().tolist()
+    return write_example(
+        {
+            "key": [record.key.encode()],
+            "image": [image],
+            "url": [str(record.extra.get("url") or "").encode()],
+            "captions/source": [source.encode() for source, _ in pairs],
+            "captions/text": [text.encode() for _, text in pairs],
+            **({"boxes": boxes} if boxes else {}),
+        }
+    )
+
+
+def _as_row(features: dict[str, list]) -> dict[str, Any]:
+    """Text features as a row of columns; one value stands for itself."""
+    row: dict[str, Any] = {}
+    for name, values in features.items():
+        if name in IMAGE or not values or not isinstance(values[0], bytes):
+            continue
+        texts = [value.decode("utf-8", "replace") for value in values]
+        row[name] = texts if len(texts) > 1 or name == "captions" else texts[0]
+    return row
+
+
+def _open(path: str) -> ArrayRecordReader:
+    reader = ArrayRecordReader(path, options=_READ)
+    if not reader.ok():
+        raise DataError(f"{path}: not a readable ArrayRecord file; it may be cut short.")
+    return reader
+
+
+def _length(path: str) -> int:
+    try:
+        reader = _open(path)
+        count = reader.num_records()
+        reader.close()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise DataError(f"{path}: not a readable ArrayRecord file ({error}).") from error
+    return count

@@ -1,0 +1,153 @@
+"""Which columns of a table or JSON object are the image, its captions and its boxes, under the names that people use."""
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vlc.data.record import clean_captions
+from vlc.errors import ConfigError, DataError
+
+IMAGE = ("image", "file_name", "filename", "filepath", "path", "image_path", "imagepath", "image path", "img")
+ADDRESS = ("url", "image_url")
+_OWN = ("caption", "text")  # one string
+_CAPTIONS = re.compile(
+    r"(raw|alt|alttext|short|long|title|description|synthetic|recaption|vecap|top|dense)[a-z0-9]*"
+    r"(_?(caption|text|description)s?)?|[a-z0-9]*_captions?"
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How rows are read.
+
+    Attributes:
+        names: Columns by what they are: `image`, or the caption source they give. Empty: known by their names.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> "Columns":
+        """Reads `"image=Image Path,alt=title,long=llava"`: what a column is, and its name.
+
+        Raises:
+            ConfigError: A part is not of that form.
+        """
+        names = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            meaning, equals, column = part.partition("=")
+            if not (meaning and equals and column):
+                raise ConfigError(f'data.columns is "{text}"; write "image=COLUMN,SOURCE=COLUMN", as in "alt=title".')
+            names[meaning.strip()] = column.strip()
+        return cls(names)
+
+    def image_of(self, row: Mapping[str, Any], where: str) -> str:
+        """The image's path or URL.
+
+        Raises:
+            DataError: No column holds one.
+        """
+        wanted = (self.names["image"],) if "image" in self.names else IMAGE + ADDRESS
+        found = {name.lower(): name for name in row if name}
+        for name in wanted:
+            value = row.get(found.get(name.lower(), name))
+            if isinstance(value, str) and value:
+                return value
+        raise DataError(f"{where}: no image. Give the path in a column named {' or '.join(wanted[:5])}.", "row")
+
+    def captions_of(self, row: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
+        """Captions by source.
+
+        Raises:
+            DataError: There is none, or a string stands where a list is meant.
+        """
+        return clean_captions(self._raw_captions(row, where), where)
+
+    def _raw_captions(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
+        named = {source: column for source, column in self.names.items() if source != "image"}
+        if named:
+            return {
+                source: _texts(row[column], f"{where}, {column}") for source, column in named.items() if row.get(column)
+            }
+        if "conversations" in row:
+            return {"long": _answers(row["conversations"], where)}
+        captions: dict[str, Any] = {}
+        if isinstance(row.get("captions"), Mapping):
+            captions |= row["captions"]
+        elif row.get("captions") is not None:
+            captions["text"] = _list_cell(row["captions"], where)
+        for name, value in row.items():
+            if name is None or name.lower() in IMAGE or name == "captions" or value in (None, ""):
+                continue
+            if name in _OWN:
+                captions.setdefault("text", _one(value, name, where))
+            elif _CAPTIONS.fullmatch(name.lower()):
+                captions[source_name(name)] = _texts(value, f"{where}, {name}")
+        if not captions:
+            raise DataError(f'{where}: no caption. Give "caption": "..." or "captions": ["...", "..."].', "captions")
+        return captions
+
+
+def source_name(column: str) -> str:
+    """The caption source that a column gives: `shortSV_captions` is `shortSV`, `raw_caption` is `raw`."""
+    return re.sub(r"_?(caption|text)s?$", "", column) or column
+
+
+def boxes_of(row: Mapping[str, Any], where: str) -> np.ndarray | None:
+    """`boxes` of a row, `[N, 4]` shares of the sides.
+
+    Raises:
+        DataError: They are no boxes.
+    """
+    if row.get("boxes") is None:
+        return None
+    try:
+        boxes = np.asarray(row["boxes"], np.float32).reshape(-1, 4)
+    except (TypeError, ValueError) as error:
+        raise DataError(f'{where}: "boxes" must be rows of left, top, right, bottom ({error}).', "row") from error
+    if ((boxes < 0) | (boxes > 1)).any():
+        raise DataError(f'{where}: "boxes" are shares of the image\'s width and height, between 0 and 1.', "row")
+    return boxes
+
+
+def _one(value: Any, name: str, where: str) -> list[str]:
+    if isinstance(value, str):
+        return _list_cell(value, where) if _is_printed_list(value) else [value]
+    raise DataError(
+        f'{where}: "{name}" must be one string, got {type(value).__name__}; lists go under "captions".', "captions"
+    )
+
+
+def _texts(value: Any, where: str) -> Any:
+    """A column of captions may hold one string (a caption), a list, or a list printed into a cell."""
+    if isinstance(value, str):
+        return _list_cell(value, where) if _is_printed_list(value) else [value]
+    return value
+
+
+def _is_printed_list(value: str) -> bool:
+    return value.startswith("[") and value.endswith("]")
+
+
+def _list_cell(value: Any, where: str) -> Any:
+    """A list that was printed into a cell is read back; a string that merely looks so would be sampled by letters."""
+    if not (isinstance(value, str) and _is_printed_list(value)):
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    raise DataError(f"{where}: looks like a list of captions and is none: {value[:60]!r}.", "captions")
+
+
+def _answers(turns: Any, where: str) -> list[str]:
+    """What the model says in a conversation of ShareGPT4V (arXiv 2311.12793)."""
+    if not isinstance(turns, Sequence) or not all(isinstance(turn, Mapping) for turn in turns):
+        raise DataError(f'{where}: "conversations" must be a list of {{"from", "value"}}.', "captions")
+    return [str(turn.get("value", "")) for turn in turns if turn.get("from") in ("gpt", "assistant")]

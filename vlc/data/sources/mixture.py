@@ -1,0 +1,72 @@
+"""Several sources as one: a list, or a weighted mixture."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlc.data.record import Record, Source, skipped_of
+from vlc.errors import ConfigError
+
+RULES = ("weights", "epochs")
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Records of all sources, one source after the other. In which order they are drawn, `vlc.data.order` says.
+
+    Attributes:
+        sources: By name.
+        weights: By name. With the rule `weights`, the share of draws; with `epochs`, how often each record of the
+            source is seen in one epoch.
+        rule: `weights`: every stretch of draws holds the sources in these shares, and each source goes through its
+            own exact epochs. `epochs`: an epoch holds every record exactly as often as the weight says.
+    """
+
+    sources: Mapping[str, Source]
+    weights: Mapping[str, float]
+    rule: str = "weights"
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ConfigError(f"config.data.mixture_rule is {self.rule!r}; it must be one of {RULES}.")
+        for name, weight in self.weights.items():
+            if not weight > 0:
+                raise ConfigError(f"config.data.mixture.{name} is {weight}; weights must be positive.")
+            if self.rule == "epochs" and weight != int(weight):
+                raise ConfigError(
+                    f"config.data.mixture.{name} is {weight}, but with mixture_rule=epochs a weight is how often each "
+                    "record is seen in an epoch, a whole number."
+                )
+        object.__setattr__(self, "starts", np.cumsum([0, *(len(source) for source in self.sources.values())]))
+
+    @classmethod
+    def of_list(cls, sources: Sequence[Source], names: Sequence[str]) -> "Mixture":
+        """All records of several sources, each once an epoch."""
+        unique = {
+            name if names.count(name) == 1 else f"{name}#{i}": s for i, (name, s) in enumerate(zip(names, sources))
+        }
+        return cls(unique, dict.fromkeys(unique, 1.0), "epochs")
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Records left out of the sources' indices, by reason."""
+        total: dict[str, int] = {}
+        for source in self.sources.values():
+            for reason, count in skipped_of(source).items():
+                total[reason] = total.get(reason, 0) + count
+        return total
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])  # pyright: ignore[reportAttributeAccessIssue]
+
+    def __getitem__(self, index: int) -> Record:
+        part = self.part(index)
+        starts = self.starts  # pyright: ignore[reportAttributeAccessIssue]
+        return list(self.sources.values())[part][index - int(starts[part])]
+
+    def part(self, index: int) -> int:
+        """Which source, by position, a record belongs to."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        return int(np.searchsorted(self.starts, index, side="right")) - 1  # pyright: ignore[reportAttributeAccessIssue]

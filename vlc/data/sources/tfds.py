@@ -1,0 +1,153 @@
+"""Datasets prepared by TensorFlow Datasets as ArrayRecord, read without TensorFlow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vlc.data.files import exists, join
+from vlc.data.record import Record, clean_captions
+from vlc.data.sources.columns import Columns
+from vlc.errors import DataError
+
+INFO_FILE = "dataset_info.json"
+_LABEL_CAPTION = "a photo of a {}."
+
+
+@dataclass(frozen=True)
+class Tfds:
+    """One split of a prepared dataset.
+
+    The image is the first image feature; captions are the text features that `Columns` knows, sequences of them
+    included, and of a labelled dataset the names of its classes, as the caption source `label`.
+
+    Attributes:
+        name: `mnist`, `coco_captions/2014:1.1.0`, or the folder of a prepared dataset.
+        split: `train`, `test[:10%]`, ...
+        columns: How captions are found.
+    """
+
+    name: str
+    split: str = "train"
+    columns: Columns = Columns()
+    _opened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, name: str, split: str = "", columns: Columns | None = None) -> "Tfds":
+        """Opens a prepared dataset; nothing is ever downloaded.
+
+        Raises:
+            DataError: It is not prepared, has no such split or no image, or its files cannot be read at random.
+        """
+        source = cls(name, split or "train", columns or Columns())
+        source._open()
+        return source
+
+    def _open(self) -> dict[str, Any]:
+        if self._opened:
+            return self._opened
+        import tensorflow_datasets as tfds  # slow to import, and needed by this source only
+
+        builder = _builder(tfds, self.name)
+        features = builder.info.features
+        images = [name for name, feature in (features or {}).items() if isinstance(feature, tfds.features.Image)]
+        if not images:
+            raise DataError(f"{self.name}: no image among its features ({', '.join(features or {})}).")
+        labels = {
+            name: feature.names for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)
+        }
+        decoders = {images[0]: tfds.decode.SkipDecoding()}
+        try:
+            data = builder.as_data_source(split=self.split, decoders=decoders)
+        except (ValueError, NotImplementedError, KeyError) as error:
+            splits = ", ".join(builder.info.splits)
+            raise DataError(
+                f"{self.name}: the split {self.split!r} cannot be read at random ({str(error).splitlines()[0]}). Its "
+                f"splits: {splits}. A dataset prepared as tfrecord must be prepared again: "
+                'tfds.builder(NAME, file_format="array_record").download_and_prepare()'
+            ) from error
+        self._opened.update(data=data, image=images[0], labels=labels)
+        return self._opened
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"name": self.name, "split": self.split, "columns": self.columns}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _opened={})
+
+    def __len__(self) -> int:
+        return len(self._open()["data"])
+
+    def __getitem__(self, index: int) -> Record:
+        opened = self._open()
+        where = f"{self.name}:{self.split}[{index}]"
+        try:
+            example = opened["data"][index]
+        except (RuntimeError, ValueError, OSError) as error:
+            raise DataError(f"{where}: cannot be read ({error}).") from error
+        row = {name: _plain(value) for name, value in example.items() if name != opened["image"]}
+        captions: dict[str, Any] = {
+            name: [_LABEL_CAPTION.format(names[row.pop(name)].replace("_", " "))]
+            for name, names in opened["labels"].items()
+            if names and isinstance(row.get(name), int) and row[name] >= 0
+        }
+        texts = _flatten(row)
+        try:
+            captions |= self.columns.captions_of(texts, where)
+        except DataError:
+            if not captions:
+                raise
+        key = texts.get("key") or texts.get("image/filename") or texts.get("file_name") or f"{self.split}-{index:08d}"
+        return Record(str(key), example[opened["image"]], clean_captions(captions, where))
+
+
+def _builder(tfds: Any, name: str) -> Any:
+    if exists(join(name, INFO_FILE)):
+        return tfds.builder_from_directory(name)
+    try:
+        builder = tfds.builder(name)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise DataError(f"{name}: tensorflow_datasets knows no such dataset, and there is no such folder.") from error
+    except (ValueError, OSError, AssertionError) as error:
+        raise DataError(f"{name}: {str(error).splitlines()[0]}") from error
+    if not exists(join(str(builder.data_dir), INFO_FILE)):
+        raise DataError(
+            f"{name}: not prepared; looked in {builder.data_dir}. Prepare it once (this downloads): "
+            f"python -c \"import tensorflow_datasets as tfds; tfds.builder('{name}', "
+            "file_format='array_record').download_and_prepare()\", or set TFDS_DATA_DIR to where it is."
+        )
+    return builder
+
+
+def _plain(value: Any) -> Any:
+    """Bytes to text, arrays to lists, as JSON would have them."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist()) if value.ndim else _plain(value.item())
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _flatten(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"captions": {"text": [...]}}`, as coco_captions has it, to `{"captions": [...]}`; other nesting is dropped."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            texts = value.get("text", value.get("caption"))
+            sources = value.get("source")
+            if isinstance(texts, list) and isinstance(sources, list):
+                flat[name] = {}
+                for source, text in zip(sources, texts, strict=True):
+                    flat[name].setdefault(source, []).append(text)
+            elif texts is not None:
+                flat[name] = texts if isinstance(texts, list) else [texts]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            flat[name] = [part[key] for part in value for key in ("text", "caption", "raw") if key in part]
+        else:
+            flat[name] = value
+    return flat
