@@ -34,6 +34,7 @@ setup(
         "ml_collections>=1.1",
         "absl-py>=2.1",
         "numpy>=2.0",
+        "scipy>=1.15",
         "pillow>=10.3",
         "opencv-python-headless>=4.10",
         "jaxtyping>=0.3",

@@ -2,11 +2,12 @@
 
 Run by `benchmarks/data.py` in an environment that has them; it prints one JSON line. Each makes training batches of
 `size` pixels with tokens from the same shards: a random crop of 90 to 100% of the area, resized, normalised, and the
-caption as ids. open_clip's loader, transform and tokenizer are its own; tf.data has the usual way of JAX trainers: decode,
-crop and resize in the graph (bilinear, as big_vision does; bicubic as well), SentencePiece called on each text.
+caption as ids. open_clip's loader, transform and tokenizer are its own; tf.data has the usual way of JAX trainers:
+decode, crop and resize in the graph (bilinear, as big_vision does; bicubic as well), SentencePiece called on each text.
 """
 
 import argparse
+import contextlib
 import glob
 import json
 import tarfile
@@ -25,16 +26,14 @@ def rate(batches, warm: int, count: int, size: int) -> float:
 
 
 def open_clip_batches(options):
-    try:
+    with contextlib.suppress(ImportError):
         import torchvision_cpu  # noqa: F401 - lets a CUDA build of torchvision import beside a CPU build of torch
-    except ImportError:
-        pass
     import open_clip
     from open_clip.transform import AugmentationCfg, image_transform
     from open_clip_train.data import get_wds_dataset
 
     arguments = types.SimpleNamespace(
-        train_data=options.shards.replace("*", "{00000..%05d}" % (len(glob.glob(options.shards)) - 1)),
+        train_data=options.shards.replace("*", f"{{00000..{len(glob.glob(options.shards)) - 1:05d}}}"),
         train_num_samples=1_000_000, train_data_upsampling_factors=None, dataset_resampled=True, seed=0,
         batch_size=options.batch, world_size=1, workers=options.workers,
     )  # fmt: skip

@@ -52,7 +52,7 @@ def default_config() -> Config:
     )
     config.data.captions = ConfigDict(
         {
-            "mix": "",  # weights of the caption sources, "long:0.7,short:0.3"; "long*" for all; empty: all captions alike
+            "mix": "",  # weights of the caption sources, "long*:0.7,short:0.3"; empty: all captions alike
             "mix_end": "",  # weights that the mix moves to; empty: it stays
             "mix_move": (0.0, 1.0),  # between which shares of training it moves
             "sub_captions": 0,  # drawn from the sentences of all captions, for multi_positive and grouping

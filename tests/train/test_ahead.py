@@ -23,7 +23,7 @@ def test_the_batch_has_the_shapes_of_real_examples(name):
     for key, shape in shapes.items():
         assert (config.batch_size, *example[key].shape) == shape.shape, key
         assert example[key].dtype == shape.dtype, key
-    assert set(example) == set(shapes)
+    assert set(example) == {*shapes, "seconds"}
 
 
 def test_it_compiles_for_a_mesh():

@@ -19,8 +19,8 @@ SPLITS = {
 def split_sentences(text: str, rule: str = "sentences") -> list[str]:
     """The sentences of a caption, the last one included (DreamLIP, arXiv 2403.17007, section 3.1).
 
-    By the rule `sentences` a full stop ends one only before a space or the end, so `1.5 m` stays whole; by `stops` every
-    full stop does, and is dropped.
+    By the rule `sentences` a full stop ends one only before a space or the end, so `1.5 m` stays whole; by `stops`
+    every full stop does, and is dropped.
     """
     return [part.strip() for part in SPLITS[rule].split(text) if part.strip(" .!?\n\t")]
 
@@ -179,6 +179,6 @@ class CaptionChoice:
         for key, mix in (("mix", self.mix), ("target", self.target)):
             if mix and mix.names() and not any(matching(captions, name) for name in mix.names()):
                 raise ConfigError(
-                    f"config.data.captions.{key} gives weight to {', '.join(mix.names())}, but {where} has captions from "
-                    f"{', '.join(captions)}. Name one of those, or leave the mix empty to use all."
+                    f"config.data.captions.{key} gives weight to {', '.join(mix.names())}, but {where} has captions "
+                    f"from {', '.join(captions)}. Name one of those, or leave the mix empty to use all."
                 )

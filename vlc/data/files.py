@@ -40,7 +40,10 @@ def reading(path: str | Path) -> Iterator[None]:
 
 def open_file(path: str | Path, mode: str = "rb") -> IO[Any]:
     """Opens a file; text is not decoded, so a mode is `rb` or `wb`."""
-    return fsspec.open(str(path), mode).open() if is_remote(path) else open(path, mode)
+    if not is_remote(path):
+        return open(path, mode)
+    system, name = _remote(str(path))
+    return system.open(name, mode)
 
 
 def read_bytes(path: str | Path) -> bytes:

@@ -4,7 +4,7 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,10 +21,13 @@ RESIZE_RULES = ("squash", "crop", "pad")
 _PIL_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
 
 cv2.setNumThreads(1)  # images are made by several threads already
+warnings.filterwarnings("ignore", module=r"PIL\..*")  # damaged EXIF is not worth a line a picture
 Image.MAX_IMAGE_PIXELS = None  # `decode` has a limit of its own, which raises where Pillow's only warns
 
 
-def decode(data: bytes, *, where: str, needed: Callable[[int, int], tuple[float, float]] | None = None) -> Image.Image:
+def decode(
+    data: bytes, *, where: str, needed: Callable[[float, float], tuple[float, float]] | None = None
+) -> Image.Image:
     """Decodes an image to RGB, upright, its transparency laid on white; of an animation the first frame.
 
     Args:
@@ -36,25 +39,69 @@ def decode(data: bytes, *, where: str, needed: Callable[[int, int], tuple[float,
     Raises:
         DataError: The data is damaged, no image, or has more than `PIXEL_LIMIT` pixels.
     """
+    with _reading(where):
+        return _load(_open(data, where), needed)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a look at an image tells.
+
+    Attributes:
+        width: Pixels across, upright.
+        height: Pixels down, upright.
+        format: `JPEG`, `PNG`, ...
+        picture: The image, at reduced scale where that is cheaper.
+    """
+
+    width: int
+    height: int
+    format: str
+    picture: Image.Image
+
+
+def examine(data: bytes, *, where: str, least: int = 64) -> Examined:
+    """Reads all of an image, so that every damage is found, but decodes no more than `least` pixels a side need.
+
+    Raises:
+        DataError: As `decode`.
+    """
+    with _reading(where):
+        image = _open(data, where)
+        kind, (width, height) = image.format or "", image.size
+        turned = _orientation(image) >= 5
+        picture = _load(image, lambda *_: (least, least))
+        return Examined(*((height, width) if turned else (width, height)), kind, picture)
+
+
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
     try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > PIXEL_LIMIT:
-            raise DataError(
-                f"{where}: {image.width} x {image.height} is over the limit of {PIXEL_LIMIT:,} pixels.",
-                "image too large",
-            )
-        with warnings.catch_warnings() if "exif" in image.info else contextlib.nullcontext():
-            if "exif" in image.info:
-                warnings.simplefilter("ignore")  # damaged EXIF is not worth a line a picture
-            turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) != 1
-            if needed and image.format == "JPEG":
-                upright = needed(*_turn(image.size, turned))
-                least = _turn(upright, turned)
-                image.draft("RGB", (math.ceil(least[0]), math.ceil(least[1])))
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image) if turned else image)
+        yield
     except _PIL_ERRORS as error:
         raise DataError(f"{where}: not a readable image ({error}).", "image") from error
+
+
+def _open(data: bytes, where: str) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    if image.width * image.height > PIXEL_LIMIT:
+        raise DataError(
+            f"{where}: {image.width} x {image.height} is over the limit of {PIXEL_LIMIT:,} pixels.", "image too large"
+        )
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(_ORIENTATION, 1)) if "exif" in image.info else 1
+
+
+def _load(image: Image.Image, needed: Callable[[float, float], tuple[float, float]] | None) -> Image.Image:
+    turned = _orientation(image) != 1
+    if needed and image.format == "JPEG":
+        least = _turn(needed(*_turn(image.size, turned)), turned)
+        image.draft("RGB", (math.ceil(least[0]), math.ceil(least[1])))
+    image.load()
+    return _to_rgb(ImageOps.exif_transpose(image) if turned else image)
 
 
 def _turn(size: tuple[float, float], turned: bool) -> tuple[float, float]:
@@ -134,10 +181,8 @@ class Preprocess:
         """
         if rng is None or not (self.flip or self.augment or self.crop_scale[0] < 1):
             return self._plain(image, where)
-        if self.crop_scale[0] < 1:
-            pixels = self._random_crop(image, where, rng)
-        else:
-            pixels = self._plain(image, where)
+        cropping = self.crop_scale[0] < 1
+        pixels = self._random_crop(image, where, rng) if cropping else self._plain(image, where)
         if self.flip and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         augment = self._augment  # pyright: ignore[reportAttributeAccessIssue]
@@ -168,12 +213,12 @@ class Preprocess:
         aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         across, down = rng.random(), rng.random()  # where it lies, as shares of the room that is left
 
-        def shares(width: int, height: int) -> tuple[float, float]:
+        def shares(width: float, height: float) -> tuple[float, float]:
             """Of width and height that are kept."""
             side = math.sqrt(area * width * height)
             return min(side * math.sqrt(aspect) / width, 1.0), min(side / math.sqrt(aspect) / height, 1.0)
 
-        def needed(width: int, height: int) -> tuple[float, float]:
+        def needed(width: float, height: float) -> tuple[float, float]:
             wide, high = shares(width, height)
             return self.size / wide, self.size / high
 

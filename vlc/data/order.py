@@ -25,9 +25,9 @@ class _Fold:
 def visits(source: Source, seed: int) -> grain.MapDataset:
     """An endless sequence of record indices, a function of the seed.
 
-    A single source, and a mixture with the rule `epochs`, go through exact epochs, each a new permutation. A mixture with
-    the rule `weights` takes its sources in turn, so that any stretch of draws holds them in the shares of their weights,
-    to within one draw a source; each of them goes through exact epochs of its own.
+    A single source, and a mixture with the rule `epochs`, go through exact epochs, each a new permutation. A mixture
+    with the rule `weights` takes its sources in turn, so that any stretch of draws holds them in the shares of their
+    weights, to within one draw a source; each of them goes through exact epochs of its own.
 
     Nothing is read here: shuffling is by index, without a buffer.
     """

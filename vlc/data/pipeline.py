@@ -1,8 +1,6 @@
 """Sources to batches with Grain: shuffled by index, sharded by process, and resumed from one integer, the step."""
 
-import ctypes
 import json
-import signal
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +14,7 @@ from vlc.data.images import Preprocess
 from vlc.data.order import visits
 from vlc.data.record import REASONS, CaptionTypeError, Record, Source
 from vlc.data.tokenizers import Tokenizer
+from vlc.data.workers import die_with_parent
 from vlc.errors import DataError
 
 Batch = dict[str, np.ndarray]
@@ -86,13 +85,6 @@ class MakeExample(grain.RandomMapTransform):
 
 def _with_position(position: int, index: int) -> tuple[int, int]:
     return position, index
-
-
-def die_with_parent(index: int, count: int) -> None:
-    """Makes a worker end with the trainer, even when that is killed; without it workers live on for ever."""
-    del index, count
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def train_batches(

@@ -29,7 +29,8 @@ class Table:
 
     def __init__(self, source: str | Path | pa.Table):
         if isinstance(source, pa.Table):
-            self._path, table = None, source.combine_chunks()
+            self._path = None
+            table: pa.Table = source.combine_chunks()  # pyright: ignore[reportAttributeAccessIssue]
         else:
             self._path = str(source)
             table = pa.ipc.open_file(pa.memory_map(self._path)).read_all()

@@ -1,40 +1,61 @@
 """From a config to what feeds training: source, tokenizer, preprocessing, caption choice."""
 
 import itertools
+import tempfile
+import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vlc.config import Config, parse_weights
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
+from vlc.data.join import join_captions
 from vlc.data.pipeline import MakeExample, check_source
 from vlc.data.record import Source
-from vlc.data.sources import Scenes, open_mixture, open_source
+from vlc.data.selection import select
+from vlc.data.sources import Columns, Scenes, open_mixture, open_source
 from vlc.data.tokenizers import Tokenizer
+from vlc.data.workers import cores
 from vlc.errors import ConfigError, DataError
 
 
-def open_split(config: Config, split: str) -> Source | None:
-    """The `train` or `dev` records of a config; `None` when no dev data was named."""
+def open_split(config: Config, split: str, workdir: Path | None = None) -> Source | None:
+    """The `train` or `dev` records of a config; `None` when no dev data was named.
+
+    What is joined and filtered is kept in `workdir/data`, so that a run has the same records to its end.
+    """
     data = config.data
     scenes = {"side": data.image.size, "split": split, **data.scenes.to_dict()}
     if split == "train":
-        return _open_train(data, scenes)
+        return _open_train(data, scenes, workdir)
     spec = "scenes" if data.train == "scenes" else data.dev
     return open_source(spec, columns=data.columns, **scenes) if spec else None
 
 
-def _open_train(data: Any, scenes: dict[str, Any]) -> Source:
+def _open_train(data: Any, scenes: dict[str, Any], workdir: Path | None) -> Source:
     """One source or a mixture, with the captions joined to it and without what the filters leave out."""
     if data.mixture and data.train:
         raise ConfigError("Both config.data.train and config.data.mixture are set; name one of them.")
-    if data.mixture:
-        source: Source = open_mixture(
-            data.sources.to_dict(), data.mixture.to_dict(), data.mixture_rule, columns=data.columns, **scenes
-        )
-    else:
-        source = open_source(data.train, columns=data.columns, **scenes)
-    return source
+    if not data.mixture:
+        return _join_and_filter(open_source(data.train, columns=data.columns, **scenes), data, data.train, workdir)
+    mixture = open_mixture(
+        data.sources.to_dict(), data.mixture.to_dict(), data.mixture_rule, columns=data.columns, **scenes
+    )
+    parts = {
+        name: _join_and_filter(source, data, data.sources[name], workdir) for name, source in mixture.sources.items()
+    }
+    return replace(mixture, sources=parts)
+
+
+def _join_and_filter(source: Source, data: Any, spec: str, workdir: Path | None) -> Source:
+    if not (data.join or data.filters):
+        return source
+    place = zlib.crc32("|".join((spec, data.columns, data.join)).encode())
+    folder = (workdir or Path(tempfile.mkdtemp(prefix="vlc-"))) / "data" / f"{place:08x}"
+    if data.join:
+        source = join_captions(source, data.join, folder, columns=Columns.parse(data.columns))
+    return select(source, data.filters, folder, workers=cores()) if data.filters else source
 
 
 def train_name(config: Config) -> str:

@@ -13,6 +13,10 @@ from rich.live import Live
 from rich.text import Text
 from tensorboardX import SummaryWriter
 
+from vlc.train.feed import slow_stage
+
+_WAIT_SHOWN = 0.05  # a smaller share of waiting is not worth a word
+
 
 class MetricLog:
     """Writes metrics to `workdir/metrics.jsonl` and `workdir/tensorboard`.
@@ -71,6 +75,8 @@ class Progress:
         terms = "  ".join(f"{k.removeprefix('loss/')} {v:.3f}" for k, v in metrics.items() if k.startswith("loss"))
         left = (self.steps - step) / rate if rate else math.inf
         line = f"step {step}/{self.steps}  {terms}  {rate * self.batch_size:.0f} images/s  {_clock(left)} left"
+        if metrics.get("input_wait", 0) > _WAIT_SHOWN:
+            line += f"  {metrics['input_wait']:.0%} waiting for input ({slow_stage(metrics)} is slowest)"
         if "mfu" in metrics:
             line += f"  MFU {metrics['mfu']:.1%}"
         if self._live:

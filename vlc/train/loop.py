@@ -16,10 +16,12 @@ import jax
 
 from vlc.config import Config, check_config, resolve_auto
 from vlc.data.pipeline import count_skipped, describe_batch, train_batches
+from vlc.data.record import skipped_of
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import CheckpointError, TrainingDiverged
 from vlc.parallel import batch_sharding, check_batch, make_mesh, put_batch, replicated, state_sharding
 from vlc.train.checkpoint import Checkpoints, make_meta, read_meta
+from vlc.train.feed import Feed
 from vlc.train.flops import count_flops, peak_flops
 from vlc.train.inputs import get_tokenizer, make_example_maker, open_split
 from vlc.train.logging import MetricLog, Progress
@@ -67,7 +69,7 @@ def train(
     check_config(config)
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.batch_size, config.accumulate)
-    source = open_split(config, "train")
+    source = open_split(config, "train", workdir)
     assert source is not None
     workdir.mkdir(parents=True, exist_ok=True)
     tokenizer = get_tokenizer(config, source, workdir)
@@ -106,7 +108,7 @@ def train(
         first_step, digest = 0, 0
 
     # -- input, compiled step, logs.
-    batches = train_batches(
+    host_batches = train_batches(
         make_example, batch_size=run.batch_size, seed=run.seed, start_step=first_step,
         process_index=jax.process_index(), process_count=jax.process_count(),
         threads=run.data.threads, workers=run.data.workers,
@@ -117,6 +119,7 @@ def train(
         out_shardings=(sharding, replicated(mesh)),
         donate_argnums=0,
     )
+    feed = Feed(host_batches, lambda batch: put_batch(batch, mesh), MODEL_INPUTS)
     metric_log = MetricLog(workdir, first_step)
     _describe_run(run, mesh, source, state, first_step)
     progress = Progress(run.steps, first_step, run.batch_size)
@@ -140,12 +143,10 @@ def train(
     # -- the loop. From here on SIGTERM asks for a save.
     stop = _StopOnSigterm()
     step = shown_at = first_step
-    waited, skipped, since = 0.0, {}, time.perf_counter()
+    skipped, since = {}, time.perf_counter()
     try:
         while step < run.steps and not stop.asked:
-            begun = time.perf_counter()
-            host_batch = next(batches)
-            waited += time.perf_counter() - begun
+            host_batch, batch = next(feed)
             if step == first_step:
                 print(
                     f"The first captions, as the model sees them:\n{describe_batch(host_batch, tokenizer)}", flush=True
@@ -154,7 +155,6 @@ def train(
             for reason, count in count_skipped(host_batch).items():
                 skipped[reason] = skipped.get(reason, 0) + count
             with jax.set_mesh(mesh), jax.transfer_guard("disallow"):
-                batch = put_batch({k: host_batch[k] for k in MODEL_INPUTS & host_batch.keys()}, mesh)
                 if peak and not flops:
                     flops = count_flops(step_function, shapes, batch)
                 state, metrics = step_function(state, batch)
@@ -171,11 +171,12 @@ def train(
                 elapsed = time.perf_counter() - since
                 if peak:
                     numbers["mfu"] = flops * (step - shown_at) / elapsed / peak / mesh.size
+                numbers |= feed.report()
                 numbers |= progress.update(step, numbers)
-                numbers |= {"input_wait": waited / elapsed, "seen": digest}
+                numbers |= {"seen": digest}
                 numbers |= {f"skipped/{reason}": float(count) for reason, count in skipped.items()}
                 metric_log.write(step, numbers)
-                waited, since, shown_at = 0.0, time.perf_counter(), step
+                since, shown_at = time.perf_counter(), step
             score = None
             if evaluating and evaluate is not None:
                 dev = evaluate(graph, eval_params(state), tokenizer)
@@ -183,6 +184,7 @@ def train(
                 metric_log.write(step, {f"dev/{name}": value for name, value in dev.items()})
                 print("dev  " + "  ".join(f"{k} {v:.3f}" for k, v in dev.items() if k != "score"), flush=True)
                 since = time.perf_counter()
+                feed.pause()
             if saving:
                 save(step, score)
         if stop.asked:
@@ -193,7 +195,7 @@ def train(
         progress.close()
         metric_log.close()
         checkpoints.close()
-        batches.close()
+        feed.close()
         stop.restore()
     if stop.asked and step < run.steps:
         print(f"Asked to stop: saved at step {step}. The same command goes on from here.", flush=True)
@@ -262,10 +264,12 @@ def _check_finite(step: int, numbers: dict[str, float], checkpoints: Checkpoints
 
 def _describe_run(run: Config, mesh: Any, source: Any, state: Any, first_step: int) -> None:
     axes = " x ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
-    skipped = getattr(source, "skipped", None)
+    skipped = skipped_of(source)
     print(
         f"{count_parameters(state['params']):,} parameters on {mesh.size} {jax.devices()[0].device_kind} ({axes}), "
         f"{len(source):,} records, batch {run.batch_size}, steps {first_step} to {run.steps}"
-        + (f"; left out of the index: {dict(skipped)}" if skipped else ""),
+        + (f"; left out before: {skipped}" if skipped else ""),
         flush=True,
     )
+    for dropped in getattr(source, "dropped", ()):
+        print(f"  {dropped['step']} dropped {dropped['images']:,} images, {dropped['captions']:,} captions", flush=True)

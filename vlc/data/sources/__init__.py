@@ -76,7 +76,7 @@ def open_mixture(
     for name in weights:
         if name not in specs:
             raise ConfigError(
-                f"config.data.mixture names {name!r}, but config.data.sources has only {', '.join(specs) or 'nothing'}. "
+                f"config.data.mixture names {name!r}, but config.data.sources has {', '.join(specs) or 'nothing'}. "
                 f"Say where it is: --config.data.sources.{name}=PATH."
             )
     sources = {name: open_source(specs[name], columns=columns, **scenes) for name in weights}

@@ -10,7 +10,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from vlc.data.files import find, is_folder, is_glob, join
 from vlc.data.record import Record
-from vlc.data.sources.columns import IMAGE, Columns, boxes_of
+from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
 from vlc.data.sources.tf_example import read_example, write_example
 from vlc.errors import DataError
 
@@ -33,7 +33,7 @@ class ArrayRecord:
 
     shards: tuple[str, ...]
     lengths: tuple[int, ...]
-    columns: Columns = Columns()
+    columns: Columns = BY_NAME
     _readers: Any = field(default_factory=threading.local, repr=False, compare=False)
 
     @classmethod
@@ -48,7 +48,6 @@ class ArrayRecord:
             shards = find(join(pattern, PATTERN))
         else:
             shards = find(pattern) if is_glob(pattern) else [pattern]
-        shards = [shard for shard in shards if not shard.endswith(".partial")]
         if not shards:
             raise DataError(f"{pattern}: no ArrayRecord file there.")
         return cls(tuple(shards), tuple(_length(shard) for shard in shards), columns or Columns())

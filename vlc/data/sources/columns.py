@@ -1,4 +1,4 @@
-"""Which columns of a table or JSON object are the image, its captions and its boxes, under the names that people use."""
+"""Which columns of a table or JSON object are the image, its captions and its boxes, under the usual names."""
 
 import ast
 import json
@@ -26,7 +26,8 @@ class Columns:
     """How rows are read.
 
     Attributes:
-        names: Columns by what they are: `image`, or the caption source they give. Empty: known by their names.
+        names: Columns by what they are: `image`, or the caption source they give. Empty: known by their names. `root`
+            is no column, but the folder that image paths are relative to.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
@@ -69,7 +70,7 @@ class Columns:
         return clean_captions(self._raw_captions(row, where), where)
 
     def _raw_captions(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
-        named = {source: column for source, column in self.names.items() if source != "image"}
+        named = {source: column for source, column in self.names.items() if source not in ("image", "root")}
         if named:
             return {
                 source: _texts(row[column], f"{where}, {column}") for source, column in named.items() if row.get(column)
@@ -91,6 +92,9 @@ class Columns:
         if not captions:
             raise DataError(f'{where}: no caption. Give "caption": "..." or "captions": ["...", "..."].', "captions")
         return captions
+
+
+BY_NAME = Columns()
 
 
 def source_name(column: str) -> str:

@@ -55,8 +55,10 @@ class Folder:
         if is_folder(path):
             path = find_captions_file(path)
         columns = columns or Columns()
-        root = parent(path)
-        table = kept_table("captions", [path], root, lambda out: _index(path, columns, out), dict(columns.names))
+        root = columns.names.get("root") or parent(path)
+        table = kept_table(
+            "captions", [path], parent(path), lambda out: _index(path, columns, out), dict(columns.names)
+        )
         if not len(table):
             skipped = table.notes["skipped"]
             first = table.notes["first"]
@@ -73,6 +75,10 @@ class Folder:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def names(self, index: int) -> tuple[str, str]:
+        """Key and URL of an image, without reading it."""
+        return self.table.get("image", index), self.table.get("url", index) or ""
 
     def __getitem__(self, index: int) -> Record:
         image = self.table.get("image", index)

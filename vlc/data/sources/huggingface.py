@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from vlc.data.files import exists, is_remote, join, read_bytes
 from vlc.data.record import Record
-from vlc.data.sources.columns import IMAGE, Columns, boxes_of
+from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
 from vlc.errors import DataError
 
 STATE_FILE, DICT_FILE = "state.json", "dataset_dict.json"
@@ -29,7 +29,7 @@ class HuggingFace:
     """
 
     folder: str
-    columns: Columns = Columns()
+    columns: Columns = BY_NAME
     _opened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod

@@ -43,9 +43,7 @@ class Mixture:
     @classmethod
     def of_list(cls, sources: Sequence[Source], names: Sequence[str]) -> "Mixture":
         """All records of several sources, each once an epoch."""
-        unique = {
-            name if names.count(name) == 1 else f"{name}#{i}": s for i, (name, s) in enumerate(zip(names, sources))
-        }
+        unique = {f"{i}:{name}": source for i, (name, source) in enumerate(zip(names, sources, strict=True))}
         return cls(unique, dict.fromkeys(unique, 1.0), "epochs")
 
     @property

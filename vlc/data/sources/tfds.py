@@ -8,7 +8,7 @@ import numpy as np
 
 from vlc.data.files import exists, join
 from vlc.data.record import Record, clean_captions
-from vlc.data.sources.columns import Columns
+from vlc.data.sources.columns import BY_NAME, Columns
 from vlc.errors import DataError
 
 INFO_FILE = "dataset_info.json"
@@ -30,7 +30,7 @@ class Tfds:
 
     name: str
     split: str = "train"
-    columns: Columns = Columns()
+    columns: Columns = BY_NAME
     _opened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod

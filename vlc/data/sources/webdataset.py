@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from vlc.data.files import find, is_folder, is_glob, join, open_file, parent, read_range, reading, version_of
 from vlc.data.record import Record
-from vlc.data.sources.columns import Columns, boxes_of
+from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
 from vlc.data.table import Table, kept_table, write_table
 from vlc.errors import DataError
 
@@ -39,7 +39,7 @@ class WebDataset:
 
     shards: tuple[str, ...]
     tables: tuple[Table, ...]
-    columns: Columns = Columns()
+    columns: Columns = BY_NAME
 
     @classmethod
     def open(cls, pattern: str | Path, columns: Columns | None = None) -> "WebDataset":
@@ -84,6 +84,13 @@ class WebDataset:
         """The name of a sample."""
         shard, row = self.place(index)
         return self.tables[shard].get("key", row)
+
+    def names(self, index: int) -> tuple[str, str]:
+        """Key and URL of a sample, without reading its image."""
+        shard, row = self.place(index)
+        key = self.tables[shard].get("key", row)
+        info = self._member(self.tables[shard], self.shards[shard], row, "json")
+        return key, str(_info(None, info, f"{self.shards[shard]}:{key}").get("url") or "")
 
     def __getitem__(self, index: int) -> Record:
         shard, row = self.place(index)

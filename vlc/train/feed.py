@@ -1,0 +1,97 @@
+"""Batches on the devices before they are asked for, and how long the step had to wait for them."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from vlc.data.pipeline import STAGES, Batch
+
+_AHEAD = 2  # batches on the devices beside the one that is trained on
+
+
+class Feed:
+    """Moves batches to the devices in a thread of its own, a few ahead of the step.
+
+    Iterating gives pairs: the host's batch without what the model takes, and the batch on the devices. An error of the
+    input is raised where the next batch is taken.
+
+    Attributes:
+        waited: Seconds that taking batches has waited since the last `report`.
+    """
+
+    def __init__(self, batches: Any, put: Callable[[Batch], dict[str, jax.Array]], inputs: set[str]):
+        """
+        Args:
+            batches: An iterator of host batches with `close()`.
+            put: Moves a batch to the devices.
+            inputs: Names of what the model takes.
+        """
+        self.waited = 0.0
+        self._batches, self._put, self._inputs = batches, put, inputs
+        self._ready: queue.Queue[Any] = queue.Queue(_AHEAD)
+        self._stop = threading.Event()
+        self._seconds = np.zeros(len(STAGES))
+        self._examples = 0
+        self._since = time.perf_counter()
+        self._thread = threading.Thread(target=self._run, name="vlc-feed", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[tuple[Batch, dict[str, jax.Array]]]:
+        return self
+
+    def __next__(self) -> tuple[Batch, dict[str, jax.Array]]:
+        begun = time.perf_counter()
+        taken = self._ready.get()
+        self.waited += time.perf_counter() - begun
+        if isinstance(taken, BaseException):
+            raise taken
+        host, _ = taken
+        self._seconds += host["seconds"].sum(axis=0)
+        self._examples += len(host["seconds"])
+        return taken
+
+    def report(self) -> dict[str, float]:
+        """What the input did since the last report: the share of the time that steps waited for it (`input_wait`), and
+        the milliseconds of one reading thread that each stage takes for an example (`input/STAGE`)."""
+        now = time.perf_counter()
+        numbers = {"input_wait": self.waited / max(now - self._since, 1e-9)}
+        for stage, seconds in zip(STAGES, self._seconds, strict=True):
+            numbers[f"input/{stage}"] = 1e3 * float(seconds) / max(self._examples, 1)
+        self.waited, self._since, self._examples = 0.0, now, 0
+        self._seconds[:] = 0
+        return numbers
+
+    def pause(self) -> None:
+        """Leaves out the time since the last report, which an evaluation or a compilation took."""
+        self._since = time.perf_counter()
+        self.waited = 0.0
+
+    def close(self) -> None:
+        """Ends the thread and the input's workers."""
+        self._stop.set()
+        while self._thread.is_alive():
+            try:
+                self._ready.get_nowait()
+            except queue.Empty:
+                self._thread.join(0.02)
+        self._batches.close()
+
+    def _run(self) -> None:
+        try:
+            with jax.transfer_guard("disallow"):
+                while not self._stop.is_set():
+                    host = next(self._batches)
+                    arrays = self._put({name: host[name] for name in self._inputs & host.keys()})
+                    self._ready.put((host, arrays))
+        except BaseException as error:  # whatever it is, the loop has to hear of it
+            self._ready.put(error)
+
+
+def slow_stage(report: dict[str, float]) -> str:
+    """Where most of the time of making an example goes."""
+    return max(STAGES, key=lambda stage: report[f"input/{stage}"])
