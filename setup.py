@@ -36,6 +36,7 @@ setup(
         "numpy>=2.0",
         "scipy>=1.15",
         "pillow>=10.3",
+        "simplejpeg>=1.8",
         "opencv-python-headless>=4.10",
         "jaxtyping>=0.3",
         "rich>=13",

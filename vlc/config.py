@@ -47,6 +47,7 @@ def default_config() -> Config:
             "std": (0.5, 0.5, 0.5),
             "crop_scale": (1.0, 1.0),
             "flip": False,
+            "interpolation": "antialiased",  # of random crops; "bilinear" is faster, and aliased
             "augment": "",  # "rand" or "rand(ops=2, magnitude=9)" (RandAugment), "auto" (AutoAugment)
         }
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps
 
 from vlc.data.augment import parse_augment
@@ -17,6 +18,8 @@ from vlc.errors import CheckpointError, ConfigError, DataError
 
 PIXEL_LIMIT = 100_000_000
 _ORIENTATION = 0x0112
+_HEADER = 1 << 16  # bytes in which EXIF would stand
+INTERPOLATIONS = ("antialiased", "bilinear")
 RESIZE_RULES = ("squash", "crop", "pad")
 _PIL_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
 
@@ -41,6 +44,37 @@ def decode(
     """
     with _reading(where):
         return _load(_open(data, where), needed)
+
+
+def decode_pixels(
+    data: bytes, *, where: str, needed: Callable[[float, float], tuple[float, float]] | None = None
+) -> np.ndarray:
+    """As `decode`, the same pixels `[height, width, 3]` uint8, and in half the time for an ordinary JPEG.
+
+    Raises:
+        DataError: As `decode`.
+    """
+    pixels = _plain_jpeg(data, needed)
+    return np.asarray(decode(data, where=where, needed=needed)) if pixels is None else pixels
+
+
+def _plain_jpeg(data: bytes, needed: Callable[[float, float], tuple[float, float]] | None) -> np.ndarray | None:
+    """The pixels of an upright colour JPEG without a flaw; `None` for all else, which Pillow then judges."""
+    if data[:2] != b"\xff\xd8" or data.find(b"Exif\0\0", 0, _HEADER) >= 0:
+        return None
+    try:
+        down, across, colours, _ = simplejpeg.decode_jpeg_header(data)
+        height, width = int(down), int(across)
+        if colours != "YCbCr" or width * height > PIXEL_LIMIT:
+            return None
+        scale = 1
+        if needed:
+            least_width, least_height = needed(width, height)
+            while scale < 8 and width >= 2 * scale * least_width and height >= 2 * scale * least_height:
+                scale *= 2
+        return simplejpeg.decode_jpeg(data, "RGB", min_height=-(-height // scale), min_width=-(-width // scale))
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -121,13 +155,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def resample(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Resizes to a square without aliasing: to a whole multiple of the size first, whose blocks are then averaged.
+def resample(pixels: np.ndarray, size: int, interpolation: str = "antialiased") -> np.ndarray:
+    """Resizes to a square.
 
     Args:
         pixels: `[height, width, 3]` uint8.
         size: Pixels on a side of what is returned.
+        interpolation: `antialiased`: to a whole multiple of the size first, whose blocks are then averaged.
+            `bilinear`: from the nearest four pixels alone, in two thirds of the time, with the aliasing of
+            `tf.image.resize`.
     """
+    if interpolation == "bilinear":
+        return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
     down, across = (max(1, math.ceil(side / size - 0.1)) for side in pixels.shape[:2])
     if down == across == 1:
         return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_CUBIC)
@@ -146,6 +185,7 @@ class Preprocess:
         std: Standard deviation by channel, divided by on the device.
         crop_scale: In training, share of the area that a random resized crop keeps, at least and at most.
         flip: In training, whether half of the images are mirrored. Wrong wherever captions say left and right.
+        interpolation: Of random crops, one of `INTERPOLATIONS`, see `resample`.
         augment: In training, `auto` (AutoAugment), `rand` or `rand(ops=2, magnitude=9)` (RandAugment), or nothing.
     """
 
@@ -156,10 +196,15 @@ class Preprocess:
     crop_scale: tuple[float, float] = (1.0, 1.0)
     flip: bool = False
     augment: str = ""
+    interpolation: str = "antialiased"
 
     def __post_init__(self) -> None:
         if self.resize not in RESIZE_RULES:
             raise ConfigError(f"config.data.image.resize is {self.resize!r}; it must be one of {RESIZE_RULES}.")
+        if self.interpolation not in INTERPOLATIONS:
+            raise ConfigError(
+                f"config.data.image.interpolation is {self.interpolation!r}; it must be one of {INTERPOLATIONS}."
+            )
         object.__setattr__(self, "_augment", parse_augment(self.augment))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -196,7 +241,8 @@ class Preprocess:
                 return image
             picture = Image.fromarray(image)
         else:
-            picture = decode(image, where=where, needed=lambda width, height: (self.size, self.size))
+            pixels = decode_pixels(image, where=where, needed=lambda width, height: (self.size, self.size))
+            picture = Image.fromarray(pixels)
         return np.asarray(self._resize(picture))
 
     def _resize(self, picture: Image.Image) -> Image.Image:
@@ -222,11 +268,11 @@ class Preprocess:
             wide, high = shares(width, height)
             return self.size / wide, self.size / high
 
-        pixels = image if isinstance(image, np.ndarray) else np.asarray(decode(image, where=where, needed=needed))
+        pixels = image if isinstance(image, np.ndarray) else decode_pixels(image, where=where, needed=needed)
         height, width = pixels.shape[:2]
         wide, high = (max(1, round(n * share)) for n, share in zip((width, height), shares(width, height), strict=True))
         left, top = round(across * (width - wide)), round(down * (height - high))
-        return resample(pixels[top : top + high, left : left + wide], self.size)
+        return resample(pixels[top : top + high, left : left + wide], self.size, self.interpolation)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
