@@ -59,7 +59,8 @@ def ours(
     source: Source, tokenizer: Tokenizer, *, threads: int, workers: int, interpolation: str = "antialiased"
 ) -> dict[str, float]:
     """Images a second, and milliseconds a stage takes for an image."""
-    make = MakeExample(source, Preprocess(SIZE, crop_scale=(0.9, 1.0)), CaptionChoice(Mix({})), tokenizer, (32, 32, 32))
+    preprocess = Preprocess(SIZE, crop_scale=(0.9, 1.0), interpolation=interpolation)
+    make = MakeExample(source, preprocess, CaptionChoice(Mix({})), tokenizer, (32, 32, 32))
     batches = train_batches(make, batch_size=BATCH, seed=0, threads=threads, workers=workers)
     for _ in range(WARM):
         next(batches)

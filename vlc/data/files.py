@@ -70,7 +70,8 @@ def read_range(path: str | Path, offset: int, size: int) -> bytes:
             system, name = _remote(str(path))
             data = system.cat_file(name, start=offset, end=offset + size)
         else:
-            data = os.pread(_opened(str(path)).fileno(), size, offset)
+            file = _opened(str(path))  # held: another thread's may have taken its place in the cache
+            data = os.pread(file.fileno(), size, offset)
     if len(data) != size:
         raise DataError(f"{path}: ends before byte {offset + size}; it was cut short since it was indexed.")
     return data
