@@ -27,6 +27,7 @@ setup(
         "grain>=0.2.14",
         "array_record>=0.8",
         "tensorflow-datasets>=4.9.9",
+        "importlib_resources>=6",  # tfds asks for it where a builder has code of its own
         "pyarrow>=17",
         "fsspec>=2024.6",
         "protobuf>=5",

@@ -295,6 +295,9 @@ def config_from_json(saved: dict[str, Any]) -> Config:
 
     def lay(target: Config, values: dict[str, Any], where: str) -> None:
         for key, value in values.items():
+            if where.removeprefix("config.").rstrip(".") in FREE_KEYS:
+                target[key] = value
+                continue
             if key not in target:
                 raise ConfigError(f"The saved config has {where}{key}, which this version does not know.")
             if isinstance(value, dict):

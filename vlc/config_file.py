@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from vlc.config import Config, default_config
+from vlc.config import FREE_KEYS, Config, default_config, get_key
 from vlc.errors import ConfigError, did_you_mean
 
 
@@ -24,7 +24,9 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> Config:
     path = Path(spec.partition(":")[0])
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file.{_known_files(path)}")
-    keys = set(_flatten(default_config()))
+    free = [override for override in overrides if _free_key(override)]
+    overrides = [override for override in overrides if override not in free]
+    keys = {*_flatten(default_config()), *FREE_KEYS}
     for override in overrides:
         key = override.partition("=")[0]
         if not key.startswith("--config."):
@@ -46,7 +48,26 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{spec} cannot be read: {error}") from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{path}: get_config() must return a ConfigDict, made by vlc.config.default_config().")
+    for override in free:
+        _set_free(config, override)
     return config
+
+
+def _free_key(override: str) -> str:
+    """The dictionary of the user's own names that an override sets a value in, as `data.mixture`; else empty."""
+    name = override.partition("=")[0].removeprefix("--config.")
+    return next((key for key in FREE_KEYS if name.startswith(key + ".")), "")
+
+
+def _set_free(config: Config, override: str) -> None:
+    name, equals, value = override.removeprefix("--config.").partition("=")
+    if not equals:
+        raise ConfigError(f"{override} has no value. Write {override}=VALUE.")
+    key = _free_key(override)
+    try:
+        get_key(config, key)[name.removeprefix(key + ".")] = float(value) if key == "data.mixture" else value
+    except ValueError:
+        raise ConfigError(f"config.{name} is {value!r}; a weight is a number.") from None
 
 
 def _flatten(config: Config, prefix: str = ""):

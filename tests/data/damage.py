@@ -11,9 +11,9 @@ from PIL import Image
 
 
 def picture(seed: int, size=(60, 40), kind: str = "jpeg") -> bytes:
-    """A smooth picture of its own, so that no two look alike."""
+    """A picture of its own, so that no two look alike."""
     rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(0, 255, (4, 6, 3), dtype=np.uint8))
+    small = Image.fromarray(rng.integers(0, 255, (10, 15, 3), dtype=np.uint8))
     buffer = io.BytesIO()
     small.resize(size, Image.Resampling.BICUBIC).save(buffer, kind)
     return buffer.getvalue()

@@ -72,3 +72,47 @@ def test_a_string_where_a_list_is_meant_is_an_error():
 def test_captions_of_other_wrong_types_are_errors(captions):
     with pytest.raises(DataError):
         clean_captions(captions, "file")
+
+
+def test_one_name_may_stand_for_several_sources(rng):
+    mix = Mix({"raw": 1, "long*": 1})
+    captions = {"raw": ("r",), "longSV": ("sv",), "longIB": ("ib",), "shortSV": ("s",)}
+    drawn = [mix.draw(captions, rng) for _ in range(4000)]
+    assert abs(drawn.count("r") / 4000 - 0.5) < 0.03 and abs(drawn.count("sv") / 4000 - 0.25) < 0.03
+    assert "s" not in drawn
+
+
+def test_a_mix_moves_during_training(rng):
+    mix = Mix({"alt": 3, "long": 1}, {"long": 1}, (0.2, 0.6))
+    for progress, share in ((0.0, 0.75), (0.2, 0.75), (0.4, 0.375), (0.6, 0.0), (1.0, 0.0)):
+        assert np.isclose(mix.at(progress)["alt"], share) and np.isclose(sum(mix.at(progress).values()), 1)
+    captions = {"alt": ("a",), "long": ("l",)}
+    drawn = [mix.draw(captions, rng, 0.4) for _ in range(4000)]
+    assert abs(drawn.count("a") / 4000 - 0.375) < 0.03
+    assert {mix.draw(captions, rng, 0.7) for _ in range(50)} == {"l"}
+    assert Mix({"a": 1}, {"b": 1}, (0.5, 0.5)).at(0.49) == {"a": 1.0, "b": 0.0}  # at once
+
+
+def test_each_slot_may_have_a_source_of_its_own(rng):
+    choice = CaptionChoice(Mix({"raw": 1}), sub_captions=3, slots=("short", "long", "long"))
+    captions = {"raw": ("r",), "short": ("s",), "long": ("One. Two.",)}
+    for _ in range(20):
+        texts, _ = choice.choose(captions, rng)
+        assert texts[:2] == ["r", "s"] and sorted(texts[2:]) == ["One.", "Two."]
+    assert choice.choose({"raw": ("only",)}, rng)[0] == ["only"] * 4
+    with pytest.raises(ConfigError, match="names 1 slots, but sub_captions is 2"):
+        CaptionChoice(Mix({}), sub_captions=2, slots=("short",))
+
+
+def test_slot_0_may_be_drawn_from_the_sentences_too(rng):
+    choice = CaptionChoice(Mix({"raw": 1}), sub_captions=1, first="pool")
+    captions = {"raw": ("r",), "long": ("One. Two.",)}
+    assert {choice.choose(captions, rng)[0][0] for _ in range(100)} == {"r", "One.", "Two."}
+    with pytest.raises(ConfigError, match="first is 'frist'"):
+        CaptionChoice(Mix({}), first="frist")
+
+
+def test_the_rule_of_the_released_dreamlip():
+    assert split_sentences("A 1.5 m dog. It runs", "stops") == ["A 1", "5 m dog", "It runs"]
+    with pytest.raises(ConfigError, match="split is 'words'"):
+        CaptionChoice(Mix({}), split="words")

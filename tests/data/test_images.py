@@ -1,13 +1,15 @@
 """Every kind of image becomes upright RGB, and a damaged one is an error that says so."""
 
 import io
+import pickle
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from vlc.data import images
-from vlc.data.images import Preprocess, decode
+from vlc.data.augment import OPS, apply_op
+from vlc.data.images import Preprocess, decode, decode_pixels
 from vlc.errors import CheckpointError, ConfigError, DataError
 
 
@@ -87,3 +89,84 @@ def test_preprocessing_survives_json():
         Preprocess.from_json({"size": 16, "colour": 1})
     with pytest.raises(ConfigError, match="squish"):
         Preprocess(16, "squish")
+
+
+def photo(size, **options) -> bytes:
+    rng = np.random.default_rng(0)
+    grain = rng.integers(0, 255, (size[1] // 3, size[0] // 3, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(grain).resize(size, Image.Resampling.BICUBIC), "jpeg", **options)
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_fast_decoder_gives_pillows_pixels_at_every_scale(subsampling, progressive):
+    data = photo((601, 403), subsampling=subsampling, progressive=progressive)
+    for least in (None, 500, 100, 60, 20):
+        needed = None if least is None else (lambda width, height, least=least: (least, least))
+        fast, slow = decode_pixels(data, where="x", needed=needed), decode(data, where="x", needed=needed)
+        assert np.array_equal(fast, np.asarray(slow))
+
+
+def test_the_fast_decoder_leaves_all_else_to_pillow(monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(Image.new("RGB", (20, 10), "red"), "jpeg", exif=exif)
+    assert decode_pixels(turned, where="x").shape == (20, 10, 3)
+    for mode in ("L", "CMYK"):
+        assert decode_pixels(encoded(Image.new(mode, (9, 7)), "jpeg"), where="x").shape == (7, 9, 3)
+    with pytest.raises(DataError, match=r"here\.jpg"):
+        decode_pixels(photo((300, 300))[:-800], where="here.jpg")
+    monkeypatch.setattr(images, "PIXEL_LIMIT", 100)
+    with pytest.raises(DataError, match="over the limit"):
+        decode_pixels(photo((60, 60)), where="x")
+
+
+def test_a_turned_jpeg_at_reduced_scale_keeps_what_is_needed():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = photo((800, 400), exif=exif)
+    picture = decode(data, where="x", needed=lambda width, height: (100, 200))
+    assert picture.height == 2 * picture.width and picture.width >= 100 and picture.height < 800
+
+
+def test_resampling_is_as_free_of_aliasing_as_pillows():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (375, 500, 3), dtype=np.uint8))
+    exact = np.asarray(picture.resize((224, 224), Image.Resampling.BICUBIC), float)
+    error = {
+        name: np.abs(images.resample(np.asarray(picture), 224, name) - exact).mean()
+        for name in ("antialiased", "bilinear")
+    }
+    assert error["antialiased"] < 0.6 * error["bilinear"]
+    for size in ((1, 1), (3, 4000), (4000, 3), (224, 224), (225, 223)):
+        flat = np.full((size[1], size[0], 3), 77, np.uint8)
+        assert (images.resample(flat, 224) == 77).all()
+
+
+@pytest.mark.parametrize("augment", ["auto", "rand", "rand(ops=3, magnitude=5)"])
+def test_augmentation_policies_are_functions_of_the_generator(augment, rng):
+    image = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    make = Preprocess(32, augment=augment)
+    results = [make(image, rng=np.random.default_rng(seed)) for seed in range(40)]
+    assert all(result.shape == image.shape and result.dtype == np.uint8 for result in results)
+    assert sum(not np.array_equal(result, image) for result in results) > 25
+    again = pickle.loads(pickle.dumps(make))
+    assert np.array_equal(results[3], again(image, rng=np.random.default_rng(3)))
+    assert np.array_equal(make(image), image)  # evaluation is not augmented
+
+
+@pytest.mark.parametrize("name", sorted(OPS))
+def test_every_operation_does_nothing_at_magnitude_0_where_it_has_a_strength(name, rng):
+    picture = Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8))
+    weak, strong = (np.asarray(apply_op(picture, name, level, rng)) for level in (0, 10))
+    if OPS[name].strongest:
+        assert np.abs(weak.astype(int) - np.asarray(picture)).max() <= 1
+        assert not np.array_equal(strong, np.asarray(picture))
+    assert strong.shape == (24, 24, 3)
+
+
+def test_a_policy_that_cannot_be_is_said():
+    for text in ("radn", "rand(ops=x)", "rand(magnitude=11)"):
+        with pytest.raises(ConfigError, match=r"image\.augment"):
+            Preprocess(16, augment=text)
+    with pytest.raises(ConfigError, match=r"image\.interpolation"):
+        Preprocess(16, interpolation="cubic")

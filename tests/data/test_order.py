@@ -72,8 +72,8 @@ def test_a_mixture_that_cannot_be_is_said(weights, rule, said):
 def make(request):
     tokenizer = request.getfixturevalue("tokenizer")
     return MakeExample(
-        Scenes(side=16, length=203), Preprocess(12, crop_scale=(0.5, 1.0), flip=True), CaptionChoice(Mix({})), tokenizer,
-        (8, 8, 8),
+        Scenes(side=16, length=203), Preprocess(12, crop_scale=(0.5, 1.0), flip=True), CaptionChoice(Mix({})),
+        tokenizer, (8, 8, 8),
     )  # fmt: skip
 
 

@@ -232,7 +232,7 @@ def encode_image(record: Record, plan: Plan) -> bytes:
     """The image as it is kept: pixels become PNG, images larger than asked for a smaller JPEG."""
     if isinstance(record.image, np.ndarray):
         return _save(Image.fromarray(record.image), "png")
-    if not plan.shorter_side:
+    if not plan.shorter_side or min(Image.open(io.BytesIO(record.image)).size) <= plan.shorter_side:
         return record.image
     least = float(plan.shorter_side)
 
@@ -242,8 +242,6 @@ def encode_image(record: Record, plan: Plan) -> bytes:
 
     picture = decode(record.image, where=record.key, needed=needed)
     scale = least / min(picture.size)
-    if scale >= 1:
-        return record.image
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     return _save(picture.resize(size, Image.Resampling.BICUBIC), "jpeg", quality=plan.quality)
 

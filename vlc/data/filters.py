@@ -68,13 +68,13 @@ def captions_per_image(left: Left, *, max: int = 1000, source: str = "*") -> Dro
     return Drop(images=count > max)
 
 
-def not_in(left: Left, *, data: str, distance: int = 4) -> Drop:
+def not_in(left: Left, *, data: str, distance: int = 8) -> Drop:
     """Images that look like one of another data set, e.g. of a test set, within `distance` bits of 64."""
     other = left.open_survey(data)
     return Drop(images=duplicates.near_any(left.survey.numbers("hash"), other.numbers("hash")[other.usable], distance))
 
 
-def unique(left: Left, *, keep: int = 1, distance: int = 3) -> Drop:
+def unique(left: Left, *, keep: int = 1, distance: int = 6) -> Drop:
     """All but `keep` images of each group that look alike, spread evenly over the group."""
     indices = np.flatnonzero(left.images)
     found = duplicates.groups(left.survey.numbers("hash")[indices], distance)

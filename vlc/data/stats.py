@@ -9,7 +9,7 @@ from vlc.data.captions import split_sentences
 from vlc.data.survey import Survey, scripts_of
 
 _PERCENTILES = (0, 5, 50, 95, 100)
-_NEAR = 3  # bits that hashes of duplicates may differ by
+_NEAR = 6  # bits that hashes of duplicates may differ by
 
 
 def summarise(survey: Survey) -> dict[str, Any]:

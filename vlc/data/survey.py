@@ -94,9 +94,9 @@ def survey(source: Source, folder: Path, *, workers: int = 0) -> Survey:
     """
     final = folder / "survey.arrow"
     if not final.exists():
-        starts = range(0, len(source), _PART)
-        parts = [folder / f"survey-{start:012d}.arrow" for start in starts]
-        todo = [(start, part) for start, part in zip(starts, parts, strict=True) if not part.exists()]
+        ranges = [range(start, min(start + _PART, len(source))) for start in range(0, len(source), _PART)]
+        parts = [folder / f"survey-{indices.start:012d}.arrow" for indices in ranges]
+        todo = [(indices, part) for indices, part in zip(ranges, parts, strict=True) if not part.exists()]
         for _ in share_work(_look_at_part, source, todo, workers):
             pass
         rows = (row for part in parts for row in _rows(Table(part)))
@@ -106,9 +106,8 @@ def survey(source: Source, folder: Path, *, workers: int = 0) -> Survey:
     return Survey(Table(final))
 
 
-def _look_at_part(source: Source, task: tuple[int, Path]) -> None:
-    start, path = task
-    indices = range(start, min(start + _PART, len(source)))
+def _look_at_part(source: Source, task: tuple[range, Path]) -> None:
+    indices, path = task
     write_table(path, (look_at(source, index) for index in indices), _SCHEMA, dict)
 
 
