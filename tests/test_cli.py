@@ -71,12 +71,76 @@ def test_data_show_and_tokenizer(tmp_path, capsys):
     assert "200 pieces" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_training_on_a_mixture_without_what_the_filters_leave_out(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name, count in (("a", 12), ("b", 6)):
+        folder = tmp_path / name
+        folder.mkdir()
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(folder / f"{i}.jpg")
+        rows = [{"image": f"{i}.jpg", "caption": f"{name} picture {i}" if i % 3 else "x"} for i in range(count)]
+        (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = tmp_path / "run"
+    command = [
+        "train", "--config", SMOKE, "--workdir", str(out), "--config.data.train=", "--config.data.captions.mix=",
+        f"--config.data.sources.one={tmp_path / 'a'}", f"--config.data.sources.two={tmp_path / 'b'}",
+        "--config.data.mixture.one=3", "--config.data.mixture.two=1", "--config.data.filters=('words(min=2)',)",
+        "--config.data.vocab_size=60",
+    ]  # fmt: skip
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "12 records" in said and "one: words(min=2) dropped 4 images, 4 captions" in said
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert {"input_wait", "input/read", "input/image", "input/text"} <= rows[-1].keys()
+    (tmp_path / "a" / "captions.jsonl").unlink()  # the run goes on with the records that it began with
+    assert main(["caption", "--workdir", str(out), str(tmp_path / "a" / "1.jpg")]) == 0
+    capsys.readouterr()
+
+
+def test_data_build_verify_and_stats(tmp_path, capsys):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(folder / f"{i}.jpg")
+    (folder / "5.jpg").write_bytes(b"damaged")
+    rows = [{"image": f"{i}.jpg", "caption": "two words" if i else "one"} for i in range(6)]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{")
+    out = str(tmp_path / "out")
+    assert main(["data", "build", str(folder), "--out", out, "--filter", "words(min=2)", "--workers", "1"]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "4 records in 1 shards",
+        "1 left out of the index: row",
+        "1 cannot be used: image",
+        "dropped 1 images",
+    ):
+        assert line in said
+    assert main(["data", "verify", out]) == 0 and "all as written" in capsys.readouterr().out
+    assert main(["data", "stats", out, "--out", str(tmp_path / "s.png"), "--workers", "1"]) == 0
+    assert "4 of 4 records can be used" in capsys.readouterr().out
+    assert Image.open(tmp_path / "s.png").width > 500
+    assert json.loads((tmp_path / "s.json").read_text())["captions"]["text"]["count"] == 4
+    shard = next((tmp_path / "out").glob("*.array_record*"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert main(["data", "verify", out]) == EXIT_BAD_INPUT and "bytes, not" in capsys.readouterr().err
+
+
 BAD = {
     "unknown key": (["train", "--config", SMOKE, "--workdir", "W", "--config.optimizer.lrr=1"], '"optimizer.lr"'),
     "key without value": (["train", "--config", SMOKE, "--workdir", "W", "--config.steps"], "has no value"),
     "wrong type": (["train", "--config", SMOKE, "--workdir", "W", "--config.steps=many"], "many"),
     "unknown argument": (["train", "--config", SMOKE, "--workdir", "W", "--lr=1"], "--config.KEY=VALUE"),
     "missing config": (["train", "--config", f"{ROOT}/configs/quickstrat.py", "--workdir", "W"], "quickstart.py"),
+    "unknown source": (
+        ["train", "--config", SMOKE, "--workdir", "W", "--config.data.train=", "--config.data.mixture.x=1"],
+        "--config.data.sources.x=PATH",
+    ),
+    "weight": (["train", "--config", SMOKE, "--workdir", "W", "--config.data.mixture.x=much"], "a weight is a number"),
+    "filter": (["data", "build", "scenes", "--out", "W", "--filter", "wrods()"], '"words"'),
+    "augment": (["train", "--config", SMOKE, "--workdir", "W", "--config.data.image.augment=radn"], '"rand"'),
+    "verify": (["data", "verify", "W"], "manifest.json"),
     "missing data": (["train", "--config", SMOKE, "--workdir", "W", "--config.data.train=/nowhere"], "/nowhere"),
     "missing tokenizer": (
         ["train", "--config", SMOKE, "--workdir", "W", "--config.data.tokenizer=/no.model"],

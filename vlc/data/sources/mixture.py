@@ -55,6 +55,15 @@ class Mixture:
                 total[reason] = total.get(reason, 0) + count
         return total
 
+    @property
+    def dropped(self) -> list[dict]:
+        """What filters dropped from each source."""
+        return [
+            step | {"step": f"{name}: {step['step']}"}
+            for name, source in self.sources.items()
+            for step in getattr(source, "dropped", ())
+        ]
+
     def __len__(self) -> int:
         return int(self.starts[-1])  # pyright: ignore[reportAttributeAccessIssue]
 
