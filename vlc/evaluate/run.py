@@ -37,7 +37,7 @@ def open_eval_source(model: Model, data: str, examples: int) -> Source:
         raise ConfigError("No data to evaluate on: give --data PATH, or train with config.data.dev.")
     if spec == "scenes":
         return open_source(spec, side=config.image.size, split="test", length=examples, **config.scenes.to_dict())
-    return open_source(spec)
+    return open_source(spec, columns="" if data else config.columns)
 
 
 def good_records(source: Source, count: int) -> list[Record]:

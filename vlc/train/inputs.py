@@ -1,8 +1,10 @@
 """From a config to what feeds training: source, tokenizer, preprocessing, caption choice."""
 
+import contextlib
 import itertools
 import tempfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,16 +92,12 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (name.strip() for name in text.split(","))))
 
 
-def sample_captions(source: Source, records: int) -> list[str]:
-    """The captions of evenly spaced records; damaged records are passed over."""
+def sample_captions(source: Source, records: int) -> Iterator[str]:
+    """The captions of evenly spaced records, as a stream; damaged records are passed over."""
     count = min(records, len(source))
-    texts: list[str] = []
     for index in (i * len(source) // count for i in range(count)):
-        try:
-            texts += captions_of(source, index)
-        except DataError:
-            continue
-    return texts
+        with contextlib.suppress(DataError):
+            yield from captions_of(source, index)
 
 
 def captions_of(source: Source, index: int) -> list[str]:
@@ -117,9 +115,10 @@ def train_tokenizer(source: Source, *, records: int, vocab_size: int, where: str
         DataError: The captions hold no text.
     """
     texts = sample_captions(source, records)
-    if not texts:
+    first = next(texts, None)
+    if first is None:
         raise DataError(f"{where}: no captions to train a tokenizer from.")
-    return Tokenizer.train(texts, vocab_size)
+    return Tokenizer.train(itertools.chain([first], texts), vocab_size)
 
 
 def get_tokenizer(config: Config, source: Source, workdir: Path | None) -> Tokenizer:

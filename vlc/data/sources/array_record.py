@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
 from vlc.data.files import find, is_folder, is_glob, join
 from vlc.data.record import Record
 from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
+from vlc.data.sources.parts import Parts
 from vlc.data.sources.tf_example import read_example, write_example
 from vlc.errors import DataError
 
@@ -34,6 +34,7 @@ class ArrayRecord:
     shards: tuple[str, ...]
     lengths: tuple[int, ...]
     columns: Columns = BY_NAME
+    _parts: Parts = field(init=False, repr=False, compare=False)
     _readers: Any = field(default_factory=threading.local, repr=False, compare=False)
 
     @classmethod
@@ -53,23 +54,19 @@ class ArrayRecord:
         return cls(tuple(shards), tuple(_length(shard) for shard in shards), columns or Columns())
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_ends", np.cumsum(self.lengths))
+        object.__setattr__(self, "_parts", Parts(self.lengths))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"shards": self.shards, "lengths": self.lengths, "columns": self.columns}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _readers=threading.local(), _ends=np.cumsum(state["lengths"]))
+        self.__dict__.update(state, _readers=threading.local(), _parts=Parts(state["lengths"]))
 
     def __len__(self) -> int:
-        return sum(self.lengths)
+        return len(self._parts)
 
     def __getitem__(self, index: int) -> Record:
-        if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)}")
-        ends = self._ends  # pyright: ignore[reportAttributeAccessIssue]
-        shard = int(np.searchsorted(ends, index, side="right"))
-        row = index - (int(ends[shard - 1]) if shard else 0)
+        shard, row = self._parts.find(index)
         where = f"{self.shards[shard]}:{row}"
         try:
             (data,) = self._reader(shard).read([row])

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from vlc.data.files import exists, is_remote, join, read_bytes
 from vlc.data.record import Record
 from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
+from vlc.data.sources.parts import Parts
 from vlc.errors import DataError
 
 STATE_FILE, DICT_FILE = "state.json", "dataset_dict.json"
@@ -67,7 +67,7 @@ class HuggingFace:
         if image is None or image not in schema.names:
             raise DataError(f"{self.folder}: no image column; it has {', '.join(schema.names)}.")
         self._opened.update(
-            batches=batches, ends=np.cumsum([len(batch) for batch in batches]), image=image, names=schema.names
+            batches=batches, parts=Parts(len(batch) for batch in batches), image=image, names=schema.names
         )
         return self._opened
 
@@ -78,15 +78,12 @@ class HuggingFace:
         self.__dict__.update(state, _opened={})
 
     def __len__(self) -> int:
-        return int(self._open()["ends"][-1])
+        return len(self._open()["parts"])
 
     def __getitem__(self, index: int) -> Record:
         opened = self._open()
-        if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)}")
-        part = int(np.searchsorted(opened["ends"], index, side="right"))
-        start = int(opened["ends"][part - 1]) if part else 0
-        row = {name: opened["batches"][part].column(name)[index - start].as_py() for name in opened["names"]}
+        part, place = opened["parts"].find(index)
+        row = {name: opened["batches"][part].column(name)[place].as_py() for name in opened["names"]}
         where = f"{self.folder}[{index}]"
         image, name = self._image(row.pop(opened["image"]), where)
         key = row.get("key") or row.get("id") or name or f"{index:08d}"

@@ -1,11 +1,10 @@
 """Several sources as one: a list, or a weighted mixture."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, field
 
 from vlc.data.record import Record, Source, skipped_of
+from vlc.data.sources.parts import Parts
 from vlc.errors import ConfigError
 
 RULES = ("weights", "epochs")
@@ -26,6 +25,7 @@ class Mixture:
     sources: Mapping[str, Source]
     weights: Mapping[str, float]
     rule: str = "weights"
+    _parts: Parts = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -38,7 +38,7 @@ class Mixture:
                     f"config.data.mixture.{name} is {weight}, but with mixture_rule=epochs a weight is how often each "
                     "record is seen in an epoch, a whole number."
                 )
-        object.__setattr__(self, "starts", np.cumsum([0, *(len(source) for source in self.sources.values())]))
+        object.__setattr__(self, "_parts", Parts(len(source) for source in self.sources.values()))
 
     @classmethod
     def of_list(cls, sources: Sequence[Source], names: Sequence[str]) -> "Mixture":
@@ -65,15 +65,8 @@ class Mixture:
         ]
 
     def __len__(self) -> int:
-        return int(self.starts[-1])  # pyright: ignore[reportAttributeAccessIssue]
+        return len(self._parts)
 
     def __getitem__(self, index: int) -> Record:
-        part = self.part(index)
-        starts = self.starts  # pyright: ignore[reportAttributeAccessIssue]
-        return list(self.sources.values())[part][index - int(starts[part])]
-
-    def part(self, index: int) -> int:
-        """Which source, by position, a record belongs to."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)}")
-        return int(np.searchsorted(self.starts, index, side="right")) - 1  # pyright: ignore[reportAttributeAccessIssue]
+        part, place = self._parts.find(index)
+        return list(self.sources.values())[part][place]

@@ -4,15 +4,15 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import pyarrow as pa
 
 from vlc.data.files import find, is_folder, is_glob, join, open_file, parent, read_range, reading, version_of
 from vlc.data.record import Record
 from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
+from vlc.data.sources.parts import Parts
 from vlc.data.table import Table, kept_table, write_table
 from vlc.errors import DataError
 
@@ -40,6 +40,7 @@ class WebDataset:
     shards: tuple[str, ...]
     tables: tuple[Table, ...]
     columns: Columns = BY_NAME
+    _parts: Parts = field(init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, pattern: str | Path, columns: Columns | None = None) -> "WebDataset":
@@ -67,33 +68,25 @@ class WebDataset:
         return total
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_ends", np.cumsum([len(table) for table in self.tables]))
+        object.__setattr__(self, "_parts", Parts(len(table) for table in self.tables))
 
     def __len__(self) -> int:
-        return int(self._ends[-1])  # pyright: ignore[reportAttributeAccessIssue]
-
-    def place(self, index: int) -> tuple[int, int]:
-        """The shard of a sample, and its row there."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"sample {index} of {len(self)}")
-        ends = self._ends  # pyright: ignore[reportAttributeAccessIssue]
-        shard = int(np.searchsorted(ends, index, side="right"))
-        return shard, index - (int(ends[shard - 1]) if shard else 0)
+        return len(self._parts)
 
     def key(self, index: int) -> str:
         """The name of a sample."""
-        shard, row = self.place(index)
+        shard, row = self._parts.find(index)
         return self.tables[shard].get("key", row)
 
     def names(self, index: int) -> tuple[str, str]:
         """Key and URL of a sample, without reading its image."""
-        shard, row = self.place(index)
+        shard, row = self._parts.find(index)
         key = self.tables[shard].get("key", row)
         info = self._member(self.tables[shard], self.shards[shard], row, "json")
         return key, str(_info(None, info, f"{self.shards[shard]}:{key}").get("url") or "")
 
     def __getitem__(self, index: int) -> Record:
-        shard, row = self.place(index)
+        shard, row = self._parts.find(index)
         table, path = self.tables[shard], self.shards[shard]
         key = table.get("key", row)
         image, txt, info = (self._member(table, path, row, name) for name in _COLUMNS)
