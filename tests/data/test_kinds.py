@@ -248,3 +248,12 @@ def test_captions_joined_to_shards_by_the_url_that_img2dataset_kept(tmp_path):
     (tmp_path / "more.jsonl").write_text(json.dumps({"url": "http://x.y/7", "long_caption": "A. B."}))
     joined = join_captions(open_source(str(tmp_path / "0.tar")), str(tmp_path / "more.jsonl"), tmp_path)
     assert joined[0].captions == {"text": ("from the web",), "long": ("A. B.",)}
+
+
+def test_many_shards_are_indexed_in_processes_and_a_broken_one_is_counted(tmp_path):
+    for shard in range(18):
+        write_tar(tmp_path / f"{shard:02d}.tar", {"a.jpg": picture(shard), "a.txt": b"x"})
+    (tmp_path / "18.tar").write_bytes(b"no tar at all")
+    source = WebDataset.open(tmp_path)
+    assert len(source) == 18 and source[17].image == picture(17) and source.skipped == {"shard cut short": 1}
+    assert len(list((tmp_path / ".vlc").glob("*.arrow"))) == 19

@@ -122,18 +122,10 @@ def kept_table(
         make: Writes the table to a path.
         settings: What else it depends on; plain values.
     """
-    versions = [(str(name), *version_of(name)) for name in files]
-    text = json.dumps([_VERSION, kind, versions, settings], default=str)
-    name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.arrow"
-    places = [cache_folder() / "index"]
-    if not is_remote(beside):
-        places.insert(0, Path(beside).resolve() / ".vlc")
-    for place in places:
-        if (place / name).is_file():
-            try:
-                return Table(place / name)
-            except (pa.ArrowInvalid, OSError, ValueError):
-                continue  # damaged: it is made again
+    name, places = _name_and_places(kind, files, beside, settings)
+    found = _find(name, places)
+    if found is not None:
+        return found
     place = next((place for place in places if _writable(place)), None)
     if place is None:
         with tempfile.TemporaryDirectory() as scratch:
@@ -141,6 +133,30 @@ def kept_table(
             return Table(pa.ipc.open_file((Path(scratch) / name).read_bytes()).read_all())
     make(place / name)
     return Table(place / name)
+
+
+def is_kept(kind: str, files: Sequence[str], beside: str, settings: Any = None) -> bool:
+    """Whether `kept_table` would find the table."""
+    return _find(*_name_and_places(kind, files, beside, settings)) is not None
+
+
+def _name_and_places(kind: str, files: Sequence[str], beside: str, settings: Any) -> tuple[str, list[Path]]:
+    versions = [(str(name), *version_of(name)) for name in files]
+    text = json.dumps([_VERSION, kind, versions, settings], default=str)
+    places = [cache_folder() / "index"]
+    if not is_remote(beside):
+        places.insert(0, Path(beside).resolve() / ".vlc")
+    return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.arrow", places
+
+
+def _find(name: str, places: Sequence[Path]) -> Table | None:
+    for place in places:
+        if (place / name).is_file():
+            try:
+                return Table(place / name)
+            except (pa.ArrowInvalid, OSError, ValueError):
+                continue  # damaged: it is made again
+    return None
 
 
 def _writable(folder: Path) -> bool:

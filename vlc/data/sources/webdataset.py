@@ -1,9 +1,12 @@
 """WebDataset tar shards with random access, through an index of where each member lies."""
 
+import contextlib
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -13,11 +16,13 @@ from vlc.data.files import find, is_folder, is_glob, join, open_file, parent, re
 from vlc.data.record import Record
 from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
 from vlc.data.sources.parts import Parts
-from vlc.data.table import Table, kept_table, write_table
+from vlc.data.table import Table, is_kept, kept_table, write_table
+from vlc.data.workers import cores, die_with_parent
 from vlc.errors import DataError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff")
 TEXT_SUFFIXES = ("txt", "json")
+_MANY = 16  # new shards that are worth the start of processes
 _COLUMNS = ("image", "txt", "json")
 _SCHEMA = pa.schema(
     {"key": pa.string(), **{f"{name}_{part}": pa.int64() for name in _COLUMNS for part in ("offset", "size")}}
@@ -44,14 +49,14 @@ class WebDataset:
 
     @classmethod
     def open(cls, pattern: str | Path, columns: Columns | None = None) -> "WebDataset":
-        """Indexes a folder, one tar, or a glob of them. Reads headers only, several shards at a time.
+        """Indexes a folder, one tar, or a glob of them. Reads headers only; many new shards on all cores.
 
         Raises:
             DataError: Nothing matches, or no shard holds an image with a caption.
         """
         shards = find_shards(str(pattern))
-        with ThreadPoolExecutor(8) as pool:
-            tables = list(pool.map(_table_of, shards))
+        _index_many([shard for shard in shards if not is_kept(*_place_of(shard))])
+        tables = [_table_of(shard) for shard in shards]
         source = cls(tuple(shards), tuple(tables), columns or Columns())
         if not len(source):
             found = ", ".join(f"{count} {reason}" for reason, count in source.skipped.items()) or "they are empty"
@@ -131,14 +136,42 @@ def _info(txt: bytes | None, info: bytes | None, where: str) -> Mapping:
         raise DataError(f"{where}: its json is not valid ({error}).", "row") from error
 
 
+def _place_of(shard: str) -> tuple[str, list[str], str]:
+    """Under which name, from which files and beside what a shard's table is kept."""
+    return f"tar-{PurePosixPath(shard).stem}", [shard], parent(shard)
+
+
 def _table_of(shard: str) -> Table:
     skipped: dict[str, int] = {}
     return kept_table(
-        f"tar-{PurePosixPath(shard).stem}",
-        [shard],
-        parent(shard),
+        *_place_of(shard),
         lambda out: write_table(out, _index_shard(shard, skipped), _SCHEMA, lambda: {"skipped": skipped}),
     )
+
+
+def _index_many(shards: Sequence[str]) -> None:
+    """Indexes shards in processes of their own, started as commands, so that no caller needs a main guard."""
+    if len(shards) < _MANY:
+        return
+    command = [sys.executable, "-c", "import sys; from vlc.data.sources import webdataset as w; w.index_from_stdin()"]
+    path = os.pathsep.join(filter(None, sys.path))
+    children = []
+    for first in range(cores()):
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path})
+        assert child.stdin is not None
+        child.stdin.write("\n".join(shards[first :: cores()]))
+        child.stdin.close()
+        children.append(child)
+    for child in children:
+        child.wait()  # a shard that failed is tried again by the caller, which then says why
+
+
+def index_from_stdin() -> None:
+    """Indexes the shards named on standard input, a line each."""
+    die_with_parent()
+    for shard in sys.stdin.read().splitlines():
+        with contextlib.suppress(DataError):
+            _table_of(shard)
 
 
 def _index_shard(shard: str, skipped: dict[str, int]) -> Iterator[Sequence]:
