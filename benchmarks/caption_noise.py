@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy import stats
 
 import vlc
 from vlc.config import Config, default_config
@@ -108,15 +109,17 @@ def main() -> None:
 
 
 def print_table(runs: list[dict]) -> None:
-    """Mean and standard deviation over seeds, by noise and arm."""
-    for name in ("full", "plain"):
+    """Mean over seeds with its 95% interval (Student's t), by noise and arm."""
+    runs = [run | {"mean": (run["full"] + run["plain"]) / 2} for run in runs]
+    for name in ("full", "plain", "mean"):
         print(f"\n| R@1 by {name} description, % | " + " | ".join(MIXES) + " |\n|---|---|---|---|")
         for noise in NOISE:
             cells = []
             for arm in MIXES:
                 wanted = 0.0 if arm == "synthetic" else noise
                 values = [100 * run[name] for run in runs if run["arm"] == arm and run["noise"] == wanted]
-                cells.append(f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "-")
+                half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1) if len(values) > 1 else float("nan")
+                cells.append(f"{np.mean(values):.1f} ± {half:.1f}")
             print(f"| noise {noise:.0%} | " + " | ".join(cells) + " |")
 
 

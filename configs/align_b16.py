@@ -1,5 +1,6 @@
 """ALIGN's recipe (Jia et al., ICML 2021, arXiv 2102.05918) on a ViT-B/16, for a pod.
 
+    vlc data build 'PAIRS/*.tar' --filter align_image --filter align_text --out SHARDS
     vlc train --config configs/align_b16.py --config.data.train=SHARDS --config.data.tokenizer=FILE --workdir DIR
 
 The paper's: the *sum* of both directions with label smoothing 0.1, temperature learned from 1.0, LAMB with decay 1e-5,

@@ -1,5 +1,6 @@
 """DreamLIP ViT-B/16 on CC3M with long synthetic captions (Zheng et al., ECCV 2024, arXiv 2403.17007).
 
+    vlc data build 'CC3M/*.tar' --join cc3m_3long_3short_1raw_captions_url.csv --out SHARDS
     vlc train --config configs/dreamlip_b16_cc3m.py --config.data.train=SHARDS --config.data.tokenizer=FILE --workdir D
 
 Each visit: the raw caption, and seven sub-captions drawn from the sentences of all captions (K = 8, where the paper's

@@ -1,9 +1,11 @@
 """FILIP base, ViT-B/32 (Yao et al., ICLR 2022, arXiv 2111.07783), for a pod.
 
+    vlc data build 'PAIRS/*.tar' --filter filip --out SHARDS
     vlc train --config configs/filip_b32.py --config.data.train=SHARDS --config.data.tokenizer=FILE --workdir DIR
 
-The paper's (tables 9 and 10): tokens of width 256, causal text tower of 77 tokens, temperature from 0.07, LAMB with
-epsilon 1e-4 and decay 3e-3, 3,000 warm-up steps, cosine, 30 epochs of 340 million pairs, rate 2e-3 * sqrt(B / 512).
+The paper's (tables 9 and 10): tokens of width 256, causal text tower of 77 tokens, temperature from 0.07, AutoAugment,
+LAMB with epsilon 1e-4 and decay 3e-3, 3,000 warm-up steps, cosine, 30 epochs of 340 million pairs, rate
+2e-3 * sqrt(B / 512).
 Ours: batch 32,768 for 40,960, and CLIP's loss beside FILIP's, which alone is fragile without its augmentations;
 `--config.objectives.clip.weight=0` gives the paper's objective.
 """
@@ -19,7 +21,7 @@ def get_config(form: str = "") -> Config:
     config.log_every = 100
     config.data.vocab_size = 49_408
     config.data.workers = 8
-    config.data.image.update({"size": 224, "resize": "crop", "crop_scale": (0.6, 1.0)})
+    config.data.image.update({"size": 224, "resize": "crop", "crop_scale": (0.6, 1.0), "augment": "auto"})
     config.model.embed_dim = 256
     config.model.image.update(presets.image_tower("B/32"))
     config.model.text.update(presets.text_tower("B", length=77))

@@ -17,7 +17,7 @@ def get_config(form: str = "") -> Config:
     config.log_every = 100
     config.data.vocab_size = 49_408
     config.data.workers = 8
-    config.data.image.update({"size": 224, "resize": "crop", "crop_scale": (0.6, 1.0)})
+    config.data.image.update({"size": 224, "resize": "crop", "crop_scale": (0.6, 1.0), "augment": "auto"})
     config.model.embed_dim = 256
     config.model.image.update(presets.image_tower("L/14"))
     config.model.text.update(presets.text_tower("L", length=77))

@@ -212,9 +212,9 @@ def test_threads_that_open_a_shard_at_once_read_it_whole(tmp_path):
 
 def test_columns_by_name_and_as_told(tmp_path):
     (tmp_path / "a.jpg").write_bytes(picture(0))
-    head = "Image Path,raw_caption,shortIB_captions,longSV_captions,url,width"
+    head = "Image Path,raw_caption,shortIB_captions,longSV_captions,url,topic"
     cell = '"[""One."", ""Two.""]"'
-    (tmp_path / "captions.csv").write_text(f"{head}\na.jpg,raw text,short one,{cell},http://x,100\n")
+    (tmp_path / "captions.csv").write_text(f"{head}\na.jpg,raw text,short one,{cell},http://x,dogs\n")
     source = open_source(str(tmp_path))
     assert captions_at(source.table, 0) == {"raw": ("raw text",), "shortIB": ("short one",), "longSV": ("One.", "Two.")}
     told = open_source(str(tmp_path), columns="image=Image Path,mine=url")
@@ -257,3 +257,14 @@ def test_many_shards_are_indexed_in_processes_and_a_broken_one_is_counted(tmp_pa
     source = WebDataset.open(tmp_path)
     assert len(source) == 18 and source[17].image == picture(17) and source.skipped == {"shard cut short": 1}
     assert len(list((tmp_path / ".vlc").glob("*.arrow"))) == 19
+
+
+def test_an_index_that_can_be_kept_nowhere_is_held_in_memory(tmp_path, monkeypatch):
+    write_tar(tmp_path / "s.tar", {"a.jpg": picture(1), "a.txt": b"one"})
+    (tmp_path / ".vlc").write_text("a file where the folder would be")
+    (tmp_path / "cache").write_text("and here")
+    monkeypatch.setenv("VLC_CACHE", str(tmp_path / "cache"))
+    source = pickle.loads(pickle.dumps(WebDataset.open(tmp_path / "s.tar")))
+    assert source[0].captions == {"text": ("one",)}
+    monkeypatch.setenv("VLC_CACHE", str(tmp_path / "elsewhere"))
+    assert len(WebDataset.open(tmp_path / "s.tar")) == 1 and list((tmp_path / "elsewhere").rglob("*.arrow"))

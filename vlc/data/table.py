@@ -113,7 +113,7 @@ def kept_table(
 ) -> Table:
     """The table of a set of files: found again, or made and kept.
 
-    It is kept in `.vlc` beside the files, or, where that folder cannot be written, in the cache folder.
+    It is kept in `.vlc` beside the files; where that cannot be written, in the cache folder; failing both, in memory.
 
     Args:
         kind: What it is, for its name.
@@ -126,13 +126,15 @@ def kept_table(
     found = _find(name, places)
     if found is not None:
         return found
-    place = next((place for place in places if _writable(place)), None)
-    if place is None:
-        with tempfile.TemporaryDirectory() as scratch:
-            make(Path(scratch) / name)
-            return Table(pa.ipc.open_file((Path(scratch) / name).read_bytes()).read_all())
-    make(place / name)
-    return Table(place / name)
+    for place in places:
+        try:
+            make(place / name)
+            return Table(place / name)
+        except OSError:
+            continue  # not ours to write in, or full
+    with tempfile.TemporaryDirectory() as scratch:
+        make(Path(scratch) / name)
+        return Table(pa.ipc.open_file((Path(scratch) / name).read_bytes()).read_all())
 
 
 def is_kept(kind: str, files: Sequence[str], beside: str, settings: Any = None) -> bool:
@@ -157,11 +159,3 @@ def _find(name: str, places: Sequence[Path]) -> Table | None:
             except (pa.ArrowInvalid, OSError, ValueError):
                 continue  # damaged: it is made again
     return None
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)

@@ -12,6 +12,7 @@ import numpy as np
 from vlc.data.pipeline import STAGES, Batch
 
 _AHEAD = 2  # batches on the devices beside the one that is trained on
+_PATIENCE = 10.0  # seconds that closing waits for a batch that is being read
 
 
 class Feed:
@@ -72,9 +73,10 @@ class Feed:
         self.waited = 0.0
 
     def close(self) -> None:
-        """Ends the thread and the input's workers."""
+        """Ends the thread and the input's workers; a read that does not end is not waited for."""
         self._stop.set()
-        while self._thread.is_alive():
+        deadline = time.perf_counter() + _PATIENCE
+        while self._thread.is_alive() and time.perf_counter() < deadline:
             try:
                 self._ready.get_nowait()
             except queue.Empty:

@@ -16,8 +16,8 @@ IMAGE = ("image", "file_name", "filename", "filepath", "path", "image_path", "im
 ADDRESS = ("url", "image_url")
 _OWN = ("caption", "text")  # one string
 _CAPTIONS = re.compile(
-    r"(raw|alt|alttext|short|long|title|description|synthetic|recaption|vecap|top|dense)[a-z0-9]*"
-    r"(_?(caption|text|description)s?)?|[a-z0-9]*_captions?"
+    r"(raw|alt|(short|long)(ib|sv|lla)?|title|description|synthetic|recaption|vecap|top|dense)"
+    r"([_ ]?(caption|text|description)s?)?|[a-z0-9]+_captions?"
 )
 
 
@@ -87,7 +87,7 @@ class Columns:
                 continue
             if name in _OWN:
                 captions.setdefault("text", _one(value, name, where))
-            elif _CAPTIONS.fullmatch(name.lower()):
+            elif _CAPTIONS.fullmatch(name.lower()) and isinstance(value, (str, list, tuple)):
                 captions[source_name(name)] = _texts(value, f"{where}, {name}")
         if not captions:
             raise DataError(f'{where}: no caption. Give "caption": "..." or "captions": ["...", "..."].', "captions")
@@ -99,7 +99,7 @@ BY_NAME = Columns()
 
 def source_name(column: str) -> str:
     """The caption source that a column gives: `shortSV_captions` is `shortSV`, `raw_caption` is `raw`."""
-    return re.sub(r"_?(caption|text)s?$", "", column) or column
+    return re.sub(r"[_ ]?(caption|text|description)s?$", "", column) or column
 
 
 def boxes_of(row: Mapping[str, Any], where: str) -> np.ndarray | None:
