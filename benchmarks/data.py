@@ -31,7 +31,7 @@ from vlc.data.record import Source
 from vlc.data.sources import open_source
 from vlc.data.tokenizers import Tokenizer
 
-SIZE, BATCH, WARM, COUNT, SHARDS = 224, 64, 4, 30, 4
+SIZE, BATCH, WARM, COUNT, SHARDS = 224, 64, 8, 40, 4
 SIZES = {"160 x 160": None, "500 x 375": (500, 375)}
 
 

@@ -117,6 +117,8 @@ def test_data_build_verify_and_stats(tmp_path, capsys):
         "dropped 1 images",
     ):
         assert line in said
+    few = ["data", "build", "scenes", "--records", "3", "--out", str(tmp_path / "few"), "--workers", "1"]
+    assert main(few) == 0 and "3 records in 1 shards" in capsys.readouterr().out
     assert main(["data", "verify", out]) == 0 and "all as written" in capsys.readouterr().out
     assert main(["data", "stats", out, "--out", str(tmp_path / "s.png"), "--workers", "1"]) == 0
     assert "4 of 4 records can be used" in capsys.readouterr().out

@@ -94,6 +94,7 @@ def _add_data_commands(data) -> None:
 def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", help="a folder, shards, a captions file, tfds:NAME, ...: docs/data.md")
     command.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
+    command.add_argument("--records", type=int, default=0, help="only so many records, evenly spaced (all)")
     command.add_argument("--join", default="", help="a file with more captions for the same images")
     command.add_argument("--workers", type=int, default=0, help="processes (all cores)")
 
@@ -172,7 +173,6 @@ def _data_show(options: argparse.Namespace) -> int:
 
 def _data_build(options: argparse.Namespace) -> int:
     from vlc.data.build import Plan, build
-    from vlc.data.sources import open_source
     from vlc.data.workers import cores
 
     if options.shard_records < 1:
@@ -182,16 +182,24 @@ def _data_build(options: argparse.Namespace) -> int:
         filters=tuple(options.filter),
         join=options.join,
         columns=options.columns,
+        records=options.records,
         shard_records=options.shard_records,
         shorter_side=options.shorter_side,
         split=options.split,
     )
-    source = open_source(options.source, columns=options.columns)
+    source = _open_some(options)
     manifest = build(source, plan, options.out, workers=options.workers or cores())
     print(f"{options.out}: {manifest['records']:,} records in {len(manifest['shards'])} shards")
     for line in _left_out(manifest):
         print(f"  {line}")
     return 0
+
+
+def _open_some(options: argparse.Namespace):
+    from vlc.data.sources import Sample, open_source
+
+    source = open_source(options.source, columns=options.columns)
+    return Sample(source, options.records) if options.records > 0 else source
 
 
 def _left_out(manifest: dict) -> list[str]:
@@ -225,13 +233,13 @@ def _data_stats(options: argparse.Namespace) -> int:
     import tempfile
 
     from vlc.data.join import join_captions
-    from vlc.data.sources import Columns, open_source
+    from vlc.data.sources import Columns
     from vlc.data.stats import as_table, summarise
     from vlc.data.survey import survey
     from vlc.data.workers import cores
     from vlc.evaluate.data_figures import stats_figure
 
-    source = open_source(options.source, columns=options.columns)
+    source = _open_some(options)
     with tempfile.TemporaryDirectory() as folder:
         if options.join:
             source = join_captions(source, options.join, Path(folder), columns=Columns.parse(options.columns))

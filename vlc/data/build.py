@@ -45,6 +45,7 @@ class Plan:
         filters: Steps, see `vlc.data.filters`.
         columns: How columns are read, as `open_source` was told.
         join: A file with more captions, joined to the source (`vlc.data.join`).
+        records: How many were taken of the source, evenly spaced; 0: all.
         shard_records: Records in each shard but the last.
         shorter_side: Larger images are scaled down until their shorter side is this, and kept as JPEG; 0: all are
             kept as they are.
@@ -56,6 +57,7 @@ class Plan:
     filters: tuple[str, ...] = ()
     join: str = ""
     columns: str = ""
+    records: int = 0
     shard_records: int = 4096
     shorter_side: int = 0
     quality: int = 92

@@ -11,6 +11,7 @@ from vlc.data.sources.columns import Columns
 from vlc.data.sources.folder import Folder
 from vlc.data.sources.huggingface import HuggingFace
 from vlc.data.sources.mixture import Mixture
+from vlc.data.sources.sample import Sample
 from vlc.data.sources.scenes import Scenes
 from vlc.data.sources.tfds import Tfds
 from vlc.data.sources.webdataset import WebDataset
@@ -22,6 +23,7 @@ __all__ = [
     "Folder",
     "HuggingFace",
     "Mixture",
+    "Sample",
     "Scenes",
     "Tfds",
     "WebDataset",
