@@ -12,6 +12,7 @@ from vlc.data.selection import select
 from vlc.data.sources import open_source
 from vlc.data.stats import as_table, summarise
 from vlc.data.survey import Survey, scripts_of, survey
+from vlc.data.workers import share_work
 from vlc.errors import ConfigError, DataError
 
 
@@ -219,3 +220,19 @@ def test_a_filter_sees_only_what_is_left(tmp_path):
     found = survey(source, tmp_path / "work")
     steps = parse_filters(["without(pattern='b')", "repeated(images=1)"])
     assert run_filters(found, steps, lambda spec: found).images.tolist() == [False, False, False]
+
+
+def killed(shared, task):
+    """Ends its process as the system does when memory runs out."""
+    import os
+    import signal
+
+    if task == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_said_not_waited_for():
+    with pytest.raises(DataError, match=r"A worker process was killed.*there were 2"):
+        list(share_work(killed, None, range(6), workers=2))
