@@ -1,5 +1,6 @@
 """The whole command on real input: it trains, resumes to the bit, stops when asked, and refuses what cannot work."""
 
+import copy
 import json
 import os
 import signal
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT, read_config
+from vlc.data.images import Preprocess
 from vlc.errors import CheckpointError, ConfigError, TrainingDiverged
 from vlc.evaluate.dev import make_dev_evaluation
 from vlc.inference import load
 from vlc.train import EXIT_PREEMPTED, train
-from vlc.train.checkpoint import Checkpoints
+from vlc.train.checkpoint import Checkpoints, make_meta
+from vlc.train.loop import _check_same_model
 
 
 def config(steps=4, **changes):
@@ -109,6 +112,17 @@ def test_another_tokenizer_is_refused(finished, tmp_path, tokenizer):
     tokenizer.save(tmp_path / "other.model")
     with pytest.raises(CheckpointError, match="tokenizer is another one"):
         train(config(steps=6, data__tokenizer=str(tmp_path / "other.model")), finished)
+
+
+def test_a_checkpoint_from_before_a_setting_existed_fits(tokenizer):
+    saved = json.loads(config().to_json_best_effort())
+    now = make_meta(saved, tokenizer, Preprocess(32))
+    before = copy.deepcopy(now)
+    del before["config"]["data"]["image"]["augment"]
+    _check_same_model(before, now, "x")
+    before["config"]["data"]["image"]["size"] = 64
+    with pytest.raises(CheckpointError, match=r"config.data.image.size was 64"):
+        _check_same_model(before, now, "x")
 
 
 def test_what_cannot_work_stops_before_compilation(tmp_path):

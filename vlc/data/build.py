@@ -34,6 +34,14 @@ FORMAT = "vlc-data-1"
 NAME = "vlc_data"  # of the dataset, as tfds sees it
 _OPTIONS = "group_size:1,uncompressed"  # records are read one by one, and JPEG does not shrink
 _WORK = ".build"
+_SCHEMA = {
+    "key": "bytes",
+    "image": "encoded bytes",
+    "url": "bytes",
+    "captions/source": "bytes*",
+    "captions/text": "bytes*",
+    "boxes": "float*, left top right bottom as shares",
+}
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> d
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
         _check_same(manifest["plan"], plan, out)
+        shutil.rmtree(out / _WORK, ignore_errors=True)  # killed at the very last moment
         return manifest
     parse_filters(plan.filters)  # so that a slip of the pen leaves nothing behind
     work = out / _WORK
@@ -104,16 +113,17 @@ def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> d
         raise DataError(
             f"{out}: cannot be written ({error.strerror}). What is finished is kept: the same command goes on."
         ) from error
-    manifest = {
+    manifest = _manifest(plan, source, selection, shards)
+    _write_tfds(out, plan, shards)
+    _write_json(out / MANIFEST, manifest)
+    shutil.rmtree(work)
+    return manifest
+
+
+def _manifest(plan: Plan, source: Source, selection: Selection, shards: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
         "format": FORMAT,
-        "schema": {
-            "key": "bytes",
-            "image": "encoded bytes",
-            "url": "bytes",
-            "captions/source": "bytes*",
-            "captions/text": "bytes*",
-            "boxes": "float*, left top right bottom as shares",
-        },
+        "schema": _SCHEMA,
         "plan": _plain(plan),
         "records": sum(shard["records"] for shard in shards),
         "captions": sum(shard["captions"] for shard in shards),
@@ -126,10 +136,6 @@ def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> d
         },
         "shards": shards,
     }
-    _write_tfds(out, plan, shards)
-    _write_json(out / MANIFEST, manifest)
-    shutil.rmtree(work)
-    return manifest
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

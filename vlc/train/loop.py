@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from vlc.config import Config, check_config, resolve_auto
+from vlc.config import Config, check_config, config_from_json, resolve_auto
 from vlc.data.pipeline import count_skipped, describe_batch, train_batches
 from vlc.data.record import skipped_of
 from vlc.data.tokenizers import Tokenizer
@@ -224,8 +224,10 @@ class _StopOnSigterm:
 
 def _check_same_model(saved: dict, current: dict, where: str) -> None:
     """Refuses to go on with another model, tokenizer or preprocessing than the checkpoint's."""
-    config, tokenizer, _ = read_meta(saved, where)
-    wanted, wanted_tokenizer, _ = read_meta(current, where)
+    saved_config, tokenizer, _ = read_meta(saved, where)
+    wanted_config, wanted_tokenizer, _ = read_meta(current, where)
+    # Settings that are newer than the checkpoint have their default there.
+    config, wanted = (config_from_json(c).to_dict() for c in (saved_config, wanted_config))
     differences = [
         f"config.{section}{key} was {old!r} and is now {new!r}"
         for section, a, b in (("model.", config["model"], wanted["model"]),
