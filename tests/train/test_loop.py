@@ -60,7 +60,8 @@ def test_a_run_leaves_what_it_should(finished):
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in rows if "loss" in row]
     assert steps == [1, 2, 3, 4]
-    assert {"loss/clip", "loss/filip", "loss/caption", "grad_norm", "images_per_second", "input_wait"} <= rows[0].keys()
+    assert {"loss/clip", "loss/filip", "loss/caption", "grad_norm", "images_per_second"} <= rows[0].keys()
+    assert {"input_wait", "input/read", "input/image", "input/text", "seen"} <= rows[0].keys()
     assert 0 <= rows[-1]["dev/score"] <= 1
     assert (finished / "tokenizer.model").exists() and list((finished / "tensorboard").iterdir())
     meta = _meta(finished)
