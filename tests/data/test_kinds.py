@@ -65,6 +65,17 @@ def test_array_record_gives_back_what_went_in(built):
     assert len(open_source(str(built / "vlc_data-train.array_record-00000-of-00003"))) == 2
 
 
+def test_threads_share_the_readers_of_a_dataset_and_a_new_one_is_read_anew(built, folder):
+    source = open_source(str(built))
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda i: source[i % 5].image == picture(i % 5), range(4000)))
+    (folder / "0.jpg").write_bytes(picture(77))
+    build(open_source(str(folder)), Plan("folder", shard_records=2), folder / "again")
+    for path in (folder / "again").glob("*.array_record*"):
+        path.replace(built / path.name)
+    assert open_source(str(built))[0].image == picture(77)
+
+
 def test_a_cut_array_record_is_said(built):
     path = built / "vlc_data-train.array_record-00001-of-00003"
     path.write_bytes(path.read_bytes()[:70_000])
@@ -199,6 +210,10 @@ def test_an_index_is_kept_beside_the_shards_and_made_anew_for_a_changed_one(tmp_
     assert len(open_source(str(tmp_path / "s.tar"))) == 1
     write_tar(tmp_path / "s.tar", {f"{i}.{s}": d for i in range(30) for s, d in (("jpg", picture(i)), ("txt", b"x"))})
     assert len(open_source(str(tmp_path / "s.tar"))) == 30
+    write_tar(tmp_path / "t.tar", {"z.jpg": picture(99), "z.txt": b"y"})
+    assert open_source(str(tmp_path / "s.tar"))[0].image == picture(0)
+    (tmp_path / "t.tar").replace(tmp_path / "s.tar")
+    assert open_source(str(tmp_path / "s.tar"))[0].image == picture(99)
 
 
 def test_threads_that_open_a_shard_at_once_read_it_whole(tmp_path):

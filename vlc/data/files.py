@@ -70,7 +70,9 @@ def read_range(path: str | Path, offset: int, size: int) -> bytes:
             system, name = _remote(str(path))
             data = system.cat_file(name, start=offset, end=offset + size)
         else:
-            file = _opened(str(path))  # held: another thread's may have taken its place in the cache
+            file = _opened(
+                str(path), os.stat(path).st_mtime_ns
+            )  # held: another thread's may have taken its place in the cache
             data = os.pread(file.fileno(), size, offset)
     if len(data) != size:
         raise DataError(f"{path}: ends before byte {offset + size}; it was cut short since it was indexed.")
@@ -143,7 +145,8 @@ def base_name(path: str | Path) -> str:
 
 
 @lru_cache(maxsize=_OPEN_FILES)
-def _opened(path: str) -> IO[bytes]:
+def _opened(path: str, written: int) -> IO[bytes]:
+    del written  # a file that was put in another's place is opened anew
     return open(path, "rb")
 
 

@@ -1,7 +1,8 @@
 """ArrayRecord shards of `tf.train.Example`: those of `vlc data build`, and others with an image and captions."""
 
-import threading
+import os
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from vlc.errors import DataError
 
 _READ = "readahead_buffer_size:0"  # records are read one by one, in any order
 PATTERN = "*.array_record*"
+_OPEN_FILES = 256  # of one process; opening another takes a third of a millisecond
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,6 @@ class ArrayRecord:
     lengths: tuple[int, ...]
     columns: Columns = BY_NAME
     _parts: Parts = field(init=False, repr=False, compare=False)
-    _readers: Any = field(default_factory=threading.local, repr=False, compare=False)
 
     @classmethod
     def open(cls, pattern: str | Path, columns: Columns | None = None) -> "ArrayRecord":
@@ -56,12 +57,6 @@ class ArrayRecord:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_parts", Parts(self.lengths))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"shards": self.shards, "lengths": self.lengths, "columns": self.columns}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _readers=threading.local(), _parts=Parts(state["lengths"]))
-
     def __len__(self) -> int:
         return len(self._parts)
 
@@ -69,17 +64,12 @@ class ArrayRecord:
         shard, row = self._parts.find(index)
         where = f"{self.shards[shard]}:{row}"
         try:
-            (data,) = self._reader(shard).read([row])
+            path = self.shards[shard]
+            reader = _open(path, os.stat(path).st_mtime_ns)  # held: the cache may let go of it meanwhile
+            (data,) = reader.read([row])
         except (RuntimeError, ValueError, IndexError, OSError) as error:
             raise DataError(f"{where}: cannot be read ({error}).") from error
         return self._record(read_example(data, where), where)
-
-    def _reader(self, shard: int) -> ArrayRecordReader:
-        """The file's reader; each thread has its own, since a read moves it."""
-        readers = self._readers.__dict__
-        if shard not in readers:
-            readers[shard] = _open(self.shards[shard])
-        return readers[shard]
 
     def _record(self, features: dict[str, list], where: str) -> Record:
         image = next((features[name] for name in ("image", "image/encoded", "jpg", "png") if features.get(name)), None)
@@ -129,7 +119,10 @@ def _as_row(features: dict[str, list]) -> dict[str, Any]:
     return row
 
 
-def _open(path: str) -> ArrayRecordReader:
+@lru_cache(maxsize=_OPEN_FILES)
+def _open(path: str, written: int) -> ArrayRecordReader:
+    """A reader, for all threads of this process; a file that was written anew gets another."""
+    del written
     reader = ArrayRecordReader(path, options=_READ)
     if not reader.ok():
         raise DataError(f"{path}: not a readable ArrayRecord file; it may be cut short.")
@@ -138,9 +131,6 @@ def _open(path: str) -> ArrayRecordReader:
 
 def _length(path: str) -> int:
     try:
-        reader = _open(path)
-        count = reader.num_records()
-        reader.close()
+        return _open(path, os.stat(path).st_mtime_ns).num_records()
     except (RuntimeError, ValueError, OSError) as error:
         raise DataError(f"{path}: not a readable ArrayRecord file ({error}).") from error
-    return count
