@@ -33,7 +33,8 @@ class Table:
             table: pa.Table = source.combine_chunks()  # pyright: ignore[reportAttributeAccessIssue]
         else:
             self._path = str(source)
-            table = pa.ipc.open_file(pa.memory_map(self._path)).read_all()
+            with pa.memory_map(self._path) as file:  # the mapping outlives the file, which thousands of shards need
+                table = pa.ipc.open_file(file).read_all()
         self._columns = {name: _one_chunk(table.column(name)) for name in table.column_names}
         self._rows = table.num_rows
         self.notes: dict[str, Any] = json.loads((table.schema.metadata or {}).get(b"notes", b"{}"))
@@ -139,7 +140,8 @@ def kept_table(
 
 def is_kept(kind: str, files: Sequence[str], beside: str, settings: Any = None) -> bool:
     """Whether `kept_table` would find the table."""
-    return _find(*_name_and_places(kind, files, beside, settings)) is not None
+    name, places = _name_and_places(kind, files, beside, settings)
+    return any((place / name).is_file() for place in places)
 
 
 def _name_and_places(kind: str, files: Sequence[str], beside: str, settings: Any) -> tuple[str, list[Path]]:

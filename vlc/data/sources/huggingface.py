@@ -105,12 +105,12 @@ class HuggingFace:
 
 def _batches(path: str) -> list[pa.RecordBatch]:
     """All batches of a file that is mapped, not read."""
-    file = pa.memory_map(path)
-    try:
-        return list(pa.ipc.open_stream(file))
-    except pa.ArrowInvalid:
-        reader = pa.ipc.open_file(file)
-        return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    with pa.memory_map(path) as file:
+        try:
+            return list(pa.ipc.open_stream(file))
+        except pa.ArrowInvalid:
+            reader = pa.ipc.open_file(file)
+            return [reader.get_batch(i) for i in range(reader.num_record_batches)]
 
 
 def _json(path: str) -> Any:
