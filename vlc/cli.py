@@ -87,6 +87,7 @@ def _add_data_commands(data) -> None:
     tokenizer = _command(data, "tokenizer", _data_tokenizer, "train a SentencePiece tokenizer from the captions")
     tokenizer.add_argument("source")
     tokenizer.add_argument("--out", required=True, help="the .model file to write")
+    tokenizer.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
     tokenizer.add_argument("--vocab-size", type=int, default=8192)
     tokenizer.add_argument("--records", type=int, default=100_000, help="records to read at the most")
 
@@ -259,9 +260,8 @@ def _data_tokenizer(options: argparse.Namespace) -> int:
     from vlc.data.sources import open_source
     from vlc.train.inputs import train_tokenizer
 
-    tokenizer = train_tokenizer(
-        open_source(options.source), records=options.records, vocab_size=options.vocab_size, where=options.source
-    )
+    source = open_source(options.source, columns=options.columns)
+    tokenizer = train_tokenizer(source, records=options.records, vocab_size=options.vocab_size, where=options.source)
     tokenizer.save(options.out)
     print(f"{options.out}: {tokenizer.vocab_size} pieces")
     return 0

@@ -108,6 +108,25 @@ def test_a_full_disk_is_said_and_what_is_finished_is_kept(tmp_path, monkeypatch)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+_LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))  # what a full disk is to whoever writes
+from vlc.cli import main
+sys.exit(main(["data", "build", sys.argv[1], "--out", sys.argv[2], "--workers", "1", "--shard-records", sys.argv[3]]))
+"""
+
+
+@pytest.mark.parametrize("shard_records", ["150", "400"])  # too large while it is written, and only when it is closed
+def test_a_shard_that_cannot_be_written_is_one_message_and_the_build_goes_on(tmp_path, shard_records):
+    make_source(tmp_path / "a", texts(*map(str, range(400))))
+    arguments = [str(tmp_path / "a"), str(tmp_path / "out"), shard_records]
+    failed = subprocess.run([sys.executable, "-c", _LIMITED, *arguments], capture_output=True, text=True, cwd=ROOT)
+    assert failed.returncode == 2 and "Traceback" not in failed.stderr
+    assert "cannot be written" in failed.stderr and "the same command goes on" in failed.stderr
+    source = open_source(arguments[0])
+    assert build(source, Plan(arguments[0], shard_records=int(shard_records)), arguments[1])["records"] == 400
+
+
 def test_generated_pictures_are_kept_as_png_and_large_ones_made_smaller(tmp_path):
     build(Scenes(side=24, length=5), Plan("scenes"), tmp_path / "scenes")
     record = open_source(str(tmp_path / "scenes"))[3]

@@ -108,6 +108,8 @@ def test_slot_0_may_be_drawn_from_the_sentences_too(rng):
     choice = CaptionChoice(Mix({"raw": 1}), sub_captions=1, first="pool")
     captions = {"raw": ("r",), "long": ("One. Two.",)}
     assert {choice.choose(captions, rng)[0][0] for _ in range(100)} == {"r", "One.", "Two."}
+    with pytest.raises(ConfigError, match="what each slot draws"):
+        CaptionChoice(Mix({}), sub_captions=1, slots=("long",), first="pool")
     with pytest.raises(ConfigError, match="first is 'frist'"):
         CaptionChoice(Mix({}), first="frist")
 

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ FORMAT = "vlc-data-1"
 NAME = "vlc_data"  # of the dataset, as tfds sees it
 _OPTIONS = "group_size:1,uncompressed"  # records are read one by one, and JPEG does not shrink
 _WORK = ".build"
+_GOES_ON = "What is finished is kept: the same command goes on."
 _SCHEMA = {
     "key": "bytes",
     "image": "encoded bytes",
@@ -110,9 +111,7 @@ def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> d
         tasks = [(out, i, name) for i, name in enumerate(names)]
         shards = list(share_work(_write_shard, (selection, plan), tasks, workers))
     except OSError as error:
-        raise DataError(
-            f"{out}: cannot be written ({error.strerror}). What is finished is kept: the same command goes on."
-        ) from error
+        raise DataError(f"{out}: cannot be written ({error.strerror}). {_GOES_ON}") from error
     manifest = _manifest(plan, source, selection, shards)
     _write_tfds(out, plan, shards)
     _write_json(out / MANIFEST, manifest)
@@ -211,19 +210,9 @@ def _write_shard(shared: tuple[Selection, Plan], task: tuple[Path, int, str]) ->
     partial = out / _WORK / name
     first = number * plan.shard_records
     indices = range(first, min(first + plan.shard_records, len(selection)))
-    captions = 0
-    writer = ArrayRecordWriter(str(partial), _OPTIONS)
-    try:
-        for index in indices:
-            record = selection[index]
-            captions += len(record.all_captions())
-            writer.write(to_example(record, encode_image(record, plan)))
-    except (RuntimeError, ValueError) as error:  # what the writer raises on a full disk
-        raise OSError(None, str(error).splitlines()[0]) from error
-    finally:
-        writer.close()
+    captions = _write_records(partial, (selection[index] for index in indices), plan)
     if ArrayRecord.open(partial).lengths != (len(indices),):
-        raise OSError(None, f"{partial} was not written whole; is the disk full?")
+        raise DataError(f"{partial}: was not written whole.")
     line = {
         "name": name,
         "records": len(indices),
@@ -234,6 +223,21 @@ def _write_shard(shared: tuple[Selection, Plan], task: tuple[Path, int, str]) ->
     os.replace(partial, out / name)
     _write_json(done, line)
     return line
+
+
+def _write_records(path: Path, records: Iterable[Record], plan: Plan) -> int:
+    """Writes records; the number of their captions."""
+    captions = 0
+    try:
+        writer = ArrayRecordWriter(str(path), _OPTIONS)
+        for record in records:
+            captions += len(record.all_captions())
+            writer.write(to_example(record, encode_image(record, plan)))
+        writer.close()
+    except RuntimeError as error:  # what it makes of a full disk, in `write` or only in `close`
+        said = str(error).splitlines()[0]
+        raise DataError(f"{path}: cannot be written ({said}). {_GOES_ON}") from error
+    return captions
 
 
 def encode_image(record: Record, plan: Plan) -> bytes:

@@ -138,6 +138,10 @@ class CaptionChoice:
             raise ConfigError(f"config.data.captions.first is {self.first!r}; it must be one of {FIRST}.")
         if self.split not in SPLITS:
             raise ConfigError(f"config.data.captions.split is {self.split!r}; it must be one of {tuple(SPLITS)}.")
+        if self.slots and self.first == "pool":
+            raise ConfigError(
+                'config.data.captions.slots says what each slot draws, and first="pool" that all draw alike.'
+            )
         if self.slots and len(self.slots) != self.sub_captions:
             raise ConfigError(
                 f"config.data.captions.slots names {len(self.slots)} slots, but sub_captions is {self.sub_captions}."

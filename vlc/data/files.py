@@ -38,12 +38,12 @@ def reading(path: str | Path) -> Iterator[None]:
         raise DataError(f"{path}: {error}") from error
 
 
-def open_file(path: str | Path, mode: str = "rb") -> IO[Any]:
-    """Opens a file; text is not decoded, so a mode is `rb` or `wb`."""
+def open_file(path: str | Path) -> IO[bytes]:
+    """Opens a file to be read."""
     if not is_remote(path):
-        return open(path, mode)
+        return open(path, "rb")
     system, name = _remote(str(path))
-    return system.open(name, mode)
+    return system.open(name, "rb")
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -70,9 +70,8 @@ def read_range(path: str | Path, offset: int, size: int) -> bytes:
             system, name = _remote(str(path))
             data = system.cat_file(name, start=offset, end=offset + size)
         else:
-            file = _opened(
-                str(path), os.stat(path).st_mtime_ns
-            )  # held: another thread's may have taken its place in the cache
+            # Held by name: another thread's may have taken its place in the cache, and nobody else would keep it open.
+            file = _opened(str(path), os.stat(path).st_mtime_ns)
             data = os.pread(file.fileno(), size, offset)
     if len(data) != size:
         raise DataError(f"{path}: ends before byte {offset + size}; it was cut short since it was indexed.")
@@ -127,6 +126,18 @@ def find(pattern: str | Path) -> list[str]:
         return sorted(system.unstrip_protocol(found) for found in system.glob(name))
 
 
+def find_shards(pattern: str, inside: str) -> list[str]:
+    """The files that a folder, a file name or a glob stands for, sorted.
+
+    Args:
+        pattern: Folder, file or glob.
+        inside: A glob of the files that count in a folder, `*.tar`.
+    """
+    if is_folder(pattern):
+        return find(join(pattern, inside))
+    return find(pattern) if is_glob(pattern) else [pattern]
+
+
 def join(folder: str | Path, name: str) -> str:
     """A path below a folder; a name that is a full path or URL stays what it is."""
     if is_remote(folder):
@@ -137,11 +148,6 @@ def join(folder: str | Path, name: str) -> str:
 def parent(path: str | Path) -> str:
     """The folder that a file lies in."""
     return str(path).rsplit("/", 1)[0] if is_remote(path) else os.path.dirname(path) or "."
-
-
-def base_name(path: str | Path) -> str:
-    """The last part of a path."""
-    return str(path).rstrip("/").rsplit("/", 1)[-1]
 
 
 @lru_cache(maxsize=_OPEN_FILES)

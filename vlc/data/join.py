@@ -7,11 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlc.data.files import version_of
-from vlc.data.record import CaptionTypeError, Record, Source, skipped_of
-from vlc.data.sources.captions_file import read_rows
+from vlc.data.files import is_remote, version_of
+from vlc.data.record import Record, Source, skipped_of
 from vlc.data.sources.columns import BY_NAME, Columns
-from vlc.data.sources.folder import captions_at
+from vlc.data.sources.folder import Listed, as_structs, captions_at, list_images
 from vlc.data.table import Table, write_table
 from vlc.errors import DataError
 
@@ -47,8 +46,8 @@ class Joined:
 def join_captions(source: Source, file: str, folder: Path, *, columns: Columns = BY_NAME) -> Joined:
     """Joins the captions of a file (DreamLIP's CSV, ShareGPT4V's JSON, what `Columns` knows) to a source.
 
-    A row belongs to the image whose URL or key its image column holds; failing that, to the one with the same file
-    name, with or without its suffix.
+    A row belongs to the image whose URL or key its image column holds. A row with a path also belongs to the image with
+    that file name, with or without its suffix, unless two rows have it.
 
     Args:
         source: The images.
@@ -62,9 +61,10 @@ def join_captions(source: Source, file: str, folder: Path, *, columns: Columns =
     size, version = version_of(file)
     path = folder / f"join-{PurePosixPath(file).stem}-{size}-{version[-12:]}-{len(source)}.arrow"
     if not path.exists():
-        rows, skipped = _read(file, columns)
-        notes: dict[str, Any] = {"file": file, "rows": len(rows), "rows left out": skipped}
-        write_table(path, _match(source, rows, notes), _SCHEMA, lambda: notes)
+        listed = list_images(file, columns)
+        notes: dict[str, Any] = {"file": file, "rows": len(listed.images), "rows left out": listed.skipped}
+        notes |= {"first row": next(iter(listed.images), ""), "first key": ""}
+        write_table(path, _match(source, listed, notes), _SCHEMA, lambda: notes)
     joined = Joined(source, Table(path))
     notes = joined.table.notes
     if not notes["images with captions"]:
@@ -75,49 +75,39 @@ def join_captions(source: Source, file: str, folder: Path, *, columns: Columns =
     return joined
 
 
-def _read(file: str, columns: Columns) -> tuple[dict[str, dict[str, tuple[str, ...]]], dict[str, int]]:
-    """Captions by image path or URL."""
-    found: dict[str, dict[str, tuple[str, ...]]] = {}
-    skipped: dict[str, int] = {}
-    for where, row in read_rows(file):
-        try:
-            if isinstance(row, DataError):
-                raise row
-            known = found.setdefault(columns.image_of(row, where), {})
-            for name, texts in columns.captions_of(row, where).items():
-                known[name] = known.get(name, ()) + texts
-        except CaptionTypeError:
-            raise
-        except DataError as error:
-            skipped[error.reason] = skipped.get(error.reason, 0) + 1
-    return found, skipped
-
-
-def _match(source: Source, rows: dict[str, dict[str, tuple[str, ...]]], notes: dict[str, Any]) -> Iterable[tuple]:
+def _match(source: Source, listed: Listed, notes: dict[str, Any]) -> Iterable[tuple]:
     """What each record gets; counts on both sides go into the notes."""
-    by_name: dict[str, str] = {}
-    for image in rows:
-        for name in _names(image):
-            by_name.setdefault(name, image)
+    by_name = _by_name(listed.images)
     used: set[str] = set()
     matched = 0
-    notes.update({"first row": next(iter(rows), ""), "first key": ""})
     for index in range(len(source)):
         key, url = _key_and_url(source, index)
-        notes["first key"] = notes["first key"] or key
-        image = next((by_name[name] for name in (url, *_names(key)) if name in by_name), None)
-        captions = rows.get(image, {}) if image is not None else {}
-        if image is not None:
-            used.add(image)
-            matched += 1
-        yield ([{"source": name, "text": text} for name, texts in captions.items() for text in texts],)
+        if not index:
+            notes["first key"] = key
+        image = next((by_name[name] for name in (url, *_names(key)) if by_name.get(name)), None)
+        if image is None:
+            yield ([],)
+            continue
+        used.add(image)
+        matched += 1
+        yield (as_structs(listed.images[image].captions),)
     notes.update({"images with captions": matched, "images without": len(source) - matched})
-    notes["rows without image"] = len(rows) - len(used)
+    notes["rows without image"] = len(listed.images) - len(used)
 
 
-def _names(image: str) -> tuple[str, str, str]:
+def _by_name(images: Iterable[str]) -> dict[str, str | None]:
+    """Each image of the file by its names; a name that two images share stands for neither."""
+    found: dict[str, str | None] = {}
+    for image in images:
+        for name in set(_names(image)):
+            found[name] = None if name in found else image
+    return found
+
+
+def _names(image: str) -> tuple[str, ...]:
+    """A path, its file name, and that without suffix. A URL has no other name: on the web many are called alike."""
     path = PurePosixPath(image)
-    return image, path.name, path.stem
+    return (image,) if is_remote(image) else (image, path.name, path.stem)
 
 
 def _key_and_url(source: Source, index: int) -> tuple[str, str]:

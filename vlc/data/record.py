@@ -1,6 +1,7 @@
 """`Record`, the one thing that every source gives, and the checks that it must pass."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,6 +54,24 @@ class CaptionTypeError(DataError):
 def skipped_of(source: Source) -> dict[str, int]:
     """Records left out when the source was indexed, by reason."""
     return dict(getattr(source, "skipped", {}))
+
+
+def add_counts(*counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts by reason, added up."""
+    return dict(sum((Counter(count) for count in counts), Counter()))
+
+
+def flatten_captions(captions: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """Source and text of every caption, in order."""
+    return [(source, text) for source, texts in captions.items() for text in texts]
+
+
+def group_captions(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Captions by source, from sources and texts."""
+    captions: dict[str, tuple[str, ...]] = {}
+    for source, text in pairs:
+        captions[source] = (*captions.get(source, ()), text)
+    return captions
 
 
 def clean_captions(captions: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from vlc.data.filters import Filtered, parse_filters, run_filters
-from vlc.data.record import Record, Source, skipped_of
+from vlc.data.record import Record, Source, add_counts, flatten_captions, group_captions, skipped_of
 from vlc.data.sources import open_source
 from vlc.data.survey import Survey, survey
 from vlc.data.table import Table, write_table
+from vlc.errors import DataError
 
 _SCHEMA = pa.schema({"index": pa.int64(), "captions": pa.list_(pa.int32())})
 
@@ -33,10 +34,7 @@ class Selection:
     @property
     def skipped(self) -> dict[str, int]:
         """Records left out of the source's index, and those left out here, by reason."""
-        total = dict(skipped_of(self.source))
-        for reason, count in self.table.notes["skipped"].items():
-            total[reason] = total.get(reason, 0) + count
-        return total
+        return add_counts(skipped_of(self.source), self.table.notes["skipped"])
 
     @property
     def dropped(self) -> list[dict[str, Any]]:
@@ -53,12 +51,8 @@ class Selection:
         kept = self.table.get("captions", index)
         if kept is None:
             return record
-        pairs = [(name, text) for name, texts in record.captions.items() for text in texts]
-        captions: dict[str, tuple[str, ...]] = {}
-        for position in kept:
-            name, text = pairs[position]
-            captions[name] = (*captions.get(name, ()), text)
-        return replace(record, captions=captions)
+        pairs = flatten_captions(record.captions)
+        return replace(record, captions=group_captions(pairs[position] for position in kept))
 
 
 def select(source: Source, filters: Sequence[str], folder: Path, *, workers: int = 0) -> Selection:
@@ -72,6 +66,7 @@ def select(source: Source, filters: Sequence[str], folder: Path, *, workers: int
 
     Raises:
         ConfigError: A filter is unknown or malformed.
+        DataError: The source has another number of records than when they were selected.
     """
     path = folder / f"selection-{zlib.crc32(repr(list(filters)).encode()):08x}.arrow"
     if not path.exists():
@@ -83,9 +78,20 @@ def select(source: Source, filters: Sequence[str], folder: Path, *, workers: int
             return survey(open_source(spec), other, workers=workers)
 
         left = run_filters(found, steps, open_survey)
-        notes = {"filters": list(left.counts), "skipped": found.skipped(), "messages": found.messages(10)}
+        notes = {
+            "of": len(source),
+            "filters": list(left.counts),
+            "skipped": found.skipped(),
+            "messages": found.messages(10),
+        }
         write_table(path, _rows(found, left), _SCHEMA, lambda: notes)
-    return Selection(source, Table(path))
+    table = Table(path)
+    if table.notes["of"] != len(source):
+        raise DataError(
+            f"{path}: was selected from {table.notes['of']:,} records, and the source has {len(source):,} now. Use the "
+            "data as it was, or another workdir."
+        )
+    return Selection(source, table)
 
 
 def _rows(found: Survey, left: Filtered) -> Iterable[tuple[int, list[int] | None]]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vlc.data.duplicates import perceptual_hash
 from vlc.data.images import examine
-from vlc.data.record import Source
+from vlc.data.record import Source, flatten_captions
 from vlc.data.table import Table, write_table
 from vlc.data.workers import share_work
 from vlc.errors import DataError
@@ -122,7 +122,7 @@ def look_at(source: Source, index: int) -> tuple[Any, ...]:
     try:
         record = source[index]
         key = record.key
-        captions = [(name, text) for name, texts in record.captions.items() for text in texts]
+        captions = flatten_captions(record.captions)
         if isinstance(record.image, np.ndarray):
             height, width = record.image.shape[:2]
             picture, kind, size = Image.fromarray(record.image), "pixels", record.image.nbytes

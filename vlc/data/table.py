@@ -47,9 +47,6 @@ class Table:
         """A whole column."""
         return self._columns[name]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._columns
-
     def get(self, name: str, row: int) -> Any:
         """One value as Python has it."""
         return self._columns[name][row].as_py()

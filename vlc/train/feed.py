@@ -50,6 +50,7 @@ class Feed:
         taken = self._ready.get()
         self.waited += time.perf_counter() - begun
         if isinstance(taken, BaseException):
+            self._ready.put(taken)  # it stays so: asking again must not wait for ever
             raise taken
         host, _ = taken
         self._seconds += host["seconds"].sum(axis=0)

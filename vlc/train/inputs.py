@@ -11,6 +11,7 @@ from typing import Any
 
 from vlc.config import Config, parse_weights
 from vlc.data.captions import CaptionChoice, Mix
+from vlc.data.files import version_of
 from vlc.data.images import Preprocess
 from vlc.data.join import join_captions
 from vlc.data.pipeline import MakeExample, check_source
@@ -53,7 +54,8 @@ def _open_train(data: Any, scenes: dict[str, Any], workdir: Path | None) -> Sour
 def _join_and_filter(source: Source, data: Any, spec: str, workdir: Path | None) -> Source:
     if not (data.join or data.filters):
         return source
-    place = zlib.crc32("|".join((spec, data.columns, data.join)).encode())
+    joined = version_of(data.join) if data.join else ""  # another file there, and all is selected anew
+    place = zlib.crc32(repr((spec, data.columns, data.join, joined)).encode())
     folder = (workdir or Path(tempfile.mkdtemp(prefix="vlc-"))) / "data" / f"{place:08x}"
     if data.join:
         source = join_captions(source, data.join, folder, columns=Columns.parse(data.columns))

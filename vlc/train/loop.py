@@ -119,7 +119,6 @@ def train(
         out_shardings=(sharding, replicated(mesh)),
         donate_argnums=0,
     )
-    feed = Feed(host_batches, lambda batch: put_batch(batch, mesh), MODEL_INPUTS)
     metric_log = MetricLog(workdir, first_step)
     _describe_run(run, mesh, source, state, first_step)
     progress = Progress(run.steps, first_step, run.batch_size)
@@ -142,6 +141,7 @@ def train(
 
     # -- the loop. From here on SIGTERM asks for a save.
     stop = _StopOnSigterm()
+    feed = Feed(host_batches, lambda batch: put_batch(batch, mesh), MODEL_INPUTS)
     step = shown_at = first_step
     skipped, since = {}, time.perf_counter()
     try:

@@ -8,8 +8,8 @@ from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader
 
-from vlc.data.files import find, is_folder, is_glob, join
-from vlc.data.record import Record
+from vlc.data.files import find_shards
+from vlc.data.record import Record, flatten_captions, group_captions
 from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
 from vlc.data.sources.parts import Parts
 from vlc.data.sources.tf_example import read_example, write_example
@@ -39,20 +39,16 @@ class ArrayRecord:
     _parts: Parts = field(init=False, repr=False, compare=False)
 
     @classmethod
-    def open(cls, pattern: str | Path, columns: Columns | None = None) -> "ArrayRecord":
+    def open(cls, pattern: str | Path, columns: Columns = BY_NAME) -> "ArrayRecord":
         """Opens a folder, a file or a glob.
 
         Raises:
             DataError: Nothing matches, or a file is no ArrayRecord.
         """
-        pattern = str(pattern)
-        if is_folder(pattern):
-            shards = find(join(pattern, PATTERN))
-        else:
-            shards = find(pattern) if is_glob(pattern) else [pattern]
+        shards = find_shards(str(pattern), PATTERN)
         if not shards:
             raise DataError(f"{pattern}: no ArrayRecord file there.")
-        return cls(tuple(shards), tuple(_length(shard) for shard in shards), columns or Columns())
+        return cls(tuple(shards), tuple(_length(shard) for shard in shards), columns)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_parts", Parts(self.lengths))
@@ -79,9 +75,8 @@ class ArrayRecord:
         boxes = boxes_of({"boxes": features.get("boxes") or None}, where)
         url = features["url"][0].decode() if features.get("url") else ""
         if "captions/text" in features:
-            captions: dict[str, tuple[str, ...]] = {}
-            for source, text in zip(features["captions/source"], features["captions/text"], strict=True):
-                captions[source.decode()] = (*captions.get(source.decode(), ()), text.decode())
+            pairs = zip(features["captions/source"], features["captions/text"], strict=True)
+            captions = group_captions((source.decode(), text.decode()) for source, text in pairs)
         else:
             captions = self.columns.captions_of(_as_row(features), where)
         return Record(key, image[0], captions, boxes, {"url": url} if url else {})
@@ -94,7 +89,7 @@ def to_example(record: Record, image: bytes) -> bytes:
         record: Key, captions and boxes.
         image: The encoded image.
     """
-    pairs = [(source, text) for source, texts in record.captions.items() for text in texts]
+    pairs = flatten_captions(record.captions)
     boxes = [] if record.boxes is None else record.boxes.astype(float).ravel().tolist()
     return write_example(
         {

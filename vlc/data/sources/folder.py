@@ -1,16 +1,16 @@
 """Images named by a captions file: `captions.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from vlc.data.files import exists, is_folder, join, parent, read_bytes
-from vlc.data.record import CaptionTypeError, Record
+from vlc.data.record import CaptionTypeError, Record, flatten_captions, group_captions
 from vlc.data.sources.captions_file import CAPTION_FILES, read_rows
-from vlc.data.sources.columns import Columns, boxes_of
+from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
 from vlc.data.table import Table, kept_table, write_table
 from vlc.errors import DataError
 
@@ -42,7 +42,7 @@ class Folder:
     table: Table
 
     @classmethod
-    def open(cls, path: str | Path, columns: Columns | None = None) -> "Folder":
+    def open(cls, path: str | Path, columns: Columns = BY_NAME) -> "Folder":
         """Reads the captions file of a folder, or the file itself.
 
         Rows that cannot be used are left out and counted in `skipped`.
@@ -54,7 +54,6 @@ class Folder:
         path = str(path)
         if is_folder(path):
             path = find_captions_file(path)
-        columns = columns or Columns()
         root = columns.names.get("root") or parent(path)
         table = kept_table(
             "captions", [path], parent(path), lambda out: _index(path, columns, out), dict(columns.names)
@@ -95,10 +94,12 @@ class Folder:
 
 def captions_at(table: Table, index: int) -> dict[str, tuple[str, ...]]:
     """Captions by source from a table's list of source and text."""
-    captions: dict[str, tuple[str, ...]] = {}
-    for caption in table.get("captions", index):
-        captions[caption["source"]] = (*captions.get(caption["source"], ()), caption["text"])
-    return captions
+    return group_captions((caption["source"], caption["text"]) for caption in table.get("captions", index))
+
+
+def as_structs(captions: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """Captions as a table keeps them."""
+    return [{"source": source, "text": text} for source, text in flatten_captions(captions)]
 
 
 def find_captions_file(folder: str) -> str:
@@ -118,43 +119,60 @@ def find_captions_file(folder: str) -> str:
 
 def _index(path: str, columns: Columns, out: Path) -> None:
     """Writes the table of a captions file."""
-    rows: dict[str, dict[str, Any]] = {}
-    skipped: dict[str, int] = {}
-    first = ""
+    listed = list_images(path, columns)
+    values = ((image, as_structs(row.captions), row.boxes, row.url) for image, row in listed.images.items())
+    write_table(out, values, _SCHEMA, lambda: {"skipped": listed.skipped, "first": listed.first})
+
+
+@dataclass
+class Row:
+    """What all rows of one image say of it."""
+
+    boxes: list[float] | None
+    url: str | None
+    captions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass
+class Listed:
+    """What a captions file lists.
+
+    Attributes:
+        images: By path or URL.
+        skipped: Rows that cannot be used, by reason.
+        first: What was said of the first of these.
+    """
+
+    images: dict[str, Row] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    first: str = ""
+
+
+def list_images(path: str, columns: Columns) -> Listed:
+    """Reads a captions file; rows of one image are put together.
+
+    Raises:
+        DataError: The file cannot be opened, or a string stands where a list of captions is meant.
+    """
+    listed = Listed()
     for where, row in read_rows(path):
         try:
             if isinstance(row, DataError):
                 raise row
-            _add_row(rows, row, columns, where)
+            _add_row(listed.images, row, columns, where)
         except CaptionTypeError:
             raise
         except DataError as error:
-            skipped[error.reason] = skipped.get(error.reason, 0) + 1
-            first = first or str(error)
-    values = (
-        (
-            image,
-            [{"source": source, "text": text} for source, texts in row["captions"].items() for text in texts],
-            row["boxes"],
-            row["url"],
-        )
-        for image, row in rows.items()
-    )
-    write_table(out, values, _SCHEMA, lambda: {"skipped": skipped, "first": first})
+            listed.skipped[error.reason] = listed.skipped.get(error.reason, 0) + 1
+            listed.first = listed.first or str(error)
+    return listed
 
 
-def _add_row(rows: dict[str, dict[str, Any]], row: Mapping[str, Any], columns: Columns, where: str) -> None:
-    image = columns.image_of(row, where)
-    captions = columns.captions_of(row, where)
-    boxes = boxes_of(row, where)
+def _add_row(images: dict[str, Row], row: Mapping[str, Any], columns: Columns, where: str) -> None:
+    image, captions, boxes = columns.image_of(row, where), columns.captions_of(row, where), boxes_of(row, where)
     url = row.get("url")
-    known = rows.setdefault(
-        image,
-        {
-            "captions": {},
-            "boxes": None if boxes is None else boxes.ravel().tolist(),
-            "url": url if isinstance(url, str) else None,
-        },
+    known = images.setdefault(
+        image, Row(None if boxes is None else boxes.ravel().tolist(), url if isinstance(url, str) else None)
     )
     for source, texts in captions.items():
-        known["captions"][source] = known["captions"].get(source, ()) + texts
+        known.captions[source] = known.captions.get(source, ()) + texts

@@ -33,7 +33,7 @@ class HuggingFace:
     _opened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, folder: str, split: str = "", columns: Columns | None = None) -> "HuggingFace":
+    def open(cls, folder: str, split: str = "", columns: Columns = BY_NAME) -> "HuggingFace":
         """Opens a dataset, or one split of a saved `DatasetDict`.
 
         Raises:
@@ -46,7 +46,7 @@ class HuggingFace:
             if (split or "train") not in splits:
                 raise DataError(f"{folder}: no split {split or 'train'!r}. There are: {', '.join(splits)}.")
             folder = join(folder, split or "train")
-        source = cls(folder, columns or Columns())
+        source = cls(folder, columns)
         source._open()
         return source
 
@@ -71,11 +71,8 @@ class HuggingFace:
         )
         return self._opened
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "columns": self.columns}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _opened={})
+    def __reduce__(self):
+        return HuggingFace, (self.folder, self.columns)
 
     def __len__(self) -> int:
         return len(self._open()["parts"])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vlc.data.record import Record, Source, skipped_of
+from vlc.data.record import Record, Source, add_counts, skipped_of
 from vlc.data.sources.parts import Parts
 from vlc.errors import ConfigError
 
@@ -49,11 +49,7 @@ class Mixture:
     @property
     def skipped(self) -> dict[str, int]:
         """Records left out of the sources' indices, by reason."""
-        total: dict[str, int] = {}
-        for source in self.sources.values():
-            for reason, count in skipped_of(source).items():
-                total[reason] = total.get(reason, 0) + count
-        return total
+        return add_counts(*map(skipped_of, self.sources.values()))
 
     @property
     def dropped(self) -> list[dict]:

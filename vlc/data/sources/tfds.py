@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from google.protobuf import json_format
 
 from vlc.data.files import exists, join
 from vlc.data.record import Record, clean_captions
@@ -34,13 +35,13 @@ class Tfds:
     _opened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, name: str, split: str = "", columns: Columns | None = None) -> "Tfds":
+    def open(cls, name: str, split: str = "", columns: Columns = BY_NAME) -> "Tfds":
         """Opens a prepared dataset; nothing is ever downloaded.
 
         Raises:
             DataError: It is not prepared, has no such split or no image, or its files cannot be read at random.
         """
-        source = cls(name, split or "train", columns or Columns())
+        source = cls(name, split or "train", columns)
         source._open()
         return source
 
@@ -57,24 +58,12 @@ class Tfds:
         labels = {
             name: feature.names for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)
         }
-        decoders = {images[0]: tfds.decode.SkipDecoding()}
-        try:
-            data = builder.as_data_source(split=self.split, decoders=decoders)
-        except (ValueError, NotImplementedError, KeyError) as error:
-            splits = ", ".join(builder.info.splits)
-            raise DataError(
-                f"{self.name}: the split {self.split!r} cannot be read at random ({str(error).splitlines()[0]}). Its "
-                f"splits: {splits}. A dataset prepared as tfrecord must be prepared again: "
-                'tfds.builder(NAME, file_format="array_record").download_and_prepare()'
-            ) from error
+        data = _data_source(builder, self.name, self.split, {images[0]: tfds.decode.SkipDecoding()})
         self._opened.update(data=data, image=images[0], labels=labels)
         return self._opened
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"name": self.name, "split": self.split, "columns": self.columns}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _opened={})
+    def __reduce__(self):
+        return Tfds, (self.name, self.split, self.columns)
 
     def __len__(self) -> int:
         return len(self._open()["data"])
@@ -102,15 +91,38 @@ class Tfds:
         return Record(str(key), example[opened["image"]], clean_captions(captions, where))
 
 
+def _data_source(builder: Any, name: str, split: str, decoders: dict[str, Any]) -> Any:
+    try:
+        data = builder.as_data_source(split=split, decoders=decoders)
+        len(data)  # an empty range is found here
+    except NotImplementedError as error:
+        raise DataError(
+            f"{name}: was prepared as {builder.info.file_format.value}, which cannot be read at random. Prepare it "
+            'again: tfds.builder(NAME, file_format="array_record").download_and_prepare()'
+        ) from error
+    except ValueError as error:
+        raise DataError(
+            f"{name}: no split {split!r} ({_first_line(error)}). Its splits: {', '.join(builder.info.splits)}."
+        ) from error
+    return data
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _builder(tfds: Any, name: str) -> Any:
     if exists(join(name, INFO_FILE)):
-        return tfds.builder_from_directory(name)
+        try:
+            return tfds.builder_from_directory(name)
+        except (json_format.Error, ValueError, KeyError, OSError) as error:
+            raise DataError(f"{name}: its metadata is damaged ({_first_line(error)}).") from error
     try:
         builder = tfds.builder(name)
     except tfds.core.registered.DatasetNotFoundError as error:
         raise DataError(f"{name}: tensorflow_datasets knows no such dataset, and there is no such folder.") from error
-    except (ValueError, OSError, AssertionError) as error:
-        raise DataError(f"{name}: {str(error).splitlines()[0]}") from error
+    except (ValueError, AssertionError) as error:  # a malformed name; a version or config that does not exist
+        raise DataError(f"{name}: {_first_line(error)}") from error
     if not exists(join(str(builder.data_dir), INFO_FILE)):
         raise DataError(
             f"{name}: not prepared; looked in {builder.data_dir}. Prepare it once (this downloads): "

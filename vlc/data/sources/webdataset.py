@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
-from vlc.data.files import find, is_folder, is_glob, join, open_file, parent, read_range, reading, version_of
-from vlc.data.record import Record
+from vlc.data.files import find_shards, open_file, parent, read_range, reading, version_of
+from vlc.data.record import Record, add_counts
 from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
 from vlc.data.sources.parts import Parts
 from vlc.data.table import Table, is_kept, kept_table, write_table
@@ -21,7 +21,6 @@ from vlc.data.workers import cores, die_with_parent
 from vlc.errors import DataError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff")
-TEXT_SUFFIXES = ("txt", "json")
 _MANY = 16  # new shards that are worth the start of processes
 _COLUMNS = ("image", "txt", "json")
 _SCHEMA = pa.schema(
@@ -48,16 +47,18 @@ class WebDataset:
     _parts: Parts = field(init=False, repr=False, compare=False)
 
     @classmethod
-    def open(cls, pattern: str | Path, columns: Columns | None = None) -> "WebDataset":
+    def open(cls, pattern: str | Path, columns: Columns = BY_NAME) -> "WebDataset":
         """Indexes a folder, one tar, or a glob of them. Reads headers only; many new shards on all cores.
 
         Raises:
             DataError: Nothing matches, or no shard holds an image with a caption.
         """
-        shards = find_shards(str(pattern))
+        shards = [path for path in find_shards(str(pattern), "*.tar") if path.endswith(".tar")]
+        if not shards:
+            raise DataError(f"{pattern}: no tar shard there. Give a folder with *.tar files, one, or a quoted glob.")
         _index_many([shard for shard in shards if not is_kept(*_place_of(shard))])
         tables = [_table_of(shard) for shard in shards]
-        source = cls(tuple(shards), tuple(tables), columns or Columns())
+        source = cls(tuple(shards), tuple(tables), columns)
         if not len(source):
             found = ", ".join(f"{count} {reason}" for reason, count in source.skipped.items()) or "they are empty"
             raise DataError(f"{pattern}: {len(shards)} shards, but no image with a txt or json beside it ({found}).")
@@ -66,22 +67,13 @@ class WebDataset:
     @property
     def skipped(self) -> dict[str, int]:
         """Samples left out when the shards were indexed, by reason."""
-        total: dict[str, int] = {}
-        for table in self.tables:
-            for reason, count in table.notes["skipped"].items():
-                total[reason] = total.get(reason, 0) + count
-        return total
+        return add_counts(*(table.notes["skipped"] for table in self.tables))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_parts", Parts(len(table) for table in self.tables))
 
     def __len__(self) -> int:
         return len(self._parts)
-
-    def key(self, index: int) -> str:
-        """The name of a sample."""
-        shard, row = self._parts.find(index)
-        return self.tables[shard].get("key", row)
 
     def names(self, index: int) -> tuple[str, str]:
         """Key and URL of a sample, without reading its image."""
@@ -104,21 +96,6 @@ class WebDataset:
     def _member(self, table: Table, path: str, row: int, name: str) -> bytes | None:
         offset = table.get(f"{name}_offset", row)
         return None if offset is None else read_range(path, offset, table.get(f"{name}_size", row))
-
-
-def find_shards(pattern: str) -> list[str]:
-    """The tar files that a folder, a file name or a glob stands for, sorted.
-
-    Raises:
-        DataError: None is there.
-    """
-    if is_glob(pattern):
-        shards = [path for path in find(pattern) if path.endswith(".tar")]
-    else:
-        shards = find(join(pattern, "*.tar")) if is_folder(pattern) else [pattern]
-    if not shards:
-        raise DataError(f"{pattern}: no tar shard there. Give a folder with *.tar files, one file, or a quoted glob.")
-    return shards
 
 
 def _info(txt: bytes | None, info: bytes | None, where: str) -> Mapping:
@@ -153,7 +130,7 @@ def _index_many(shards: Sequence[str]) -> None:
     """Indexes shards in processes of their own, started as commands, so that no caller needs a main guard."""
     if len(shards) < _MANY:
         return
-    command = [sys.executable, "-c", "import sys; from vlc.data.sources import webdataset as w; w.index_from_stdin()"]
+    command = [sys.executable, "-c", "from vlc.data.sources import webdataset; webdataset.index_from_stdin()"]
     path = os.pathsep.join(filter(None, sys.path))
     children = []
     for first in range(cores()):
