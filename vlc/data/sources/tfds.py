@@ -8,7 +8,7 @@ import numpy as np
 from google.protobuf import json_format
 
 from vlc.data.files import exists, join
-from vlc.data.record import Record, clean_captions
+from vlc.data.record import CaptionTypeError, Record, clean_captions
 from vlc.data.sources.columns import BY_NAME, Columns
 from vlc.errors import DataError
 
@@ -84,8 +84,8 @@ class Tfds:
         texts = _flatten(row)
         try:
             captions |= self.columns.captions_of(texts, where)
-        except DataError:
-            if not captions:
+        except DataError as error:
+            if not captions or isinstance(error, CaptionTypeError):
                 raise
         key = texts.get("key") or texts.get("image/filename") or texts.get("file_name") or f"{self.split}-{index:08d}"
         return Record(str(key), example[opened["image"]], clean_captions(captions, where))
