@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 COMPILERS := $(VENV)/compilers
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint peers clean
 
 quickstart: $(STAMP)
 	$(VENV)/bin/vlc train --config configs/quickstart.py --workdir runs/quickstart
@@ -20,6 +20,23 @@ $(COMPILERS): $(STAMP)
 	  "import jax; from importlib.metadata import requires; \
 	  tpu = [r.split(';')[0] for r in requires('jax') if r.startswith('libtpu')]; \
 	  print(*tpu, *[f'jax-cuda13-{part}==' + jax.__version__ for part in ('plugin', 'pjrt')])")
+	@touch $@
+
+# The libraries that ours is compared with, in an environment of their own: PyTorch's build for the CPU is for Python 3.11.
+# Torchvision comes without what it asks for, since that would be a PyTorch for GPUs. Tests that need them are skipped
+# where they are not.
+PEERS := .venv-peers
+PEERS_PYTHON ?= $(shell for p in python3.11 "$$(pyenv root 2>/dev/null)"/versions/3.11*/bin/python3.11; do \
+  "$$p" -c '' 2>/dev/null && echo "$$p" && break; done)
+
+peers: $(PEERS)/.installed
+
+$(PEERS)/.installed: tests/peers/requirements.txt tests/peers/without_dependencies.txt
+	@test -n "$(PEERS_PYTHON)" || { echo "The peers need Python 3.11; name one: make peers PEERS_PYTHON=PATH"; exit 1; }
+	$(PEERS_PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS)/bin/python -m pip install --quiet -r tests/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps -r tests/peers/without_dependencies.txt
 	@touch $@
 
 lint: $(STAMP)
@@ -38,4 +55,4 @@ $(STAMP): setup.py pyproject.toml
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(PEERS) runs

@@ -29,7 +29,7 @@ from vlc.data.images import Preprocess
 from vlc.data.pipeline import STAGES, MakeExample, train_batches
 from vlc.data.record import Source
 from vlc.data.sources import open_source
-from vlc.data.tokenizers import Tokenizer
+from vlc.data.tokenizers import SentencePiece, Tokenizer
 
 SIZE, BATCH, WARM, COUNT, SHARDS = 224, 64, 8, 40, 4
 SIZES = {"160 x 160": None, "500 x 375": (500, 375)}
@@ -101,7 +101,7 @@ def main() -> None:
             write_shards(options.photos, folder, size, options.records)
             shards = str(folder / "*.tar")
             tar = open_source(shards)
-            tokenizer = Tokenizer.train((tar[i].all_captions()[0] for i in range(2000)), 4000)
+            tokenizer = SentencePiece.train((tar[i].all_captions()[0] for i in range(2000)), 4000)
             tokenizer.save(folder / "tokenizer.model")
             build(tar, Plan(shards, shard_records=1000), folder / "built", workers=2)
             record = open_source(str(folder / "built"))

@@ -26,7 +26,7 @@ from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, train_batches
 from vlc.data.sources import open_source
-from vlc.data.tokenizers import Tokenizer
+from vlc.data.tokenizers import SentencePiece
 
 BATCH, SEED = 16, 5
 
@@ -34,7 +34,7 @@ BATCH, SEED = 16, 5
 def make_batches(photos: str, batch: int, **options):
     """The pipeline as training would have it."""
     source = open_source(photos)
-    tokenizer = Tokenizer.train(["a dog runs on the beach", "two children play"] * 20, 60)
+    tokenizer = SentencePiece.train(["a dog runs on the beach", "two children play"] * 20, 60)
     preprocess = Preprocess(32, crop_scale=(0.5, 1.0), flip=True)
     make = MakeExample(source, preprocess, CaptionChoice(Mix({})), tokenizer, (8, 8, 8))
     return source, train_batches(make, batch_size=batch, seed=SEED, **options)

@@ -27,7 +27,7 @@ if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
 
 from vlc.data.sources import Scenes  # noqa: E402
-from vlc.data.tokenizers import Tokenizer  # noqa: E402
+from vlc.data.tokenizers import SentencePiece, Tokenizer  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,7 +45,7 @@ def tokenizer() -> Tokenizer:
     """Trained from the captions of 200 scenes."""
     scenes = Scenes()
     texts = [t for i in range(200) for ts in scenes.captions(*scenes.scene(i), i).values() for t in ts]
-    return Tokenizer.train(texts, 256)
+    return SentencePiece.train(texts, 256)
 
 
 @pytest.fixture

@@ -48,6 +48,10 @@ def default_config() -> Config:
             "crop_scale": (1.0, 1.0),
             "flip": False,
             "interpolation": "antialiased",  # of random crops; "bilinear" is faster, and aliased
+            "resample": "bicubic",  # of whole images: nearest, bilinear, bicubic, lanczos, aliased
+            "resize_to": 0,  # the shorter side before the centre is cut, for resize=shortest; 0: size
+            "centre": "floor",  # or round, as torchvision
+            "full_scale": False,  # decode large JPEGs whole, as other libraries do; slower
             "augment": "",  # "rand" or "rand(ops=2, magnitude=9)" (RandAugment), "auto" (AutoAugment)
         }
     )
@@ -80,17 +84,58 @@ def default_config() -> Config:
     config.model = ConfigDict()
     config.model.embed_dim = 512
     config.model.image = ConfigDict(
-        {"patch": 16, "width": 768, "layers": 12, "heads": 12, "mlp_ratio": 4.0, "pool": "cls"}
+        {  # layers=0: no such tower
+            "patch": 16,
+            "width": 768,
+            "layers": 12,
+            "heads": 12,
+            "mlp_ratio": 4.0,
+            "pool": "cls",  # cls, mean, map (SigLIP), queries (CoCa)
+            "activation": "gelu_tanh",  # gelu, gelu_tanh, quick_gelu
+            "eps": 1e-6,  # of the norms
+            "pre_norm": False,  # a norm before the first block (CLIP)
+            "patch_bias": True,
+            "projection": "linear",  # of the pooled feature to the shared space: linear, bias, none
+            "queries": 256,  # of pool=queries
+            "pool_heads": 8,
+        }
     )
     config.model.text = ConfigDict(
-        {"width": 512, "layers": 12, "heads": 8, "mlp_ratio": 4.0, "length": 77, "causal": True, "pool": "last"}
+        {  # layers=0: no such tower
+            "width": 512,
+            "layers": 12,
+            "heads": 8,
+            "mlp_ratio": 4.0,
+            "length": 77,
+            "positions": 0,  # rows of the position table, where more than length
+            "causal": True,
+            "pool": "last",  # last (the end mark), end (the last place, pads included), mean, first, cls (CoCa)
+            "activation": "gelu_tanh",
+            "eps": 1e-6,
+            "post_norm": False,  # norms after each part (BERT), not before
+            "projection": "linear",
+            "attend_pads": False,  # SigLIP's towers look at pads too
+            "pad_row": 0,  # row of the token table that a pad takes
+        }
     )
     config.model.decoder = ConfigDict(  # layers=0: no captioner; length=0: config.model.text.length
-        {"layers": 0, "width": 512, "heads": 8, "mlp_ratio": 4.0, "length": 0, "memory": "tokens", "queries": 32}
+        {
+            "layers": 0,
+            "width": 512,
+            "heads": 8,
+            "mlp_ratio": 4.0,
+            "length": 0,
+            "memory": "tokens",
+            "queries": 32,  # of memory=pooled
+            "activation": "gelu_tanh",
+            "eps": 1e-6,
+            "reads": "ids",  # of the words so far: their ids, or what the text tower makes of them (CoCa)
+        }
     )
+    config.model.token_head = "own"  # the projection of tokens, or "pooled": that of the pooled features
     config.model.init_logit_scale = 1 / 0.07
     config.model.init_logit_bias = -10.0
-    config.model.max_logit_scale = 100.0
+    config.model.max_logit_scale = 100.0  # 0: no bound
     config.model.dtype = "auto"  # of computation: float32 on CPU, bfloat16 on accelerators; parameters are float32
     config.model.scan = "auto"  # layers as a loop: yes on accelerators, unrolled on CPU
     config.model.remat = "none"  # none, full, dots
@@ -210,11 +255,20 @@ def check_config(config: Config) -> None:
         parse_weights(config.data.captions[key], f"data.captions.{key}")
 
 
+_ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu")
+_PROJECTIONS = ("linear", "bias", "none")
 _CHOICES = {
     "optimizer.name": ("adamw", "lamb"),
     "optimizer.schedule": ("cosine", "linear", "constant"),
-    "model.image.pool": ("cls", "mean", "map"),
-    "model.text.pool": ("last", "mean", "first"),
+    "model.image.pool": ("cls", "mean", "map", "queries"),
+    "model.image.activation": _ACTIVATIONS,
+    "model.image.projection": _PROJECTIONS,
+    "model.text.pool": ("last", "end", "mean", "first", "cls"),
+    "model.text.activation": _ACTIVATIONS,
+    "model.text.projection": _PROJECTIONS,
+    "model.token_head": ("own", "pooled"),
+    "model.decoder.activation": _ACTIVATIONS,
+    "model.decoder.reads": ("ids", "text"),
     "model.decoder.memory": ("tokens", "pooled", "embedding"),
     "model.dtype": ("auto", "float32", "bfloat16"),
     "model.remat": ("none", "full", "dots"),

@@ -127,9 +127,9 @@ if __name__ == "__main__":
 
 
 def slow_pipeline():
-    from vlc.data.tokenizers import Tokenizer
+    from vlc.data.tokenizers import SentencePiece
 
-    tokenizer = Tokenizer.train(["a picture of shapes", "red circle"] * 10, 60)
+    tokenizer = SentencePiece.train(["a picture of shapes", "red circle"] * 10, 60)
     make = MakeExample(Scenes(side=16, length=500), Preprocess(16), CaptionChoice(Mix({})), tokenizer, (40, 40, 40))
     return train_batches(make, batch_size=8, seed=0, workers=1)
 

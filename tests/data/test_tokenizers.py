@@ -2,7 +2,8 @@
 
 import pytest
 
-from vlc.data.tokenizers import BOS_ID, EOS_ID, Tokenizer
+from vlc.data.tokenizers import SentencePiece, load_tokenizer
+from vlc.data.tokenizers.sentence_piece import BOS_ID, EOS_ID
 from vlc.errors import DataError
 
 
@@ -26,7 +27,7 @@ def test_the_pad_is_no_word(tokenizer):
 
 @pytest.mark.parametrize("text", ["A red Circle.", "Über 3 rote Kreise, ünd é", "日本 red circle"])
 def test_spans_are_characters_of_the_text(text):
-    tokenizer = Tokenizer.train([text, "a b c"] * 20, 200)
+    tokenizer = SentencePiece.train([text, "a b c"] * 20, 200)
     spans = tokenizer.spans(text)
     (ids,) = tokenizer.encode([text], 64)
     assert len(spans) == (ids != tokenizer.pad_id).sum() - 1  # all but the end mark
@@ -36,14 +37,14 @@ def test_spans_are_characters_of_the_text(text):
 
 def test_training_is_reproducible():
     texts = [f"word{i} and more" for i in range(100)]
-    assert Tokenizer.train(texts, 80).model == Tokenizer.train(texts, 80).model
+    assert SentencePiece.train(texts, 80).model == SentencePiece.train(texts, 80).model
 
 
 def test_damaged_and_missing_models_are_said_plainly(tmp_path):
     with pytest.raises(DataError, match="vlc data tokenizer"):
-        Tokenizer.load(tmp_path / "none.model")
+        load_tokenizer(tmp_path / "none.model")
     (tmp_path / "bad.model").write_bytes(b"\xff\xff nonsense")
     with pytest.raises(DataError, match="Not a SentencePiece model"):
-        Tokenizer.load(tmp_path / "bad.model")
+        load_tokenizer(tmp_path / "bad.model")
     with pytest.raises(DataError, match="No tokenizer of 3 pieces"):
-        Tokenizer.train(["abcdefg"], 3)
+        SentencePiece.train(["abcdefg"], 3)

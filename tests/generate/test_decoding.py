@@ -1,5 +1,7 @@
 """Guidance equals the paper's rule, and greedy decoding what a search step by step finds."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +10,11 @@ from flax import nnx
 
 from tests.objectives.test_objectives import waves
 from tests.tiny import VOCAB, tiny_batch, tiny_config, tiny_model
-from vlc.data.tokenizers import BOS_ID, EOS_ID
-from vlc.generate import greedy
+from vlc.data.tokenizers.sentence_piece import BOS_ID, EOS_ID
+from vlc.generate import greedy as generate_greedy
 from vlc.generate.guidance import guided_log_probs
 
+greedy = functools.partial(generate_greedy, begin_id=BOS_ID, end_id=EOS_ID)
 GOLDEN = {1: (0, 0.1476), 1.5: (7, 0.2811), 2: (7, 0.4562), 3: (7, 0.7758), 4: (7, 0.9271)}
 
 

@@ -62,7 +62,7 @@ def test_cached_decoding_equals_the_whole_pass(memory):
     decoder = model.decoder
     cache = decoder.start(decoder.memory(image.features, image.embed))
     for place in range(ids.shape[1]):
-        logits, cache = decoder.step(ids[:, place], jnp.int32(place), cache)
+        logits, cache = model.caption_step(ids[:, place], jnp.int32(place), cache)
         np.testing.assert_allclose(logits, whole[:, place], atol=1e-5)
 
 

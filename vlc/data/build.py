@@ -19,6 +19,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 from PIL import Image
 
+from vlc.data.files import write_whole
 from vlc.data.filters import parse_filters
 from vlc.data.images import decode
 from vlc.data.join import Joined, join_captions
@@ -337,6 +338,4 @@ def _checksum(path: Path) -> str:
 
 def _write_json(path: Path, value: Any) -> None:
     """JSON of which equal values give equal bytes; a reader never sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())

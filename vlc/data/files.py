@@ -59,6 +59,15 @@ def read_bytes(path: str | Path) -> bytes:
         return system.cat_file(name)
 
 
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Writes a local file and the folders above it; a reader never sees half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    os.replace(partial, path)
+
+
 def read_range(path: str | Path, offset: int, size: int) -> bytes:
     """`size` bytes from `offset` on; safe from several threads.
 

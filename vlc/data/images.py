@@ -20,7 +20,13 @@ PIXEL_LIMIT = 100_000_000
 _ORIENTATION = 0x0112
 _HEADER = 1 << 16  # bytes in which EXIF would stand
 INTERPOLATIONS = ("antialiased", "bilinear")
-RESIZE_RULES = ("squash", "crop", "pad")
+RESIZE_RULES = ("squash", "crop", "pad", "shortest", "longest")
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 _PIL_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
 
 cv2.setNumThreads(1)  # images are made by several threads already
@@ -174,19 +180,44 @@ def resample(pixels: np.ndarray, size: int, interpolation: str = "antialiased") 
     return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
 
 
+def _shorter_side(size: tuple[int, int], target: int) -> tuple[int, int]:
+    """The size at which the shorter side is `target`; the longer one is cut to whole pixels."""
+    width, height = size
+    return (target, int(target * height / width)) if width <= height else (int(target * width / height), target)
+
+
+def _longer_side(size: tuple[int, int], target: int) -> tuple[int, int]:
+    """The size at which the longer side is `target`; the other is rounded."""
+    ratio = max(size) / target
+    return round(size[0] / ratio), round(size[1] / ratio)
+
+
+def _on_black(picture: Image.Image, side: int) -> Image.Image:
+    canvas = Image.new("RGB", (side, side))
+    canvas.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return canvas
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How an image becomes the model's input. It is saved in every checkpoint, and loading refuses to go on without.
 
     Attributes:
         size: Pixels on a side.
-        resize: `squash` ignores the aspect, `crop` fills and cuts the centre, `pad` fits and fills with grey.
+        resize: `squash` ignores the aspect, `crop` fills and cuts the centre, `pad` fits and fills with grey. As CLIP's
+            releases do: `shortest` scales the shorter side to `resize_to` in whole pixels, then cuts the centre;
+            `longest` (open_clip) fits the longer side and fills with black.
         mean: Mean by channel, in [0, 1], subtracted on the device.
         std: Standard deviation by channel, divided by on the device.
         crop_scale: In training, share of the area that a random resized crop keeps, at least and at most.
         flip: In training, whether half of the images are mirrored. Wrong wherever captions say left and right.
         interpolation: Of random crops, one of `INTERPOLATIONS`, see `resample`.
         augment: In training, `auto` (AutoAugment), `rand` or `rand(ops=2, magnitude=9)` (RandAugment), or nothing.
+        resample: Of whole images, one of `FILTERS` (Pillow's, without aliasing), or `aliased`: `tf.image.resize`.
+        resize_to: The shorter side that `shortest` scales to; 0: `size`.
+        centre: How `shortest` finds the first pixel of the centre: `floor` (transformers) or `round` (torchvision).
+        full_scale: Whether large JPEGs are decoded at full scale before they are resized, as other libraries do.
+            Without it they are decoded several times faster, and a pixel may differ by a few levels.
     """
 
     size: int
@@ -197,13 +228,27 @@ class Preprocess:
     flip: bool = False
     augment: str = ""
     interpolation: str = "antialiased"
+    resample: str = "bicubic"
+    resize_to: int = 0
+    centre: str = "floor"
+    full_scale: bool = False
 
     def __post_init__(self) -> None:
-        if self.resize not in RESIZE_RULES:
-            raise ConfigError(f"config.data.image.resize is {self.resize!r}; it must be one of {RESIZE_RULES}.")
-        if self.interpolation not in INTERPOLATIONS:
+        choices = {
+            "resize": RESIZE_RULES,
+            "interpolation": INTERPOLATIONS,
+            "resample": (*FILTERS, "aliased"),
+            "centre": ("floor", "round"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"config.data.image.{name} is {getattr(self, name)!r}; it must be one of {known}.")
+        if self.resample == "aliased" and self.resize in ("crop", "pad"):
+            raise ConfigError(f"config.data.image.resample=aliased does not go with resize={self.resize}.")
+        if self.resize_to and (self.resize != "shortest" or self.resize_to < self.size):
             raise ConfigError(
-                f"config.data.image.interpolation is {self.interpolation!r}; it must be one of {INTERPOLATIONS}."
+                f"config.data.image.resize_to is {self.resize_to}; it goes with resize=shortest, and is at least the "
+                f"size, {self.size}."
             )
         object.__setattr__(self, "_augment", parse_augment(self.augment))
 
@@ -241,17 +286,33 @@ class Preprocess:
                 return image
             picture = Image.fromarray(image)
         else:
-            pixels = decode_pixels(image, where=where, needed=lambda width, height: (self.size, self.size))
-            picture = Image.fromarray(pixels)
+            least = max(self.size, self.resize_to)
+            needed = None if self.full_scale else lambda width, height: (least, least)
+            picture = Image.fromarray(decode_pixels(image, where=where, needed=needed))
         return np.asarray(self._resize(picture))
 
     def _resize(self, picture: Image.Image) -> Image.Image:
         size = (self.size, self.size)
+        if self.resize == "shortest":
+            return self._centre(self._resampled(picture, _shorter_side(picture.size, self.resize_to or self.size)))
         if self.resize == "crop":
-            return ImageOps.fit(picture, size, Image.Resampling.BICUBIC)
+            return ImageOps.fit(picture, size, FILTERS[self.resample])
         if self.resize == "pad":
-            return ImageOps.pad(picture, size, Image.Resampling.BICUBIC, color=(128, 128, 128))
-        return picture.resize(size, Image.Resampling.BICUBIC)
+            return ImageOps.pad(picture, size, FILTERS[self.resample], color=(128, 128, 128))
+        if self.resize == "longest":
+            return _on_black(self._resampled(picture, _longer_side(picture.size, self.size)), self.size)
+        return self._resampled(picture, size)
+
+    def _resampled(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+        if self.resample == "aliased":
+            return Image.fromarray(cv2.resize(np.asarray(picture), size, interpolation=cv2.INTER_LINEAR))
+        return picture.resize(size, FILTERS[self.resample])
+
+    def _centre(self, picture: Image.Image) -> Image.Image:
+        left, top = ((side - self.size) / 2 for side in picture.size)
+        # Half to even, as torchvision's Python does.
+        left, top = (round(left), round(top)) if self.centre == "round" else (math.floor(left), math.floor(top))
+        return picture.crop((left, top, left + self.size, top + self.size))
 
     def _random_crop(self, image: bytes | np.ndarray, where: str, rng: np.random.Generator) -> np.ndarray:
         """A crop with an aspect between 3:4 and 4:3, resized."""

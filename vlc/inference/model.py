@@ -1,5 +1,7 @@
 """`Model`: a trained model with its tokenizer and preprocessing, ready for images and texts."""
 
+import contextlib
+import copy
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from PIL import Image
 
 from vlc.config import Config, config_from_json, resolve_auto
@@ -16,11 +19,14 @@ from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import CheckpointError, ConfigError, DataError
 from vlc.generate import greedy
-from vlc.models import DualEncoder, ImageEncoding, TextEncoding
+from vlc.interop import Imported, import_model
+from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
+from vlc.parallel.sharding import batch_sharding, state_sharding
 from vlc.similarity import late_interaction
 from vlc.train.checkpoint import Checkpoints, read_meta
 from vlc.train.state import build_model, make_graph
 
+_WIDTHS = (16, 32)  # besides the full length, that many texts are cut to
 AnyImage = str | Path | bytes | np.ndarray | Image.Image
 
 
@@ -28,30 +34,65 @@ class Model:
     """A trained model.
 
     Attributes:
-        config: What it was trained with.
-        tokenizer: As in training.
-        preprocess: As in training.
+        config: What it was trained with, or what describes it in our words.
+        tokenizer: As in training; `None` where there is no text tower.
+        preprocess: As in training; `None` where there is no image tower.
         step: Updates done.
+        notes: What an import left out, and why.
     """
 
     def __init__(
-        self, graph: nnx.GraphDef[DualEncoder], params: Any, config: Config, tokenizer: Tokenizer,
-        preprocess: Preprocess, step: int = 0, batch_size: int = 64,
+        self, graph: nnx.GraphDef[DualEncoder], params: Any, config: Config, tokenizer: Tokenizer | None,
+        preprocess: Preprocess | None, step: int = 0, batch_size: int = 64, notes: tuple[str, ...] = (),
     ):  # fmt: skip
-        self.config, self.tokenizer, self.preprocess, self.step = config, tokenizer, preprocess, step
+        self.config, self.step, self.notes = config, step, notes
+        self._tokenizer, self._preprocess = tokenizer, preprocess
         self._graph, self._params, self._batch = graph, params, batch_size
+        self._mesh: Mesh | None = None
 
     @classmethod
-    def load(cls, path: str | Path, *, step: int | Literal["last", "best"] = "last") -> "Model":
-        """Loads a training workdir.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        step: int | Literal["last", "best"] = "last",
+        tokenizer: str | Path = "",
+        image_size: int = 0,
+    ) -> "Model":
+        """Loads a model with its tokenizer and preprocessing.
 
         Args:
-            path: The `--workdir` of a run.
-            step: Which checkpoint: the newest, the one with the best dev score, or a number.
+            path: The workdir of a run, a folder that `vlc import` or `vlc export` wrote, a folder of transformers
+                (CLIP, SigLIP, BERT) or open_clip (CLIP, SigLIP, CoCa), or a `.npz` of big_vision.
+            step: Which checkpoint of a run: the newest, the one with the best dev score, or a number.
+            tokenizer: Of another library's model, where it does not lie beside the weights.
+            image_size: Pixels on a side, where other than the model's own; position embeddings are then resampled.
 
         Raises:
-            CheckpointError: There is none, all are damaged, or the tokenizer or preprocessing is missing.
+            CheckpointError: There is none, it is damaged, a weight is missing or not expected, or the tokenizer or the
+                preprocessing is missing.
         """
+        path = Path(path)
+        if (path / "checkpoints").is_dir() or not path.exists():
+            loaded = cls._load_run(path, step)
+            if image_size:
+                raise CheckpointError(f"{path}: position embeddings are resampled by vlc import PATH --image-size.")
+            return loaded
+        if step != "last":
+            raise CheckpointError(f"{path}: --step chooses among the checkpoints of a run, and this is none.")
+        return cls.of(import_model(path, tokenizer=tokenizer, image_size=image_size))
+
+    @classmethod
+    def of(cls, imported: Imported) -> "Model":
+        """A model of arrays that are in memory."""
+        config = imported.config
+        rows = imported.tokenizer.vocab_size if imported.tokenizer is not None else 1
+        graph = make_graph(resolve_auto(config, jax.default_backend()), rows)
+        parts = imported.tokenizer, imported.preprocess
+        return cls(graph, imported.params, config, *parts, step=imported.step, notes=imported.notes)
+
+    @classmethod
+    def _load_run(cls, path: Path, step: int | Literal["last", "best"]) -> "Model":
         checkpoints = Checkpoints(path, read_only=True)
         loaded: dict[str, Any] = {}
 
@@ -59,12 +100,9 @@ class Model:
             saved, tokenizer, preprocess = read_meta(meta, str(path))
             config = config_from_json(saved)
             run = resolve_auto(config, jax.default_backend())
-            loaded.update(
-                config=config, tokenizer=tokenizer, preprocess=preprocess, graph=make_graph(run, tokenizer.vocab_size)
-            )
-            shapes = jax.eval_shape(
-                lambda: nnx.state(build_model(run, tokenizer.vocab_size, jax.random.key(0)), nnx.Param)
-            )
+            rows = tokenizer.vocab_size if tokenizer is not None else 1
+            loaded.update(config=config, tokenizer=tokenizer, preprocess=preprocess, graph=make_graph(run, rows))
+            shapes = jax.eval_shape(lambda: nnx.state(build_model(run, rows, jax.random.key(0)), nnx.Param))
             here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
             shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), shapes)
             return {"ema" if config.optimizer.ema else "params": shapes}
@@ -80,6 +118,37 @@ class Model:
         state, meta = restored
         return cls(params=next(iter(state.values())), step=meta["step"], **loaded)
 
+    def spread(self, mesh: Mesh) -> "Model":
+        """The same model on all devices of a mesh: parameters by the rules of training, batches shared among them."""
+        other = copy.copy(self)
+        other._mesh = mesh
+        other._params = jax.device_put(self._params, state_sharding(self._params, mesh))
+        other._batch = self._batch * mesh.shape["data"] * mesh.shape["fsdp"]
+        return other
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises `ConfigError` where the model has no text tower."""
+        if self._tokenizer is None:
+            raise ConfigError("This model has an image tower alone; it cannot read texts.")
+        return self._tokenizer
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Raises `ConfigError` where the model has no image tower."""
+        if self._preprocess is None:
+            raise ConfigError("This model has a text tower alone; it cannot see images.")
+        return self._preprocess
+
+    @property
+    def params(self) -> Any:
+        """The parameters, float32."""
+        return self._params
+
+    def as_imported(self) -> Imported:
+        """The parts of the model, for export."""
+        return Imported(self.config, self._params, self._tokenizer, self._preprocess, self.notes, self.step)
+
     # -- the four things that a user does
 
     def encode_image(self, images: AnyImage | Iterable[AnyImage]) -> ImageEncoding:
@@ -94,11 +163,36 @@ class Model:
         Raises:
             DataError: An image is missing or damaged.
         """
-        return self._batched(_encode_image, self._pixels(images))
+        return self.encode_pixels(self._pixels(images))
+
+    def encode_pixels(self, pixels: np.ndarray) -> ImageEncoding:
+        """Encodes images that are preprocessed already, `[B, S, S, 3]` uint8; see `encode_image`."""
+        return self._batched(_encode_image, pixels)
 
     def encode_text(self, texts: str | Iterable[str]) -> TextEncoding:
-        """Encodes texts: `tokens` `[N, T, D]`, `embed` `[N, D]` and `mask` `[N, T]`, as NumPy arrays."""
-        return self._batched(_encode_text, self.token_ids(texts))
+        """Encodes texts: `tokens` `[N, T, D]`, `embed` `[N, D]` and `mask` `[N, T]`, as NumPy arrays.
+
+        Many texts are encoded in the order of their length and no longer than they are, where pads do not count.
+        """
+        ids = self.token_ids(texts)
+        widths = self._widths(ids)
+        if len(ids) <= self._batch or len(widths) == 1:
+            return self._batched(_encode_text, ids)
+        real = (ids != self.tokenizer.pad_id).sum(axis=1)
+        chosen = np.searchsorted(widths, real)
+        places, parts = [], []
+        for number in np.unique(chosen):
+            rows = np.flatnonzero(chosen == number)
+            places.append(rows)
+            parts.append(_widened(self._batched(_encode_text, ids[rows, : widths[number]]), ids.shape[1]))
+        back = np.argsort(np.concatenate(places))
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays)[back], *parts)
+
+    def _widths(self, ids: np.ndarray) -> list[int]:
+        """Lengths to which texts may be cut: their pads are seen by nobody, and few programs are compiled."""
+        text, length = self.config.model.text, ids.shape[1]
+        inert = not text.attend_pads and text.pool in ("last", "mean", "first")
+        return [width for width in _WIDTHS if width < length] + [length] if inert else [length]
 
     def score(
         self,
@@ -120,6 +214,15 @@ class Model:
         i2t, t2i = late_interaction(jnp.asarray(image.tokens), jnp.asarray(text.tokens), jnp.asarray(text.mask))
         return np.asarray(i2t + t2i) / 2
 
+    def logits(self, images: AnyImage | Iterable[AnyImage], texts: str | Iterable[str]) -> np.ndarray:
+        """Scores as the loss sees them, `[B, N]`: times the learned scale, with the learned bias where there is one.
+
+        The softmax over texts of a CLIP model, and the sigmoid of a SigLIP model, are its probabilities.
+        """
+        scales = jax.device_get(_scales(self._graph, self._params))
+        bias = scales.logit_bias if self.config.objectives.siglip.weight else 0.0
+        return self.score(images, texts) * scales.logit_scale + bias
+
     def caption(self, images: AnyImage | Iterable[AnyImage], guidance_scale: float = 1.0) -> list[str]:
         """Writes a caption for each image.
 
@@ -134,7 +237,13 @@ class Model:
             raise ConfigError("This model has no captioner: it was trained with config.model.decoder.layers=0.")
         if not guidance_scale >= 0:
             raise ConfigError(f"guidance_scale is {guidance_scale}; it must be 0 or more.")
-        run = functools.partial(_caption, scale=jnp.float32(guidance_scale), guided=guidance_scale != 1)
+        run = functools.partial(
+            _caption,
+            scale=jnp.float32(guidance_scale),
+            guided=guidance_scale != 1,
+            begin_id=self.tokenizer.begin_id,
+            end_id=self.tokenizer.end_id,
+        )
         ids = self._batched(run, self._pixels(images))
         return [self.tokenizer.decode(row) for row in ids]
 
@@ -183,13 +292,27 @@ class Model:
 
     def _batched(self, function: Callable, inputs: np.ndarray) -> Any:
         """Runs in batches of one shape, so that it compiles once; the last is filled up and cut again."""
-        size = self._batch if len(inputs) > 8 else 8
+        size = self._batch if len(inputs) > 8 or self._mesh is not None else 8
+        place = batch_sharding(self._mesh) if self._mesh is not None else None
         results = []
-        for start in range(0, len(inputs), size):
-            part = inputs[start : start + size]
-            filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            results.append(jax.device_get(function(self._graph, self._params, jnp.asarray(filled))))
+        with jax.set_mesh(self._mesh) if self._mesh is not None else contextlib.nullcontext():
+            for start in range(0, len(inputs), size):
+                part = inputs[start : start + size]
+                filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+                results.append(jax.device_get(function(self._graph, self._params, jax.device_put(filled, place))))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(inputs)], *results)
+
+
+def _widened(text: TextEncoding, length: int) -> TextEncoding:
+    """With tokens of pads, which mean nothing, up to a length."""
+    more = length - text.mask.shape[1]
+    tokens, mask = np.pad(text.tokens, ((0, 0), (0, more), (0, 0))), np.pad(text.mask, ((0, 0), (0, more)))
+    return TextEncoding(tokens, text.embed, mask)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _scales(graph: Any, params: Any) -> Scales:
+    return nnx.merge(graph, params).scales()
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -202,12 +325,15 @@ def _encode_text(graph: Any, params: Any, ids: jax.Array) -> TextEncoding:
     return nnx.merge(graph, params).encode_text(ids)
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="guided")
-def _caption(graph: Any, params: Any, images: jax.Array, *, scale: jax.Array, guided: bool) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("guided", "begin_id", "end_id"))
+def _caption(
+    graph: Any, params: Any, images: jax.Array, *, scale: jax.Array, guided: bool, begin_id: int, end_id: int
+) -> jax.Array:
     model = nnx.merge(graph, params)
-    return greedy(model, model.encode_image(images), scale, guided=guided)[0]
+    marks = {"begin_id": begin_id, "end_id": end_id}
+    return greedy(model, model.encode_image(images), scale, guided=guided, **marks)[0]
 
 
-def load(path: str | Path, *, step: int | Literal["last", "best"] = "last") -> Model:
-    """Loads a training workdir; see `Model.load`."""
-    return Model.load(path, step=step)
+def load(path: str | Path, **options: Any) -> Model:
+    """Loads a workdir, an exported folder, or another library's model; see `Model.load`."""
+    return Model.load(path, **options)

@@ -5,14 +5,14 @@ What the decoder sees of the image is one option, `memory`: all image tokens (`t
 The null image of classifier-free guidance is an all-zero memory.
 """
 
+import functools
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from vlc.models.layers import Attention, Mlp, Stack, layer_norm, linear, shard_batch
+from vlc.models.layers import Attention, Mlp, Stack, attention_step, hidden_width, layer_norm, linear, shard_batch
 from vlc.models.text import TokenEmbedding
 from vlc.models.vit import AttentionPool
 
@@ -31,13 +31,14 @@ class Cache(NamedTuple):
 class DecoderBlock(nnx.Module):
     """Pre-norm block: causal self-attention, cross-attention to the image, MLP."""
 
-    def __init__(self, width: int, heads: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs):
-        self.norm1 = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.attention = Attention(width, heads, dtype=dtype, rngs=rngs)
-        self.norm2 = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.cross = Attention(width, heads, dtype=dtype, rngs=rngs)
-        self.norm3 = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.mlp = Mlp(width, hidden, dtype=dtype, rngs=rngs)
+    def __init__(self, config: Any, *, dtype: Any, rngs: nnx.Rngs):
+        norm = functools.partial(layer_norm, config.width, eps=config.eps, dtype=dtype, rngs=rngs)
+        self.norm1 = norm()
+        self.attention = Attention(config.width, config.heads, dtype=dtype, rngs=rngs)
+        self.norm2 = norm()
+        self.cross = Attention(config.width, config.heads, dtype=dtype, rngs=rngs)
+        self.norm3 = norm()
+        self.mlp = Mlp(config.width, hidden_width(config), activation=config.activation, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "N T W"], memory: Float[Array, "N M W"]) -> Float[Array, "N T W"]:
         x = x + self.attention(self.norm1(x), causal=True)
@@ -56,7 +57,7 @@ class CaptionDecoder(nnx.Module):
         self, config: Any, *, image_width: int, image_heads: int, embed_dim: int, vocab_size: int, length: int,
         dtype: Any, scan: bool, remat: str, rngs: nnx.Rngs,
     ):  # fmt: skip
-        width, hidden = config.width, round(config.width * config.mlp_ratio)
+        width = config.width
         self.memory_kind, self.length, self.vocab_size = config.memory, length, vocab_size
         self.pool = (
             AttentionPool(image_width, image_heads, 4 * image_width, config.queries, dtype=dtype, rngs=rngs)
@@ -67,10 +68,10 @@ class CaptionDecoder(nnx.Module):
         self.memory_in = linear(seen, width, ("image", "embed"), dtype=dtype, rngs=rngs)
         self.embed = TokenEmbedding(vocab_size, length, width, dtype=dtype, rngs=rngs)
         self.stack = Stack(
-            lambda rngs: DecoderBlock(width, config.heads, hidden, dtype=dtype, rngs=rngs),
+            lambda rngs: DecoderBlock(config, dtype=dtype, rngs=rngs),
             config.layers, scan=scan, remat=remat, rngs=rngs,
         )  # fmt: skip
-        self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
+        self.norm = layer_norm(width, eps=config.eps, dtype=dtype, rngs=rngs)
         self.out = linear(width, vocab_size, ("embed", "vocab"), dtype=dtype, rngs=rngs, use_bias=False)
 
     def memory(
@@ -97,16 +98,11 @@ class CaptionDecoder(nnx.Module):
 
     def step(self, ids: Int[Array, " N"], position: Int[Array, ""], cache: Cache) -> tuple[Float[Array, "N V"], Cache]:
         """Logits after the token at `position`, and the cache with that token in it."""
-        seen = (jnp.arange(self.length) <= position)[None, None, None, :]
 
         def body(x, item):
             block, keys, values, memory_keys, memory_values = item
-            normed = block.norm1(x)
-            key, value = block.attention.project(normed)
-            keys = jax.lax.dynamic_update_slice_in_dim(keys, key, position, axis=1)
-            values = jax.lax.dynamic_update_slice_in_dim(values, value, position, axis=1)
-            x = x + block.attention.attend(normed, keys, values, seen)
-            return block.rest(x, memory_keys, memory_values), (keys, values)
+            mixed, keys, values = attention_step(block.attention, block.norm1(x), keys, values, position)
+            return block.rest(x + mixed, memory_keys, memory_values), (keys, values)
 
         x = self.embed(ids[:, None], position)
         x, (keys, values) = self.stack.run(body, x, *cache)

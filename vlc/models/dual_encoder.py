@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from vlc.models.captioner import CaptionDecoder
+from vlc.models.captioner import Cache, CaptionDecoder
+from vlc.models.coca import TextReadingDecoder
 from vlc.models.layers import l2_normalise, linear
 from vlc.models.text import TextTower
 from vlc.models.vit import ImageTower
 
+Decoder = CaptionDecoder | TextReadingDecoder
 AnyArray = Any  # JAX arrays while computing, NumPy arrays once fetched
 
 
@@ -64,38 +66,68 @@ class DualEncoder(nnx.Module):
         }  # fmt: skip
         dim = config.embed_dim
         self.max_logit_scale = config.max_logit_scale
-        self.image_tower = ImageTower(config.image, size=image.size, mean=image.mean, std=image.std, **common)
-        self.text_tower = TextTower(config.text, vocab_size=vocab_size, **common)
+        image_width = dim if config.image.pool == "queries" else config.image.width
+        self.own_tokens = config.token_head == "own"
+        self.image_tower = (
+            ImageTower(config.image, size=image.size, mean=image.mean, std=image.std, embed_dim=dim, **common)
+            if config.image.layers
+            else None
+        )
+        self.text_tower = TextTower(config.text, vocab_size=vocab_size, **common) if config.text.layers else None
 
-        def project(width: int) -> nnx.LinearGeneral:
-            return linear(width, dim, ("embed", "shared"), dtype=common["dtype"], rngs=rngs, use_bias=False)
+        def project(tower: nnx.Module | None, width: int, kind: str) -> nnx.LinearGeneral | None:
+            if tower is None or kind == "none":
+                return None
+            axes = ("embed", "shared")
+            return linear(width, dim, axes, dtype=common["dtype"], rngs=rngs, use_bias=kind == "bias")
 
-        self.image_embed, self.image_token = project(config.image.width), project(config.image.width)
-        self.text_embed, self.text_token = project(config.text.width), project(config.text.width)
+        token_kind = "linear" if self.own_tokens else "none"
+        self.image_embed = project(self.image_tower, image_width, config.image.projection)
+        self.image_token = project(self.image_tower, image_width, token_kind)
+        self.text_embed = project(self.text_tower, config.text.width, config.text.projection)
+        self.text_token = project(self.text_tower, config.text.width, token_kind)
         self.log_scale = nnx.Param(jnp.float32(math.log(config.init_logit_scale)), out_sharding=())
         self.token_log_scale = nnx.Param(jnp.float32(math.log(config.init_logit_scale)), out_sharding=())
         self.logit_bias = nnx.Param(jnp.float32(config.init_logit_bias), out_sharding=())
-        self.decoder = (
-            CaptionDecoder(
-                config.decoder, image_width=config.image.width, image_heads=config.image.heads, embed_dim=dim,
-                vocab_size=vocab_size, length=config.decoder.length or config.text.length, **common,
-            )
-            if config.decoder.layers
-            else None
+        self.decoder = self._make_decoder(config, image_width, vocab_size, common)
+
+    @staticmethod
+    def _make_decoder(config: Any, image_width: int, vocab_size: int, common: dict[str, Any]) -> Decoder | None:
+        length = config.decoder.length or config.text.length
+        if not config.decoder.layers:
+            return None
+        if config.decoder.reads == "text":
+            return TextReadingDecoder(config.decoder, vocab_size=vocab_size, length=length, **common)
+        return CaptionDecoder(
+            config.decoder, image_width=image_width, image_heads=config.image.heads, embed_dim=config.embed_dim,
+            vocab_size=vocab_size, length=length, **common,
         )  # fmt: skip
+
+    def _image(self) -> ImageTower:
+        assert self.image_tower is not None, "this model has no image tower"
+        return self.image_tower
+
+    def _text(self) -> TextTower:
+        assert self.text_tower is not None, "this model has no text tower"
+        return self.text_tower
 
     def encode_image(self, images: UInt8[Array, "B S S 3"]) -> ImageEncoding:
         """Pixels as the preprocessing gives them; they are normalised here."""
         with jax.named_scope("image_tower"):
-            features, pooled = self.image_tower(images)
-            tokens, embed = self.image_token(features), self.image_embed(pooled)
+            features, pooled = self._image()(images)
+            if self.own_tokens:
+                tokens = _projected(features, self.image_token)
+            else:
+                tokens = _projected(self._image().in_pooled_space(features), self.image_embed)
+            embed = _projected(pooled, self.image_embed)
         return ImageEncoding(l2_normalise(tokens), l2_normalise(embed), features)
 
     def encode_text(self, ids: Int[Array, "N T"]) -> TextEncoding:
         """Ids as the tokenizer gives them."""
         with jax.named_scope("text_tower"):
-            features, pooled, mask = self.text_tower(ids)
-            tokens, embed = self.text_token(features), self.text_embed(pooled)
+            features, pooled, mask = self._text()(ids)
+            tokens = _projected(features, self.text_token if self.own_tokens else self.text_embed)
+            embed = _projected(pooled, self.text_embed)
         return TextEncoding(l2_normalise(tokens), l2_normalise(embed), mask)
 
     def caption_logits(
@@ -104,12 +136,35 @@ class DualEncoder(nnx.Module):
         """Logits of the token after each position; images with `null` are hidden from the decoder."""
         assert self.decoder is not None, "this model was built without a caption decoder"
         with jax.named_scope("decoder"):
-            return self.decoder(ids, self.decoder.memory(image.features, image.embed, null))
+            memory = self.decoder.memory(image.features, image.embed, null)
+            if isinstance(self.decoder, TextReadingDecoder):
+                return self.decoder(self._text()(ids)[0], memory)
+            return self.decoder(ids, memory)
+
+    def caption_start(self, memory: Float[Array, "N M W"]) -> Cache:
+        """An empty cache for captions of these images."""
+        assert self.decoder is not None, "this model was built without a caption decoder"
+        if isinstance(self.decoder, TextReadingDecoder):
+            return self.decoder.start(memory, self._text())
+        return self.decoder.start(memory)
+
+    def caption_step(
+        self, ids: Int[Array, " N"], position: Int[Array, ""], cache: Cache
+    ) -> tuple[Float[Array, "N V"], Cache]:
+        """Logits after the token at `position`, and the cache with that token in it."""
+        assert self.decoder is not None, "this model was built without a caption decoder"
+        if isinstance(self.decoder, TextReadingDecoder):
+            return self.decoder.step(ids, position, cache, self._text())
+        return self.decoder.step(ids, position, cache)
 
     def scales(self) -> Scales:
-        """The multipliers, held at or below `max_logit_scale` (CLIP, section 2.5)."""
+        """The multipliers, held at or below `max_logit_scale` (CLIP, section 2.5) where it is not 0."""
 
         def bounded(log: Array) -> Array:
-            return jnp.exp(jnp.minimum(log, math.log(self.max_logit_scale)))
+            return jnp.exp(jnp.minimum(log, math.log(self.max_logit_scale)) if self.max_logit_scale else log)
 
         return Scales(bounded(self.log_scale[...]), bounded(self.token_log_scale[...]), self.logit_bias[...])
+
+
+def _projected(x: Array, projection: nnx.LinearGeneral | None) -> Array:
+    return x if projection is None else projection(x)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 # Parameters only carry the names of their axes; the rules are applied once, at the jit boundary. With flax's eager
 # sharding a model could not be built outside a mesh, e.g. in a notebook.
@@ -73,11 +73,11 @@ def linear(
     )
 
 
-def layer_norm(width: int, *, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(width: int, *, eps: float = 1e-6, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """Layer normalisation; its statistics are computed in float32."""
     names = {"out_sharding": ("norm",)}
     return nnx.LayerNorm(
-        width, epsilon=1e-6, dtype=dtype, rngs=rngs, scale_metadata=names, bias_metadata=names, use_fast_variance=False
+        width, epsilon=eps, dtype=dtype, rngs=rngs, scale_metadata=names, bias_metadata=names, use_fast_variance=False
     )
 
 
@@ -117,31 +117,72 @@ class Attention(nnx.Module):
         return self.attend(x, *self.project(x), mask, causal=causal)
 
 
-class Mlp(nnx.Module):
-    """Two linear maps with a GELU between."""
+def _quick_gelu(x: Array) -> Array:
+    return x * jax.nn.sigmoid(1.702 * x)
 
-    def __init__(self, width: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs):
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": _quick_gelu,  # of OpenAI's CLIP
+}
+
+
+class Mlp(nnx.Module):
+    """Two linear maps with an activation, one of `ACTIVATIONS`, between."""
+
+    def __init__(self, width: int, hidden: int, *, activation: str = "gelu_tanh", dtype: Any, rngs: nnx.Rngs):
         self.up = linear(width, hidden, ("embed", "mlp"), dtype=dtype, rngs=rngs)
         self.down = linear(hidden, width, ("mlp", "embed"), dtype=dtype, rngs=rngs)
+        self.activation = activation
 
     def __call__(self, x: Float[Array, "N T W"]) -> Float[Array, "N T W"]:
-        return self.down(nnx.gelu(self.up(x)))
+        return self.down(ACTIVATIONS[self.activation](self.up(x)))
+
+
+def hidden_width(config: Any) -> int:
+    """Hidden units of the MLPs of a tower."""
+    return round(config.width * config.mlp_ratio)
 
 
 class Block(nnx.Module):
-    """Pre-norm transformer block: self-attention and MLP."""
+    """Transformer block: self-attention and MLP, each normalised before, or after where `post_norm` (BERT)."""
 
-    def __init__(self, width: int, heads: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs):
-        self.norm1 = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.attention = Attention(width, heads, dtype=dtype, rngs=rngs)
-        self.norm2 = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.mlp = Mlp(width, hidden, dtype=dtype, rngs=rngs)
+    def __init__(self, config: Any, *, post_norm: bool = False, dtype: Any, rngs: nnx.Rngs):
+        norm = functools.partial(layer_norm, config.width, eps=config.eps, dtype=dtype, rngs=rngs)
+        self.norm1 = norm()
+        self.attention = Attention(config.width, config.heads, dtype=dtype, rngs=rngs)
+        self.norm2 = norm()
+        self.mlp = Mlp(config.width, hidden_width(config), activation=config.activation, dtype=dtype, rngs=rngs)
+        self.post_norm = post_norm
 
     def __call__(
         self, x: Float[Array, "N T W"], mask: Bool[Array, "..."] | None = None, *, causal: bool = False
     ) -> Float[Array, "N T W"]:
+        if self.post_norm:
+            x = self.norm1(x + self.attention(x, mask, causal=causal))
+            return shard_batch(self.norm2(x + self.mlp(x)))
         x = x + self.attention(self.norm1(x), mask, causal=causal)
         return shard_batch(x + self.mlp(self.norm2(x)))
+
+    def step(
+        self, x: Float[Array, "N 1 W"], keys: Array, values: Array, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "N 1 W"], Array, Array]:
+        """One position of a causal pre-norm block, and its keys and values with that position in them."""
+        mixed, keys, values = attention_step(self.attention, self.norm1(x), keys, values, position)
+        x = x + mixed
+        return x + self.mlp(self.norm2(x)), keys, values
+
+
+def attention_step(
+    attention: Attention, x: Float[Array, "N 1 W"], keys: Array, values: Array, position: Int[Array, ""]
+) -> tuple[Float[Array, "N 1 W"], Array, Array]:
+    """Causal attention of the token at `position` to those before it, by the kept keys and values `[N, T, H, W/H]`."""
+    key, value = attention.project(x)
+    keys = jax.lax.dynamic_update_slice_in_dim(keys, key, position, axis=1)
+    values = jax.lax.dynamic_update_slice_in_dim(values, value, position, axis=1)
+    seen = (jnp.arange(keys.shape[1]) <= position)[None, None, None, :]
+    return attention.attend(x, keys, values, seen), keys, values
 
 
 class Stack(nnx.Module):

@@ -1,4 +1,4 @@
-"""The text tower: a transformer over token ids, causal (CLIP) or bidirectional (ALIGN, SigLIP)."""
+"""The text tower: a transformer over token ids, causal (CLIP) or bidirectional (ALIGN, SigLIP, BERT)."""
 
 from typing import Any
 
@@ -10,45 +10,88 @@ from vlc.models.layers import Block, Stack, layer_norm, shard_batch, table
 
 
 class TokenEmbedding(nnx.Module):
-    """Token and position embeddings. The pad id is no row of the table: a pad takes row 0, and is masked later."""
+    """Token and position embeddings. The pad id is no row of the table: a pad takes row `pad_row`."""
 
-    def __init__(self, vocab_size: int, length: int, width: int, *, dtype: Any, rngs: nnx.Rngs):
+    def __init__(self, vocab_size: int, length: int, width: int, *, pad_row: int = 0, dtype: Any, rngs: nnx.Rngs):
         self.tokens = table(vocab_size, width, ("vocab", "embed"), rngs=rngs)
         self.positions = table(length, width, ("position", "embed"), rngs=rngs, scale=0.01)
-        self.vocab_size, self.dtype = vocab_size, dtype
+        self.vocab_size, self.pad_row, self.dtype = vocab_size, pad_row, dtype
+
+    def rows(self, ids: Int[Array, "N T"]) -> Int[Array, "N T"]:
+        """The row of the table that each id takes."""
+        return jnp.where(ids < self.vocab_size, ids, self.pad_row)
 
     def __call__(self, ids: Int[Array, "N T"], start: Array | int = 0) -> Float[Array, "N T W"]:
-        rows = jnp.where(ids < self.vocab_size, ids, 0)
         positions = jnp.take(self.positions[...], start + jnp.arange(ids.shape[1]), axis=0)
-        return (jnp.take(self.tokens[...], rows, axis=0) + positions).astype(self.dtype)
+        return (jnp.take(self.tokens[...], self.rows(ids), axis=0) + positions).astype(self.dtype)
 
 
 class TextTower(nnx.Module):
     """Ids to token features and one pooled feature."""
 
     def __init__(self, config: Any, *, vocab_size: int, dtype: Any, scan: bool, remat: str, rngs: nnx.Rngs):
-        width, hidden = config.width, round(config.width * config.mlp_ratio)
         self.causal, self.pool, self.vocab_size = config.causal, config.pool, vocab_size
-        self.embed = TokenEmbedding(vocab_size, config.length, width, dtype=dtype, rngs=rngs)
+        self.attend_pads = config.attend_pads
+        has_cls = config.pool == "cls"
+        rows = (config.positions or config.length) + has_cls
+        self.embed = TokenEmbedding(vocab_size, rows, config.width, pad_row=config.pad_row, dtype=dtype, rngs=rngs)
+        self.cls = table(1, config.width, ("position", "embed"), rngs=rngs, scale=0.01) if has_cls else None
         self.stack = Stack(
-            lambda rngs: Block(width, config.heads, hidden, dtype=dtype, rngs=rngs),
+            lambda rngs: Block(config, post_norm=config.post_norm, dtype=dtype, rngs=rngs),
             config.layers, scan=scan, remat=remat, rngs=rngs,
         )  # fmt: skip
-        self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
+        norm = layer_norm(config.width, eps=config.eps, dtype=dtype, rngs=rngs)
+        # BERT normalises after each part: the embeddings too, and the last block's output already is.
+        self.pre_norm = norm if config.post_norm else None
+        self.norm = None if config.post_norm else norm
 
     def __call__(self, ids: Int[Array, "N T"]) -> tuple[Float[Array, "N T W"], Float[Array, "N W"], Bool[Array, "N T"]]:
         mask = ids < self.vocab_size
-        x = shard_batch(self.embed(ids))
+        x, pooled = self._with_cls(ids) if self.cls is not None else self._without_cls(ids, mask)
+        return x, pooled, mask
+
+    def _without_cls(self, ids: Int[Array, "N T"], mask: Bool[Array, "N T"]) -> tuple[Array, Array]:
+        x = self.embed(ids)
+        x = shard_batch(self.pre_norm(x) if self.pre_norm is not None else x)
         # In a causal tower no real token sees a pad, since pads come last.
-        x = self.stack(x, causal=True) if self.causal else self.stack(x, mask=mask[:, None, None, :])
-        x = self.norm(x)
-        return x, self._pooled(x, mask), mask
+        seen = None if self.causal or self.attend_pads else mask[:, None, None, :]
+        x = self.stack(x, mask=seen, causal=self.causal)
+        x = self.norm(x) if self.norm is not None else x
+        return x, self._pooled(x, mask)
 
     def _pooled(self, x: Float[Array, "N T W"], mask: Bool[Array, "N T"]) -> Float[Array, "N W"]:
         if self.pool == "first":
             return x[:, 0]
+        if self.pool == "end":
+            return x[:, -1]
         if self.pool == "last":
             last = jnp.maximum(mask.sum(axis=1) - 1, 0)
             return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
         kept = jnp.where(mask[..., None], x, 0)
         return kept.sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)[:, None].astype(x.dtype)
+
+    # -- CoCa: a learned token at the end is the pooled feature, and the decoder reads the others
+
+    def _with_cls(self, ids: Int[Array, "N T"]) -> tuple[Float[Array, "N T W"], Float[Array, "N W"]]:
+        """As open_clip's CoCa was trained: the first place is always seen, and another where its *left* neighbour is
+        no pad; so the learned token sees one pad, and itself only after a text of full length."""
+        assert self.cls is not None
+        assert self.norm is not None
+        no_pad = self.embed.rows(ids) != self.embed.pad_row
+        seen = jnp.pad(no_pad, ((0, 0), (1, 0)), constant_values=True)
+        x = self.embed(ids)
+        end = self.cls[...] + self.embed.positions[...][ids.shape[1]]
+        x = jnp.concatenate([x, jnp.broadcast_to(end.astype(x.dtype), (len(x), *end.shape))], axis=1)
+        x = self.stack(shard_batch(x), mask=seen[:, None, None, :], causal=True)
+        return x[:, :-1], self.norm(x[:, -1])
+
+    def step(self, ids: Int[Array, " N"], position: Int[Array, ""], keys: Array, values: Array):
+        """Features `[N, 1, W]` of the token at `position`, and the keys and values `[L, N, T, H, W/H]` with it."""
+
+        def body(x, item):
+            block, keys, values = item
+            x, keys, values = block.step(x, keys, values, position)
+            return x, (keys, values)
+
+        x, (keys, values) = self.stack.run(body, self.embed(ids[:, None], position), keys, values)
+        return x, keys, values

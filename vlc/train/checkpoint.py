@@ -8,7 +8,6 @@ A checkpoint holds the parts of the train state, each an item of its own, and `m
 preprocessing, what was seen): it can be loaded without anything else, and the parameters without the optimizer.
 """
 
-import base64
 import hashlib
 import json
 import logging
@@ -22,33 +21,40 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from vlc.data.images import Preprocess
-from vlc.data.tokenizers import Tokenizer
+from vlc.data.tokenizers import Tokenizer, tokenizer_from_json
 from vlc.errors import CheckpointError
 
 _NO_SCORE = -1e30
 log = logging.getLogger("vlc")
 
 
-def make_meta(config: dict[str, Any], tokenizer: Tokenizer, preprocess: Preprocess) -> dict[str, Any]:
+def make_meta(config: dict[str, Any], tokenizer: Tokenizer | None, preprocess: Preprocess | None) -> dict[str, Any]:
     """What travels with the weights, as JSON."""
     return {
         "config": config,
-        "tokenizer": {"kind": "sentencepiece", "model": base64.b64encode(tokenizer.model).decode()},
-        "preprocess": preprocess.to_json(),
+        "tokenizer": tokenizer.to_json() if tokenizer is not None else None,
+        "preprocess": preprocess.to_json() if preprocess is not None else None,
     }
 
 
-def read_meta(meta: dict[str, Any], where: str) -> tuple[dict[str, Any], Tokenizer, Preprocess]:
+def read_meta(meta: dict[str, Any], where: str) -> tuple[dict[str, Any], Tokenizer | None, Preprocess | None]:
     """Undoes `make_meta`.
 
     Raises:
         CheckpointError: A part is missing: a model without its tokenizer or preprocessing gives wrong answers quietly.
+            Only a model without the tower does without.
     """
-    for part in ("config", "tokenizer", "preprocess"):
-        if not meta.get(part):
+    config = meta.get("config")
+    for part, tower in (("config", None), ("tokenizer", "text"), ("preprocess", "image")):
+        if not meta.get(part) and not (tower and config and config["model"][tower]["layers"] == 0):
             raise CheckpointError(f"{where}: the checkpoint has no {part}, so it cannot be used as it was trained.")
-    tokenizer = Tokenizer(base64.b64decode(meta["tokenizer"]["model"]))
-    return meta["config"], tokenizer, Preprocess.from_json(meta["preprocess"])
+    assert config
+    words, pixels = meta.get("tokenizer"), meta.get("preprocess")
+    return (
+        config,
+        tokenizer_from_json(words) if words else None,
+        Preprocess.from_json(pixels) if pixels else None,
+    )
 
 
 class Checkpoints:

@@ -18,7 +18,7 @@ from vlc.data.pipeline import MakeExample, check_source
 from vlc.data.record import Source
 from vlc.data.selection import select
 from vlc.data.sources import Columns, Scenes, open_mixture, open_source
-from vlc.data.tokenizers import Tokenizer
+from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
 from vlc.data.workers import cores
 from vlc.errors import ConfigError, DataError
 
@@ -110,7 +110,7 @@ def captions_of(source: Source, index: int) -> list[str]:
     return list(source[index].all_captions())
 
 
-def train_tokenizer(source: Source, *, records: int, vocab_size: int, where: str) -> Tokenizer:
+def train_tokenizer(source: Source, *, records: int, vocab_size: int, where: str) -> SentencePiece:
     """A tokenizer trained from the captions of a source.
 
     Raises:
@@ -120,7 +120,7 @@ def train_tokenizer(source: Source, *, records: int, vocab_size: int, where: str
     first = next(texts, None)
     if first is None:
         raise DataError(f"{where}: no captions to train a tokenizer from.")
-    return Tokenizer.train(itertools.chain([first], texts), vocab_size)
+    return SentencePiece.train(itertools.chain([first], texts), vocab_size)
 
 
 def get_tokenizer(config: Config, source: Source, workdir: Path | None) -> Tokenizer:
@@ -131,10 +131,10 @@ def get_tokenizer(config: Config, source: Source, workdir: Path | None) -> Token
     """
     data = config.data
     if data.tokenizer:
-        return Tokenizer.load(data.tokenizer)
+        return load_tokenizer(data.tokenizer)
     path = workdir / "tokenizer.model" if workdir else None
     if path and path.exists():
-        return Tokenizer.load(path)
+        return load_tokenizer(path)
     tokenizer = train_tokenizer(
         source, records=data.tokenizer_samples, vocab_size=data.vocab_size, where=train_name(config)
     )

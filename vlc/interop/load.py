@@ -1,0 +1,235 @@
+"""A model of another library, as ours: `import_model`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from vlc.config import Config, resolve_auto
+from vlc.data.images import Preprocess
+from vlc.data.tokenizers import Tokenizer
+from vlc.errors import CheckpointError, DataError
+from vlc.interop import big_vision, huggingface, open_clip, preprocessors, settings, tokenizer_files
+from vlc.interop.rules import Rule, read_arrays
+from vlc.interop.weights import Entry, Npz, Weights, find_weights, read_json
+from vlc.models import DualEncoder
+from vlc.train.state import build_model
+
+_BUFFERS = ("position_ids",)  # numbers 0, 1, 2, ... that older files keep beside the weights
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model with all that it needs.
+
+    Attributes:
+        config: In our words.
+        params: Our parameters, float32.
+        tokenizer: `None` where there is no text tower.
+        preprocess: `None` where there is no image tower.
+        notes: What was left out, and why.
+        step: Updates done, where it is known.
+    """
+
+    config: Config
+    params: nnx.State
+    tokenizer: Tokenizer | None
+    preprocess: Preprocess | None
+    notes: tuple[str, ...] = ()
+    step: int = 0
+
+
+def import_model(path: str | Path, *, tokenizer: str | Path = "", image_size: int = 0) -> Imported:
+    """Reads a model of transformers (CLIP, SigLIP, BERT), open_clip (CLIP, SigLIP, CoCa) or big_vision (`.npz`).
+
+    Nothing in the files is executed. Every array is accounted for.
+
+    Args:
+        path: A folder with `config.json` or `open_clip_config.json`, or a `.npz`.
+        tokenizer: Its tokenizer's file or folder, where it does not lie beside the weights.
+        image_size: Pixels on a side; other than the model's own, its position embeddings are resampled.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, the architecture is not known, or arrays are missing, unexpected
+            or of another shape.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".npz":
+            imported = _from_npz(path, tokenizer)
+        elif (path / open_clip.CONFIG_FILE).is_file():
+            imported = _from_open_clip(path, tokenizer)
+        elif (path / "config.json").is_file():
+            imported = _from_huggingface(path, tokenizer)
+        else:
+            raise CheckpointError(
+                f"{path}: no model that is known. A folder has a config.json (transformers) or open_clip_config.json; "
+                "big_vision's are .npz files."
+            )
+    except DataError as error:  # of the tokenizer's file
+        raise CheckpointError(f"{path}: {error}") from error
+    return _at_size(imported, image_size) if image_size else imported
+
+
+def _from_huggingface(folder: Path, tokenizer: str | Path) -> Imported:
+    where = str(folder / "config.json")
+    given = read_json(folder / "config.json")
+    words = Path(tokenizer or folder)
+    kind = given.get("model_type")
+    if kind == "clip":
+        config, make = huggingface.clip_config(given, where), huggingface.clip_rules
+        text = tokenizer_files.clip(words, _rows(given, where))
+        image = preprocessors.huggingface(folder, "clip", config.data.image.size)
+    elif kind == "siglip":
+        config, make = huggingface.siglip_config(given, where), huggingface.siglip_rules
+        text = tokenizer_files.siglip(words, _rows(given, where, 32000))
+        image = preprocessors.huggingface(folder, "siglip", config.data.image.size)
+    elif kind == "bert":
+        return _from_bert(folder, given, where, words)
+    else:
+        raise CheckpointError(f"{where}: the model_type {kind!r} is not known; {_why(kind)}known: clip, siglip, bert.")
+    return _finish(config, text, image, find_weights(folder, huggingface.WEIGHT_FILES), make(config))
+
+
+def _why(kind: Any) -> str:
+    reasons = {
+        "siglip2": "SigLIP 2 of variable resolution (NaFlex) has another tower; the fixed ones are of type siglip; ",
+        "align": "ALIGN's image tower is an EfficientNet, which vlc does not have; ",
+    }
+    return reasons.get(kind, "")
+
+
+def _rows(given: dict[str, Any], where: str, default: int = 49408) -> int:
+    text = (given.get("text_config") or {}) | (given.get("text_config_dict") or {})
+    return settings.whole(text, "vocab_size", f"{where}: text_config", default)
+
+
+def _from_bert(folder: Path, given: dict[str, Any], where: str, words: Path) -> Imported:
+    """A text tower alone; pooling and the longest text are sentence-transformers' where its files are there."""
+    config = huggingface.bert_config(given, where)
+    text = tokenizer_files.bert(words, settings.whole(given, "vocab_size", where))
+    pooling = folder / "1_Pooling" / "config.json"
+    if pooling.is_file() and not read_json(pooling).get("pooling_mode_mean_tokens"):
+        raise CheckpointError(f"{pooling}: only the mean of all tokens is known.")
+    limits = folder / "sentence_bert_config.json"
+    if limits.is_file():
+        config.model.text.positions = config.model.text.length
+        config.model.text.length = settings.whole(read_json(limits), "max_seq_length", str(limits))
+    weights = find_weights(folder, huggingface.WEIGHT_FILES)
+
+    def pooler(name: str, entry: Entry) -> bool:
+        return name.startswith("pooler.") or _is_buffer(name, entry)
+
+    notes = ("pooler.*: the mean of the tokens is what is compared",)
+    return _finish(config, text, None, weights, huggingface.bert_rules(config), ignored=pooler, notes=notes)
+
+
+def _from_open_clip(folder: Path, tokenizer: str | Path) -> Imported:
+    where = str(folder / open_clip.CONFIG_FILE)
+    given = read_json(folder / open_clip.CONFIG_FILE)
+    model = settings.part(given, "model_cfg", where)
+    config = open_clip.make_config(model, where)
+    cfg = settings.part(model, "text_cfg", where)
+    rows = settings.whole(cfg, "vocab_size", where, 49408)
+    text = tokenizer_files.open_clip(Path(tokenizer or folder), cfg, rows)
+    image = preprocessors.open_clip(given, config.data.image.size, where)
+    weights = find_weights(folder, open_clip.WEIGHT_FILES)
+    return _finish(config, text, image, weights, open_clip.make_rules(config))
+
+
+def _from_npz(path: Path, tokenizer: str | Path) -> Imported:
+    weights = Npz(path)
+    names = big_vision.find_names(weights)
+    config = big_vision.make_config(weights, names)
+    text = None
+    if names.text is not None:
+        text = tokenizer_files.siglip(Path(tokenizer or path.parent), big_vision.text_rows(weights, names))
+    pixels = config.data.image
+    image = Preprocess(pixels.size, resize="squash", resample="aliased", full_scale=True)
+    alone = names.text is None
+    return _finish(
+        config, text, image, weights, big_vision.make_rules(config, weights, names),
+        ignored=big_vision.is_classifier if alone else _is_buffer,
+        notes=("head/*, pre_logits/*: a classifier is no part of the tower",) if alone else (),
+    )  # fmt: skip
+
+
+def _is_buffer(name: str, entry: Entry) -> bool:
+    return name.rsplit(".", 1)[-1] in _BUFFERS and not entry.is_float
+
+
+def _finish(
+    config: Config, tokenizer: Tokenizer | None, preprocess: Preprocess | None, weights: Weights, rules: list[Rule],
+    *, ignored: Callable[[str, Entry], bool] = _is_buffer, notes: tuple[str, ...] = (),
+) -> Imported:  # fmt: skip
+    """Reads the arrays into the model that the config describes."""
+    if preprocess is not None:
+        config.data.image.update(preprocess.to_json())
+    if tokenizer is not None and tokenizer.rules.pad is not None and config.model.text.pool != "cls":
+        config.model.text.pad_row = tokenizer.rules.pad
+    shapes = abstract_params(config, tokenizer)
+    arrays = read_arrays(rules, weights, paths_of(shapes), ignored=ignored)
+    left = {path for path in paths_of(shapes) if path not in arrays}
+    arrays |= _numbers(arrays, left)
+    return Imported(config, fill(shapes, arrays), tokenizer, preprocess, notes)
+
+
+def _numbers(arrays: dict[str, np.ndarray], left: set[str]) -> dict[str, np.ndarray]:
+    """The learned numbers that their model does not have: tokens are compared at the scale of the embeddings."""
+    scale = arrays.get("log_scale", np.float32(0))
+    known = {"log_scale": scale, "token_log_scale": scale, "logit_bias": np.float32(0)}
+    assert left <= set(known), f"no rule gives {sorted(left - set(known))}"
+    return {path: np.asarray(known[path], np.float32) for path in left}
+
+
+def abstract_params(config: Config, tokenizer: Tokenizer | None) -> nnx.State:
+    """Shapes of the parameters of a model."""
+    run = resolve_auto(config, jax.default_backend())
+    rows = tokenizer.vocab_size if tokenizer is not None else 1
+
+    def build() -> nnx.State:
+        model: DualEncoder = build_model(run, rows, jax.random.key(0))
+        return nnx.state(model, nnx.Param)
+
+    return jax.eval_shape(build)
+
+
+def fill(shapes: nnx.State, arrays: dict[str, np.ndarray]) -> nnx.State:
+    """Parameters from arrays by path."""
+    named = iter(paths_of(shapes))
+    return jax.tree.map(lambda shape: jnp.asarray(arrays[next(named)], shape.dtype), shapes)
+
+
+def paths_of(params: nnx.State) -> dict[str, Any]:
+    """Parameters by their path, `image_tower/norm/scale`."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    named = ((jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves)
+    return {path.removesuffix("/value"): leaf for path, leaf in named}
+
+
+def _at_size(imported: Imported, size: int) -> Imported:
+    """The same model for images of another size: position embeddings are resampled, bicubic, without aliasing."""
+    config, preprocess = imported.config.copy_and_resolve_references(), imported.preprocess
+    if preprocess is None:
+        raise CheckpointError("An image size was asked for, but the model has no image tower.")
+    patch, old = config.model.image.patch, config.data.image.size
+    if size % patch or size < patch:
+        raise CheckpointError(f"Images of {size} pixels cannot be cut into patches of {patch}.")
+    arrays = {path: np.asarray(value) for path, value in paths_of(imported.params).items()}
+    positions = arrays["image_tower/positions"]
+    before = len(positions) - (old // patch) ** 2
+    grid = positions[before:].reshape(old // patch, old // patch, -1)
+    resized = jax.image.resize(grid, (size // patch, size // patch, grid.shape[-1]), "cubic", antialias=True)
+    moved = np.asarray(resized).reshape(-1, grid.shape[-1])
+    arrays["image_tower/positions"] = np.concatenate([positions[:before], moved])
+    to = preprocess.resize_to * size // old if preprocess.resize_to else 0
+    changed = Preprocess.from_json(preprocess.to_json() | {"size": size, "resize_to": to})
+    config.data.image.update(changed.to_json())
+    notes = (*imported.notes, f"position embeddings resampled from {old} to {size} pixels")
+    params = fill(abstract_params(config, imported.tokenizer), arrays)
+    return Imported(config, params, imported.tokenizer, changed, notes)

@@ -1,0 +1,141 @@
+"""The preprocessing that a folder asks for, in our words."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlc.data.images import Preprocess
+from vlc.errors import CheckpointError
+from vlc.interop import settings
+from vlc.interop.weights import read_json
+from vlc.models.presets import CLIP_PIXELS
+
+_FILES = ("preprocessor_config.json", "processor_config.json")
+_PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_HALF = (0.5, 0.5, 0.5)
+_RESIZE = ("shortest", "longest", "squash")
+# What a file leaves out has the values of its image processor's class.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "clip": {
+        "size": {"shortest_edge": 224}, "do_center_crop": True, "resample": 3,
+        "image_mean": CLIP_PIXELS["mean"], "image_std": CLIP_PIXELS["std"],
+    },
+    "siglip": {
+        "size": {"height": 224, "width": 224}, "do_center_crop": False, "resample": 3,
+        "image_mean": _HALF, "image_std": _HALF,
+    },
+}  # fmt: skip
+
+
+def huggingface(folder: Path, family: str, size: int) -> Preprocess:
+    """From `preprocessor_config.json`, or the image processor in `processor_config.json`.
+
+    Args:
+        folder: The model's.
+        family: `clip` or `siglip`.
+        size: Pixels on a side that the image tower takes.
+
+    Raises:
+        CheckpointError: There is none, or it does what vlc's preprocessing does not.
+    """
+    given = _read(folder)
+    where = f"{folder}: the image processor"
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        if not given.get(step, True):
+            raise CheckpointError(f"{where} has {step}=false; vlc always does it.")
+    if abs(given.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-7:
+        raise CheckpointError(f"{where} has rescale_factor={given['rescale_factor']}; vlc's is 1/255.")
+    full = _DEFAULTS[family] | given
+    target, square = _target(full["size"], family, where)
+    crop = full.get("do_center_crop")
+    final = _crop_side(full.get("crop_size", target), where) if crop else target
+    if final != size:
+        raise CheckpointError(f"{where} gives images of {final} pixels a side, the model takes {size}.")
+    if not square and not crop:
+        raise CheckpointError(f"{where} scales the shorter side and does not cut: its images have no fixed size.")
+    rule = "squash" if square and target == final else "shortest"
+    if square and crop and target != final:
+        raise CheckpointError(f"{where} squashes to {target} and then cuts to {final}, which vlc does not.")
+    return _make(
+        where,
+        size=final,
+        resize=rule,
+        resize_to=target if rule == "shortest" and target != final else 0,
+        resample=_filter(full["resample"], where),
+        mean=full["image_mean"],
+        std=full["image_std"],
+        centre="floor",
+    )
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    for name in _FILES:
+        path = folder / name
+        if path.is_file():
+            found = read_json(path)
+            return settings.part(found, "image_processor", str(path)) if name == _FILES[1] else found
+    raise CheckpointError(
+        f"{folder}: no preprocessing there (looked for {' and '.join(_FILES)}). With another mean, size or resizing "
+        "than in training a model gives wrong answers quietly. Put its file there."
+    )
+
+
+def _target(size: Any, family: str, where: str) -> tuple[int, bool]:
+    """The side to scale to, and whether both sides are."""
+    if isinstance(size, int):
+        return size, family == "siglip"
+    if isinstance(size, dict) and "shortest_edge" in size:
+        return int(size["shortest_edge"]), False
+    return _crop_side(size, where), True
+
+
+def _crop_side(size: Any, where: str) -> int:
+    if isinstance(size, int):
+        return size
+    if isinstance(size, dict) and isinstance(size.get("height"), int) and size.get("height") == size.get("width"):
+        return size["height"]
+    raise CheckpointError(f"{where} has the size {size!r}; vlc's images are square.")
+
+
+def _filter(resample: Any, where: str) -> str:
+    if resample not in _PILLOW:
+        raise CheckpointError(f"{where} has resample={resample!r}; known: {_PILLOW}.")
+    return _PILLOW[resample]
+
+
+def open_clip(given: Mapping[str, Any], size: int, where: str) -> Preprocess:
+    """From the `preprocess_cfg` of an `open_clip_config.json`.
+
+    Raises:
+        CheckpointError: It is missing, or names what vlc's preprocessing does not do.
+    """
+    cfg = settings.part(given, "preprocess_cfg", f"{where} (mean and std of the pixels must be known)")
+    for key in ("mean", "std"):
+        if key not in cfg:
+            raise CheckpointError(f"{where}: preprocess_cfg has no {key}.")
+    resize, interpolation = cfg.get("resize_mode", "shortest"), cfg.get("interpolation", "bicubic")
+    if resize not in _RESIZE or interpolation not in ("bicubic", "bilinear", "random"):
+        raise CheckpointError(f"{where}: resize_mode={resize!r} with interpolation={interpolation!r} is not known.")
+    if cfg.get("fill_color", 0) != 0:
+        raise CheckpointError(f"{where}: fill_color={cfg['fill_color']!r}; vlc fills with black.")
+    return _make(
+        where,
+        size=size,
+        resize=resize,
+        resample="bilinear" if interpolation == "bilinear" else "bicubic",
+        mean=cfg["mean"],
+        std=cfg["std"],
+        centre="round",
+    )
+
+
+def _make(where: str, *, mean: Any, std: Any, **fields: Any) -> Preprocess:
+    pixels = [(value,) * 3 if isinstance(value, int | float) else value for value in (mean, std)]
+    if not all(
+        isinstance(v, list | tuple) and len(v) == 3 and all(isinstance(x, int | float) for x in v) for v in pixels
+    ):
+        raise CheckpointError(f"{where}: mean {mean!r} and std {std!r} must be three numbers each.")
+    if not all(x > 0 for x in pixels[1]):
+        raise CheckpointError(f"{where}: std {std!r} must be above 0.")
+    red_green_blue = (tuple(map(float, value)) for value in pixels)
+    return Preprocess(**dict(zip(("mean", "std"), red_green_blue, strict=True)), full_scale=True, **fields)
