@@ -15,7 +15,8 @@ TEXTS = (
     "кошка сидит на окне",
     "une fête d'été à l'école, naïve & co",
     "caf&eacute; &amp; cr&egrave;me &lt;b&gt;",
-    "the quick brown fox jumps over the lazy dog again and again until nobody is left to count how often it did so " * 2,
+    "the quick brown fox jumps over the lazy dog again and again until nobody is left to count how often it did so "
+    * 2,
     "42 apples cost $3.99 (50% off)",
     "هذه صورة قطة",
     "emoji 😀 in the middle 🚀🚀",

@@ -46,15 +46,15 @@ def unit(x):
     return torch.nn.functional.normalize(x, dim=-1).numpy()
 
 
-def keep(name, **arrays):
-    np.savez(OUT / f"{name}.npz", **{key: np.asarray(value) for key, value in arrays.items()})
+def keep(folder, name, **arrays):
+    np.savez(folder / f"{name}.npz", **{key: np.asarray(value) for key, value in arrays.items()})
 
 
 # -- tokenizers
 
 
 def clip_vocabulary():
-    merges = gzip.open(default_bpe()).read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    merges = gzip.decompress(Path(default_bpe()).read_bytes()).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
     pairs = [tuple(line.split()) for line in merges]
     letters = list(bytes_to_unicode().values())
     names = [*letters, *(x + "</w>" for x in letters), *("".join(p) for p in pairs), "<|startoftext|>", "<|endoftext|>"]
@@ -148,7 +148,9 @@ def huggingface_siglip(name, *, second, size=48, patch=16):
     text = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     text |= {"vocab_size": rows, "max_position_embeddings": 20, "projection_size": 96}
     vision = {"hidden_size": 96, "intermediate_size": 200, "num_hidden_layers": 2, "num_attention_heads": 6}
-    config = transformers.SiglipConfig(text_config=text, vision_config=vision | {"image_size": size, "patch_size": patch})
+    config = transformers.SiglipConfig(
+        text_config=text, vision_config=vision | {"image_size": size, "patch_size": patch}
+    )
     processor = transformers.SiglipImageProcessor(size={"height": size, "width": size}, resample=2 if second else 3)
     run_huggingface(name, transformers.SiglipModel(config), processor, ids)
 
@@ -157,18 +159,22 @@ def run_huggingface(name, model, processor, ids):
     folder = OUT / name
     randomise(model, len(name)).save_pretrained(folder)
     processor.save_pretrained(folder)
+    run_model(name, OUT, model, processor, ids)
+
+
+def run_model(name, folder, model, processor, ids):
     pixels = processor(IMAGES, return_tensors="pt").pixel_values
+    masked = {"attention_mask": ids["attention_mask"]} if isinstance(model, transformers.CLIPModel) else {}
     with torch.no_grad():
-        masked = {"attention_mask": ids["attention_mask"]} if "clip" in name and "siglip" not in name else {}
         out = model(pixel_values=pixels, input_ids=ids["input_ids"], **masked)
-    keep(name, pixels=pixels, ids=ids["input_ids"], image=unit(out.image_embeds), text=unit(out.text_embeds),
+    keep(folder, name, pixels=pixels, ids=ids["input_ids"], image=unit(out.image_embeds), text=unit(out.text_embeds),
          logits=out.logits_per_image)  # fmt: skip
 
 
 # -- open_clip
 
 
-def open_clip_folder(name, model_cfg, *, size, preprocess=None, tokenizer=None):
+def open_clip_folder(name, model_cfg, *, preprocess=None, tokenizer=None):
     """Writes a folder as open_clip's hub has them, and reads it back with open_clip itself."""
     folder = OUT / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,21 +192,20 @@ def open_clip_folder(name, model_cfg, *, size, preprocess=None, tokenizer=None):
     made = {key: value for key, value in model_cfg.items() if key != "custom_text"}
     model = randomise(getattr(open_clip, cls)(**made), len(name))
     safetensors.torch.save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    run_open_clip(name, f"local-dir:{folder}", size)
+    run_open_clip(name, OUT, f"local-dir:{folder}")
 
 
-def run_open_clip(name, where, size):
+def run_open_clip(name, folder, where):
     model, _, transform = open_clip.create_model_and_transforms(where)
     model = model.eval()
     ids = open_clip.get_tokenizer(where)(TEXTS)
     pixels = torch.stack([transform(image) for image in IMAGES])
-    assert pixels.shape[-1] == size
     with torch.no_grad():
         image, text = model.encode_image(pixels, normalize=True), model.encode_text(ids, normalize=True)
         bias = model.logit_bias if getattr(model, "logit_bias", None) is not None else 0
         more = coca_outputs(model, pixels, ids) if isinstance(model, open_clip.CoCa) else {}
         logits = model.logit_scale.exp() * image @ text.T + bias
-    keep(name, pixels=pixels, ids=ids, image=image, text=text, logits=logits, **more)
+    keep(folder, name, pixels=pixels, ids=ids, image=image, text=text, logits=logits, **more)
 
 
 def coca_outputs(model, pixels, ids):
@@ -217,10 +222,10 @@ def coca_outputs(model, pixels, ids):
 def open_clip_models():
     vision = {"image_size": 64, "layers": 2, "width": 96, "head_width": 32, "patch_size": 32}
     text = {"context_length": 20, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 2}
-    open_clip_folder("open_clip_gelu_32", {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text}, size=64)
+    open_clip_folder("open_clip_gelu_32", {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text})
     small = vision | {"image_size": 56, "patch_size": 14, "head_width": 48, "mlp_ratio": 3.0}
     quick = {"embed_dim": 48, "quick_gelu": True, "vision_cfg": small, "text_cfg": text | {"heads": 2}}
-    open_clip_folder("open_clip_quick_14", quick, size=56, preprocess={"resize_mode": "longest"})
+    open_clip_folder("open_clip_quick_14", quick, preprocess={"resize_mode": "longest"})
     timm_siglip(text)
     for name, width in (("coca", 96), ("coca_same_width", 64)):
         pooled = {"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 9, "output_tokens": True}
@@ -231,7 +236,7 @@ def open_clip_models():
             "multimodal_cfg": {key: text[key] for key in text} | {"attn_pooler_heads": 4},
             "custom_text": True,
         }
-        open_clip_folder(f"open_clip_{name}", coca, size=64)
+        open_clip_folder(f"open_clip_{name}", coca)
 
 
 SIGLIP_VISION = {"timm_model_name": "vit_tiny_patch16_siglip_48", "timm_pool": "map", "timm_proj": "none"}
@@ -261,7 +266,6 @@ def timm_siglip(text):
     open_clip_folder(
         "open_clip_siglip",
         siglip_cfg(text | {"vocab_size": len(tokenizer) + 3}),
-        size=48,
         tokenizer=tokenizer,
         preprocess={"resize_mode": "squash", "mean": [0.5] * 3, "std": [0.5] * 3},
     )
@@ -281,8 +285,7 @@ def big_vision_arrays(rng, *, scanned):
 
     def dense(path, lead, fan_in, fan_out):
         shapes = [tuple(np.atleast_1d(n)) for n in (fan_in, fan_out)]
-        bias = shapes[1] if len(shapes[0]) == 1 else shapes[1]
-        return {f"{path}/kernel": draw(*lead, *shapes[0], *shapes[1]), f"{path}/bias": draw(*lead, *bias)}
+        return {f"{path}/kernel": draw(*lead, *shapes[0], *shapes[1]), f"{path}/bias": draw(*lead, *shapes[1])}
 
     def block(path, lead, width, heads, hidden, *, norms=("LayerNorm_0", "LayerNorm_1")):
         found = {key: value for name in norms for key, value in norm(f"{path}/{name}", lead, width).items()}
@@ -333,7 +336,7 @@ def big_vision(name, *, scanned):
     with torch.no_grad():
         image, words = model.encode_image(pixels, normalize=True), model.encode_text(ids, normalize=True)
         logits = model.logit_scale.exp() * image @ words.T + model.logit_bias
-    keep(name, pixels=pixels, ids=ids, image=image, text=words, logits=logits)
+    keep(OUT, name, pixels=pixels, ids=ids, image=image, text=words, logits=logits)
 
 
 # -- sentence-transformers' MiniLM, with its real weights
@@ -349,7 +352,7 @@ def minilm():
     with torch.no_grad():
         hidden = model(**ids).last_hidden_state
     mask = ids["attention_mask"][..., None]
-    keep("minilm", text=unit((hidden * mask).sum(1) / mask.sum(1)), ids=ids["input_ids"], folder=str(folder))
+    keep(OUT, "minilm", text=unit((hidden * mask).sum(1) / mask.sum(1)), ids=ids["input_ids"], where=str(folder))
 
 
 def main(out):

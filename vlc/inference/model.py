@@ -19,7 +19,7 @@ from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import CheckpointError, ConfigError, DataError
 from vlc.generate import greedy
-from vlc.interop import Imported, import_model
+from vlc.interop import Imported, import_model, is_native, read_native
 from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
 from vlc.parallel.sharding import batch_sharding, state_sharding
 from vlc.similarity import late_interaction
@@ -80,6 +80,8 @@ class Model:
             return loaded
         if step != "last":
             raise CheckpointError(f"{path}: --step chooses among the checkpoints of a run, and this is none.")
+        if is_native(path) and not (tokenizer or image_size):
+            return cls.of(read_native(path))
         return cls.of(import_model(path, tokenizer=tokenizer, image_size=image_size))
 
     @classmethod
@@ -219,9 +221,13 @@ class Model:
 
         The softmax over texts of a CLIP model, and the sigmoid of a SigLIP model, are its probabilities.
         """
+        return self.logits_of(self.encode_image(images), self.encode_text(texts))
+
+    def logits_of(self, image: ImageEncoding, text: TextEncoding) -> np.ndarray:
+        """As `logits`, of what is encoded already."""
         scales = jax.device_get(_scales(self._graph, self._params))
         bias = scales.logit_bias if self.config.objectives.siglip.weight else 0.0
-        return self.score(images, texts) * scales.logit_scale + bias
+        return image.embed @ text.embed.T * scales.logit_scale + bias
 
     def caption(self, images: AnyImage | Iterable[AnyImage], guidance_scale: float = 1.0) -> list[str]:
         """Writes a caption for each image.
@@ -233,8 +239,11 @@ class Model:
         Raises:
             ConfigError: The model has no captioner, or the scale is negative.
         """
-        if not self.config.model.decoder.layers:
-            raise ConfigError("This model has no captioner: it was trained with config.model.decoder.layers=0.")
+        return [self.tokenizer.decode(row) for row in self.caption_ids(self._pixels(images), guidance_scale)]
+
+    def caption_ids(self, pixels: np.ndarray, guidance_scale: float = 1.0) -> np.ndarray:
+        """Captions as ids `[B, T]`, from the first word to the end mark, of images that are preprocessed already."""
+        self._check_captioner()
         if not guidance_scale >= 0:
             raise ConfigError(f"guidance_scale is {guidance_scale}; it must be 0 or more.")
         run = functools.partial(
@@ -244,8 +253,16 @@ class Model:
             begin_id=self.tokenizer.begin_id,
             end_id=self.tokenizer.end_id,
         )
-        ids = self._batched(run, self._pixels(images))
-        return [self.tokenizer.decode(row) for row in ids]
+        return self._batched(run, pixels)
+
+    def caption_logits(self, pixels: np.ndarray, texts: Iterable[str]) -> np.ndarray:
+        """Logits `[B, T, V]` of the token after each of a text, one text an image."""
+        self._check_captioner()
+        return np.asarray(_caption_logits(self._graph, self._params, pixels, self.token_ids(texts)))
+
+    def _check_captioner(self) -> None:
+        if not self.config.model.decoder.layers:
+            raise ConfigError("This model has no captioner: it was trained with config.model.decoder.layers=0.")
 
     def word_maps(self, image: AnyImage, text: str) -> tuple[list[str], np.ndarray]:
         """Where each token of a text is found in an image.
@@ -332,6 +349,12 @@ def _caption(
     model = nnx.merge(graph, params)
     marks = {"begin_id": begin_id, "end_id": end_id}
     return greedy(model, model.encode_image(images), scale, guided=guided, **marks)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _caption_logits(graph: Any, params: Any, images: jax.Array, ids: jax.Array) -> jax.Array:
+    model = nnx.merge(graph, params)
+    return model.caption_logits(model.encode_image(images), ids)
 
 
 def load(path: str | Path, **options: Any) -> Model:

@@ -33,7 +33,7 @@ WEIGHT_FILES = (
 )
 
 # width, layers, heads, hidden of the towers that timm calls vit_NAME_patchN_siglip_SIZE
-_TIMM = {
+TIMM = {
     "tiny": (192, 12, 3, 768),
     "small": (384, 12, 6, 1536),
     "base": (768, 12, 12, 3072),
@@ -151,12 +151,12 @@ def _timm_tower(config: Config, given: Mapping[str, Any], where: str) -> None:
     name = given["timm_model_name"]
     match = re.fullmatch(r"vit_(\w+?)_patch(\d+)_siglip_\d+", str(name))
     pool, projection = given.get("timm_pool"), given.get("timm_proj")
-    if not match or match[1] not in _TIMM or pool != "map" or projection not in ("none", ""):
+    if not match or match[1] not in TIMM or pool != "map" or projection not in ("none", ""):
         raise CheckpointError(
             f"{where}: timm_model_name={name!r} with timm_pool={pool!r} is not known. Of timm's towers only SigLIP's "
-            f"are: vit_NAME_patchN_siglip_SIZE, NAME one of {', '.join(_TIMM)}."
+            f"are: vit_NAME_patchN_siglip_SIZE, NAME one of {', '.join(TIMM)}."
         )
-    width, layers, heads, hidden = _TIMM[match[1]]
+    width, layers, heads, hidden = TIMM[match[1]]
     config.model.image.update(
         {
             "patch": int(match[2]),
@@ -164,7 +164,7 @@ def _timm_tower(config: Config, given: Mapping[str, Any], where: str) -> None:
             "layers": layers,
             "heads": heads,
             "mlp_ratio": hidden / width,
-            "activation": "gelu_tanh" if _TIMM_TANH.match(name) else "gelu",
+            "activation": timm_activation(name),
             "eps": 1e-6,
             "pool": "map",
             "projection": "none",
@@ -172,6 +172,11 @@ def _timm_tower(config: Config, given: Mapping[str, Any], where: str) -> None:
     )
     if config.model.embed_dim != width:
         raise CheckpointError(f"{where}: embed_dim {config.model.embed_dim} is not the width of {name}, {width}.")
+
+
+def timm_activation(name: str) -> str:
+    """The activation of timm's tower of this name."""
+    return "gelu_tanh" if _TIMM_TANH.match(name) else "gelu"
 
 
 def _decoder(config: Config, given: Mapping[str, Any], quick: bool, where: str) -> None:

@@ -218,7 +218,7 @@ def read_arrays(
         read = [one.change.read(*arrays) for arrays in _arrays(one, layers, weights)]
         for place, path in enumerate(one.ours):
             parts = [arrays[place] for arrays in read]
-            made[path] = np.stack(parts) if one.layered else np.ascontiguousarray(parts[0])
+            made[path] = np.stack(parts) if one.layered else np.asarray(parts[0], order="C")
     return made
 
 
@@ -267,5 +267,5 @@ def write_arrays(rules: Iterable[Rule], ours: Mapping[str, np.ndarray]) -> dict[
         arrays = [np.asarray(ours[path]) for path in one.ours]
         for layer, names in enumerate(layers):
             parts = one.change.write(*(array[layer] for array in arrays)) if one.layered else one.change.write(*arrays)
-            made |= {name: np.ascontiguousarray(part) for name, part in zip(names, parts, strict=True)}
+            made |= {name: np.asarray(part, order="C") for name, part in zip(names, parts, strict=True)}
     return made

@@ -1,0 +1,119 @@
+"""Models of transformers, open_clip and big_vision give here what they give there, and again when exported."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vlc
+from tests.peers import inputs
+from tests.peers.environment import needs_peers, run_peer
+from vlc.errors import CheckpointError
+from vlc.interop import export_model
+
+TWO_TOWERS = [
+    "clip_quick_16",
+    "clip_gelu_14",
+    "clip_gelu_32",
+    "siglip",
+    "siglip2",
+    "open_clip_gelu_32",
+    "open_clip_quick_14",
+    "open_clip_siglip",
+    "open_clip_coca",
+    "open_clip_coca_same_width",
+    "big_vision_scanned",
+    "big_vision_unrolled",
+]
+NEAR = 1e-4  # asked of embeddings and logits; what is found is about 1e-6
+
+pytestmark = needs_peers
+
+
+def load(references: Path, name: str) -> tuple[vlc.Model, dict]:
+    reference = dict(np.load(references / f"{name}.npz"))
+    folder = references / name
+    return vlc.load(folder / "model.npz" if name.startswith("big_vision") else folder), reference
+
+
+def their_ids(model: vlc.Model, texts) -> np.ndarray:
+    """With the id that the family pads with."""
+    ids = model.token_ids(texts)
+    return np.where(ids == model.tokenizer.pad_id, model.tokenizer.rules.pad, ids)
+
+
+def levels(model: vlc.Model, pixels: np.ndarray) -> np.ndarray:
+    """Their normalised pixels as 0 to 255."""
+    image = model.config.data.image
+    return 255 * (pixels.transpose(0, 2, 3, 1) * np.asarray(image.std) + np.asarray(image.mean))
+
+
+@pytest.mark.parametrize("name", TWO_TOWERS)
+def test_an_imported_model_gives_the_same(references, name):
+    model, reference = load(references, name)
+    assert np.array_equal(their_ids(model, inputs.TEXTS), reference["ids"])
+
+    theirs = levels(model, reference["pixels"])
+    if not name.startswith("big_vision"):  # whose reference is given pixels
+        pixels = np.stack([model.preprocess(inputs.encoded(image)) for image in inputs.images()])
+        assert np.abs(pixels - theirs).max() < 1.01
+
+    image, text = model.encode_pixels(theirs.round().astype(np.uint8)), model.encode_text(inputs.TEXTS)
+    assert np.abs(image.embed - reference["image"]).max() < NEAR
+    assert np.abs(text.embed - reference["text"]).max() < NEAR
+    assert np.abs(model.logits_of(image, text) - reference["logits"]).max() < NEAR
+
+    # The token at the end of a text is what is compared, so its token is the embedding.
+    if model.config.model.text.pool == "last":
+        last = text.mask.sum(axis=1) - 1
+        assert np.allclose(text.tokens[np.arange(len(last)), last], text.embed, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["open_clip_coca", "open_clip_coca_same_width"])
+def test_coca_writes_the_same_captions(references, name):
+    model, reference = load(references, name)
+    pixels = levels(model, reference["pixels"]).round().astype(np.uint8)
+    logits = model.caption_logits(pixels, inputs.TEXTS[: len(pixels)])[:, :-1]
+    assert np.abs(logits - reference["caption_logits"]).max() < NEAR
+    written = model.caption_ids(pixels)[:, : reference["caption_ids"].shape[1]]
+    assert np.array_equal(written, reference["caption_ids"])
+
+
+def test_minilm_embeds_sentences_as_the_reference(references):
+    reference = dict(np.load(references / "minilm.npz"))
+    model = vlc.load(str(reference["where"]))
+    ids = their_ids(model, inputs.TEXTS)
+    width = reference["ids"].shape[1]
+    assert ids.shape[1] == 256
+    assert np.array_equal(ids[:, :width], reference["ids"]) and (ids[:, width:] == 0).all()
+    assert np.abs(model.encode_text(inputs.TEXTS).embed - reference["text"]).max() < 1e-5
+    assert model.notes == ("pooler.*: the mean of the tokens is what is compared",)
+    with pytest.raises(vlc.errors.ConfigError, match="text tower alone"):
+        model.encode_image(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_an_export_gives_the_same_in_the_other_library(references, tmp_path):
+    exported = []
+    for name in TWO_TOWERS:
+        model, _ = load(references, name)
+        for form in ("huggingface", "open_clip"):
+            try:
+                export_model(model.as_imported(), tmp_path / form / name, form)
+                exported.append((form, name))
+            except CheckpointError as error:
+                assert "has no model" in str(error) or "no resizing" in str(error) or "timm's names" in str(error)
+    run_peer("exported", tmp_path)
+    for form, name in exported:
+        there = np.load(tmp_path / form / f"{name}.npz")
+        model, reference = load(references, name)
+        image = model.encode_pixels(levels(model, there["pixels"]).round().astype(np.uint8))
+        assert np.abs(image.embed - there["image"]).max() < 1e-5, (form, name)
+        if np.array_equal(there["ids"], reference["ids"]):
+            assert np.abs(there["text"] - reference["text"]).max() < 1e-5, (form, name)
+            assert np.abs(there["logits"] - model.logits_of(image, model.encode_text(inputs.TEXTS))).max() < 1e-4
+        back = vlc.load(tmp_path / form / name)
+        assert np.abs(back.encode_text(["a cat"]).embed - model.encode_text(["a cat"]).embed).max() < 1e-6
+        shutil.rmtree(tmp_path / form / name)
+    held = {name for _, name in exported}
+    assert {"clip_quick_16", "clip_gelu_32", "siglip", "siglip2", "open_clip_gelu_32", "open_clip_coca"} <= held
