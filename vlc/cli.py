@@ -42,16 +42,25 @@ def _make_parser() -> argparse.ArgumentParser:
     train.epilog = "Any setting can be changed: --config.optimizer.lr=1e-3"
     train.set_defaults(takes_overrides=True)
 
-    evaluate = _command(commands, "eval", _evaluate, "retrieval, zero-shot, binding, pointing, captions; a report")
-    _add_model(evaluate)
-    evaluate.add_argument("--data", default="", help="records to evaluate on; by default the config's held-out ones")
-    evaluate.add_argument("--examples", type=int, default=512, help="records at the most (512)")
-    evaluate.add_argument("--guidance-scale", default="1,1.5,2,3", help="scales of the caption sweep (1,1.5,2,3)")
+    _add_evaluation(_command(commands, "eval", _evaluate, "zero-shot, retrieval, probes, captions, ...; a report"))
 
     caption = _command(commands, "caption", _caption, "write captions for images")
-    _add_model(caption)
+    caption.add_argument("--workdir", required=True, metavar="MODEL", help="a training workdir, or any other model")
+    _add_step(caption)
     caption.add_argument("images", nargs="+", help="image files")
     caption.add_argument("--guidance-scale", default="1", help="1 is the likeliest caption; above 1 more specific")
+
+    bring = _command(commands, "import", _import, "read a model of transformers, open_clip or big_vision")
+    bring.add_argument("model", help="its folder, or a .npz")
+    bring.add_argument("--out", required=True, help="the folder to write, which vlc.load reads")
+    bring.add_argument("--tokenizer", default="", help="its tokenizer's file, where it does not lie beside the weights")
+    bring.add_argument("--image-size", type=int, default=0, help="resample the positions for images of this size")
+
+    send = _command(commands, "export", _export, "write a model for transformers, open_clip, or as safetensors")
+    send.add_argument("model", help="a training workdir, or any other model that vlc loads")
+    send.add_argument("--format", required=True, help="huggingface, open_clip or safetensors")
+    send.add_argument("--out", required=True, help="a folder that is new or empty")
+    _add_step(send)
 
     data = commands.add_parser("data", help="look at data, build a dataset, train a tokenizer").add_subparsers(
         required=True, metavar="COMMAND"
@@ -106,9 +115,32 @@ def _command(commands, name: str, run: Callable[..., int], text: str) -> argpars
     return command
 
 
-def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--workdir", required=True, help="a training workdir")
-    command.add_argument("--step", default="last", help="checkpoint: last, best, or a step")
+def _add_step(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--step", default="last", help="checkpoint of a workdir: last, best, or a step")
+
+
+def _add_evaluation(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", nargs="?", default="", help="a workdir, or any other model that vlc loads")
+    command.add_argument("--workdir", default="", help="the same")
+    _add_step(command)
+    command.add_argument(
+        "--task", default="", help="classification, retrieval, sugarcrepe, winoground, aro, segmentation, linear, knn; "
+        "several with commas; without, all that can be measured on held-out training data",
+    )  # fmt: skip
+    command.add_argument("--data", action="append", default=[], help="PATH, or TASK=PATH; again for more tasks")
+    command.add_argument("--images", default="", help="where images are, when not with the files that name them")
+    command.add_argument("--split", default="", help="of labelled images or captions (the one for evaluation)")
+    command.add_argument("--classes", default="", help="a file with the names of classes")
+    command.add_argument("--templates", default="clip", help="prompts: clip (80), simple (1), or a file (clip)")
+    command.add_argument(
+        "--score", default="auto", help="embed, tokens or both (what the model was trained for)"
+    )
+    command.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
+    command.add_argument("--examples", type=int, default=None, help="at the most (all; without --task 512)")
+    command.add_argument("--guidance-scale", default="1,1.5,2,3", help="without --task: of the caption sweep")
+    command.add_argument("--out", default="", help="folder of the results (the workdir, or eval/NAME)")
+    command.add_argument("--cache", default="", help="folder of embeddings ($VLC_CACHE, or ~/.cache/vlc)")
+    command.add_argument("--tokenizer", default="", help="of a model whose tokenizer does not lie beside the weights")
 
 
 def _scales(text: str) -> list[float]:
@@ -118,15 +150,14 @@ def _scales(text: str) -> list[float]:
         raise ConfigError(f'--guidance-scale is "{text}"; write numbers, as in 1,1.5,2.') from None
 
 
-def _load(options: argparse.Namespace):
+def _load(path: str, step: str, tokenizer: str = ""):
     from vlc.inference import load
 
-    step = options.step
-    if step not in ("last", "best"):
-        if not step.isdigit():
-            raise ConfigError(f'--step is "{step}"; it must be last, best, or a number.')
-        step = int(step)
-    return load(options.workdir, step=step)
+    if step in ("last", "best"):
+        return load(path, step=step, tokenizer=tokenizer)
+    if not step.isdigit():
+        raise ConfigError(f'--step is "{step}"; it must be last, best, or a number.')
+    return load(path, step=int(step), tokenizer=tokenizer)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -139,18 +170,75 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    path = options.model or options.workdir
+    if not path or (options.model and options.workdir):
+        raise ConfigError("Name one model: vlc eval MODEL. It is a workdir, or a folder of another library.")
+    out = Path(options.out or (path if (Path(path) / "checkpoints").is_dir() else Path("eval") / Path(path).stem))
+    if options.task:
+        return _evaluate_tasks(options, path, out)
     from vlc.evaluate.run import evaluate, summary
 
+    if len(options.data) > 1:
+        raise ConfigError("Several --data go with --task; without it one source is evaluated.")
     scales = _scales(options.guidance_scale)
-    workdir = Path(options.workdir)
-    results = evaluate(_load(options), workdir, data=options.data, examples=options.examples, scales=scales)
+    model = _load(path, options.step, options.tokenizer)
+    out.mkdir(parents=True, exist_ok=True)
+    examples = 512 if options.examples is None else options.examples
+    results = evaluate(model, out, data=next(iter(options.data), ""), examples=examples, scales=scales)
     print(summary(results))
-    print(f"Written: {workdir / 'eval.json'} and {workdir / 'report.html'}")
+    print(f"Written: {out / 'eval.json'} and {out / 'report.html'}")
+    return 0
+
+
+def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path) -> int:
+    from vlc.evaluate.embeddings import cache_folder
+    from vlc.evaluate.tasks import TASKS, Options, as_table, evaluate_tasks
+
+    data = {}
+    for given in options.data:
+        name, _, place = given.partition("=")
+        data |= {name: place} if place and name in TASKS else {"": given}
+    asked = Options(
+        data,
+        images=options.images,
+        split=options.split,
+        classes=options.classes,
+        templates=options.templates,
+        score=options.score,
+        examples=options.examples or 0,
+        columns=options.columns,
+    )
+    tasks = [task.strip() for task in options.task.split(",") if task.strip()]
+    model = _load(path, options.step, options.tokenizer)
+    cache = Path(options.cache) if options.cache else cache_folder()
+    results = evaluate_tasks(model, tasks, asked, out, cache=cache, name=path, quiet=not sys.stderr.isatty())
+    print(as_table(results))
+    print(f"Written: {out / 'eval.json'} and {out / 'report.html'}")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from vlc.interop import describe, import_model, write_native
+
+    model = import_model(options.model, tokenizer=options.tokenizer, image_size=options.image_size)
+    write_native(model, Path(options.out))
+    print(describe(model))
+    print(f"Written: {options.out}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from vlc.interop import export_model
+
+    notes = export_model(_load(options.model, options.step).as_imported(), options.out, options.format)
+    for note in notes:
+        print(f"note: {note}")
+    print(f"Written: {options.out}")
     return 0
 
 
 def _caption(options: argparse.Namespace) -> int:
-    model = _load(options)
+    model = _load(options.workdir, options.step)
     scales = _scales(options.guidance_scale)
     columns = [model.caption(options.images, guidance_scale=scale) for scale in scales]
     for image, *captions in zip(options.images, *columns, strict=True):

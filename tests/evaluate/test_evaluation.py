@@ -10,7 +10,7 @@ from vlc.errors import ConfigError, DataError
 from vlc.evaluate.guidance_sweep import word_f1
 from vlc.evaluate.ranking import ranks, recall
 from vlc.evaluate.report import Report
-from vlc.evaluate.retrieval import retrieval_metrics
+from vlc.evaluate.retrieval import recalls
 from vlc.evaluate.run import good_records
 from vlc.evaluate.scenes_suite import _pair_accuracy, _patch_cover, caption_facts
 from vlc.evaluate.zero_shot import accuracy
@@ -29,7 +29,7 @@ def test_a_collapsed_model_scores_nothing():
 
 def test_any_of_several_captions_counts():
     scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.3, 0.4]])  # two images; captions 0 and 1 belong to image 0
-    found = retrieval_metrics(scores, scores, np.array([0, 0, 1]))
+    found = recalls(lambda: [Block(slice(0, 2), slice(0, 3), scores, scores)], np.array([0, 0, 1]), 2)
     assert found["i2t_r1"] == 0.5 and found["i2t_r5"] == 1.0
     assert found["t2i_r1"] == pytest.approx(2 / 3)
 

@@ -5,7 +5,7 @@ import io
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
@@ -334,6 +334,10 @@ class Preprocess:
         wide, high = (max(1, round(n * share)) for n, share in zip((width, height), shares(width, height), strict=True))
         left, top = round(across * (width - wide)), round(down * (height - high))
         return resample(pixels[top : top + high, left : left + wide], self.size, self.interpolation)
+
+    def squashed(self) -> "Preprocess":
+        """The same without cutting anything off: the aspect is given up instead."""
+        return replace(self, resize="squash", resize_to=0)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

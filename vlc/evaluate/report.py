@@ -47,6 +47,10 @@ class Report:
             f'{_head(title, note)}<img class="figure" src="{data_uri(png)}" alt="{html.escape(title)}"></section>'
         )
 
+    def text(self, title: str, note: str) -> None:
+        """A line of explanation alone."""
+        self.sections.append(f"{_head(title, note)}</section>")
+
     def table(self, title: str, note: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table; numbers between 0 and 1 given as floats are shown as percentages."""
         head = "".join(f"<th>{html.escape(str(c))}</th>" for c in columns)

@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +25,7 @@ from vlc.interop import Imported, import_model, is_native, read_native
 from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
 from vlc.parallel.sharding import batch_sharding, state_sharding
 from vlc.similarity import late_interaction
-from vlc.train.checkpoint import Checkpoints, read_meta
+from vlc.train.checkpoint import Checkpoints, array_checksums, read_meta
 from vlc.train.state import build_model, make_graph
 
 _WIDTHS = (16, 32)  # besides the full length, that many texts are cut to
@@ -141,6 +143,14 @@ class Model:
         if self._preprocess is None:
             raise ConfigError("This model has a text tower alone; it cannot see images.")
         return self._preprocess
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the weights, the architecture, the tokenizer and the preprocessing: what embeddings depend on."""
+        run = resolve_auto(self.config, jax.default_backend())
+        words, pixels = (part.to_json() if part is not None else None for part in (self._tokenizer, self._preprocess))
+        known = [run.model.to_json_best_effort(), words, pixels, array_checksums(self._params)]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     @property
     def params(self) -> Any:

@@ -44,6 +44,24 @@ class Imported:
     step: int = 0
 
 
+def describe(model: Imported) -> str:
+    """What a model is, in a few lines."""
+    towers, lines = model.config.model, []
+    for name, tower in (("image", towers.image), ("text", towers.text), ("decoder", towers.decoder)):
+        if tower.layers:
+            lines.append(f"{name}: {tower.layers} layers, width {tower.width}, {tower.heads} heads, {tower.activation}")
+    if model.preprocess is not None:
+        pixels = model.preprocess
+        lines.append(
+            f"images: {pixels.size} pixels, patches of {towers.image.patch}, {pixels.resize}, {pixels.resample}"
+        )
+    if model.tokenizer is not None:
+        words = model.tokenizer
+        lines.append(f"texts: {words.vocab_size:,} tokens, {towers.text.length} at the most, {words.kind}")
+    count = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    return "\n".join([*lines, f"{count:,} parameters", *(f"note: {note}" for note in model.notes)])
+
+
 def import_model(path: str | Path, *, tokenizer: str | Path = "", image_size: int = 0) -> Imported:
     """Reads a model of transformers (CLIP, SigLIP, BERT), open_clip (CLIP, SigLIP, CoCa) or big_vision (`.npz`).
 

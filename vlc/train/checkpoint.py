@@ -172,7 +172,7 @@ class Checkpoints:
             name: self._restore_item(step, name, ocp.args.StandardRestore({"tree": part}))["tree"]
             for name, part in abstract.items()
         }
-        for path, found in _checksums(state).items():
+        for path, found in array_checksums(state).items():
             if found != meta["arrays"][path]["checksum"]:
                 raise _Damaged(f"the checksum of {path} is wrong")
         return state, meta
@@ -222,14 +222,15 @@ def _paths(tree: Any) -> dict[str, Any]:
 
 
 def _describe(state: Any) -> dict[str, dict[str, Any]]:
-    sums = _checksums(state)
+    sums = array_checksums(state)
     return {
         path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "checksum": sums[path]}
         for path, leaf in _paths(state).items()
     }
 
 
-def _checksums(state: Any) -> dict[str, int]:
+def array_checksums(state: Any) -> dict[str, int]:
+    """The checksum of every array, by its path."""
     return {path: int(value) for path, value in _paths(jax.device_get(_checksum_tree(state))).items()}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from vlc.data.files import exists, find, is_folder, is_glob, join
 from vlc.data.record import Source
 from vlc.data.sources import captions_file, huggingface, tfds
+from vlc.data.sources.annotations import Annotations, is_annotations
 from vlc.data.sources.array_record import PATTERN, ArrayRecord
 from vlc.data.sources.columns import Columns
 from vlc.data.sources.folder import Folder
@@ -18,6 +19,7 @@ from vlc.data.sources.webdataset import WebDataset
 from vlc.errors import ConfigError, DataError
 
 __all__ = [
+    "Annotations",
     "ArrayRecord",
     "Columns",
     "Folder",
@@ -40,6 +42,7 @@ def open_source(spec: str, *, columns: str = "", **scenes: Any) -> Source:
 
             - `scenes`;
             - a folder with `captions.{jsonl,json,csv,tsv,parquet}`, or such a file;
+            - `dataset_coco.json#SPLIT` and its like (Karpathy's), or COCO's `captions_*.json`;
             - WebDataset shards or ArrayRecord files: a folder, one file, or a glob;
             - a folder that `vlc data build`, `tfds` or `datasets.save_to_disk` wrote, with `#SPLIT` where it has
               several;
@@ -95,6 +98,8 @@ def _open_one(spec: str, columns: Columns, scenes: dict[str, Any]) -> Source:
         return ArrayRecord.open(path, columns)
     if is_glob(path) or path.endswith(".tar"):
         return WebDataset.open(path, columns)
+    if path.endswith(".json") and exists(path) and is_annotations(path):
+        return Annotations.open(path, split, columns)
     if not exists(path):
         raise DataError(f'{spec}: no such file or folder. Give a folder, a captions file, shards, or "scenes".')
     return _open_folder(path, split, columns) if is_folder(path) else Folder.open(path, columns)

@@ -1,0 +1,207 @@
+"""Embeddings, computed once and kept on disk by checkpoint and data; stopped, the computation goes on where it was.
+
+A set of embeddings is a folder of parts. A part is arrays of `PART` examples and, written last, a small file that says
+which of them could not be read: without it the part does not count.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vlc.data.files import write_whole
+from vlc.data.record import add_counts
+from vlc.data.workers import cores
+from vlc.errors import DataError
+from vlc.evaluate.pictures import Pictures
+from vlc.inference import Model
+from vlc.models import ImageEncoding, TextEncoding
+
+PART = 512
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings on disk.
+
+    Attributes:
+        folder: Of the parts.
+        count: Examples, those that cannot be read included.
+    """
+
+    folder: Path
+    count: int
+
+    @property
+    def parts(self) -> int:
+        """How many there are."""
+        return -(-self.count // PART)
+
+    @cached_property
+    def reasons(self) -> dict[int, str]:
+        """Why examples cannot be used, by their number."""
+        found = {}
+        for part in range(self.parts):
+            told = json.loads((self.folder / f"{part:06d}.json").read_text())
+            found |= {part * PART + int(place): reason for place, reason in told["left_out"].items()}
+        return found
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many cannot be used, by reason."""
+        return add_counts(*({reason: 1} for reason in self.reasons.values()))
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        """Numbers of the examples that can be used."""
+        return np.asarray([index for index in range(self.count) if index not in self.reasons], np.int64)
+
+    def array(self, name: str) -> np.ndarray:
+        """One array of all examples that can be used, in memory; `embed`, or `mask`."""
+        parts = [np.load(self.folder / f"{part:06d}.{name}.npy") for part in range(self.parts)]
+        return np.concatenate(parts)[self.kept]
+
+    @cached_property
+    def embed(self) -> np.ndarray:
+        """`[N, D]` of the examples that can be used."""
+        return self.array("embed")
+
+    def blocks(self, *names: str) -> Iterator[tuple[np.ndarray, ...]]:
+        """Arrays a part at a time, of the examples that can be used: what does not fit into memory at once."""
+        for part in range(self.parts):
+            rows = np.asarray([i for i in range(self._size(part)) if part * PART + i not in self.reasons], np.int64)
+            arrays = (np.load(self.folder / f"{part:06d}.{name}.npy", mmap_mode="r") for name in names)
+            if len(rows):
+                yield tuple(np.asarray(array[rows]) for array in arrays)
+
+    def token_blocks(self) -> Iterator[np.ndarray]:
+        """Image tokens, a part at a time."""
+        return (tokens for (tokens,) in self.blocks("tokens"))
+
+    def _size(self, part: int) -> int:
+        return min(PART, self.count - part * PART)
+
+
+class Cache:
+    """Where embeddings are kept.
+
+    Attributes:
+        folder: The cache.
+        model: What computes them.
+        quiet: No progress bar.
+    """
+
+    def __init__(self, folder: str | Path, model: Model, *, quiet: bool = False):
+        self.folder, self.model, self.quiet = Path(folder), model, quiet
+
+    def images(self, pictures: Pictures, *, tokens: bool = False, squash: bool = False) -> Embedded:
+        """Embeds images; `squash` shows the model all of an image, whatever its preprocessing cuts off.
+
+        Raises:
+            DataError: No image can be read, or the disk is full.
+        """
+        preprocess = self.model.preprocess.squashed() if squash else self.model.preprocess
+        place = self._place("images", pictures.version, f"{list(pictures.keys)}", tokens, preprocess.to_json())
+
+        def encode(start: int, stop: int) -> tuple[dict[str, np.ndarray], dict[int, str]]:
+            pixels, reasons = _decoded(pictures, preprocess, range(start, stop))
+            return _image_arrays(self.model.encode_pixels(pixels), tokens), reasons
+
+        made = self._fill(place, len(pictures), encode, "images")
+        if not len(made.kept):
+            first = next(iter(made.reasons.values()), "there is none")
+            raise DataError(
+                f"No image can be read ({first}). The first is {pictures.keys[0] if len(pictures) else '-'}."
+            )
+        return made
+
+    def texts(self, texts: Sequence[str], *, tokens: bool = False) -> Embedded:
+        """Embeds texts."""
+        place = self._place("texts", "", "\0".join(texts), tokens, None)
+
+        def encode(start: int, stop: int) -> tuple[dict[str, np.ndarray], dict[int, str]]:
+            return _text_arrays(self.model.encode_text(texts[start:stop]), tokens), {}
+
+        return self._fill(place, len(texts), encode, "texts")
+
+    def _place(self, kind: str, version: str, names: str, tokens: bool, preprocess: Any) -> Path:
+        """A folder of its own for everything that the arrays depend on."""
+        known = json.dumps([1, kind, self.model.fingerprint, version, names, tokens, preprocess], sort_keys=True)
+        return self.folder / "embeddings" / hashlib.sha256(known.encode()).hexdigest()[:32]
+
+    def _fill(self, place: Path, count: int, encode: Callable, what: str) -> Embedded:
+        """Computes the parts that are not there yet."""
+        made = Embedded(place, count)
+        missing = [part for part in range(made.parts) if not (place / f"{part:06d}.json").is_file()]
+        if not missing:
+            return made
+        with _progress(self.quiet) as bar:
+            task = bar.add_task(what, total=count, completed=min(count, (made.parts - len(missing)) * PART), rate="")
+            for part in missing:
+                start, stop = part * PART, min(count, (part + 1) * PART)
+                arrays, reasons = encode(start, stop)
+                _write_part(place, part, arrays, reasons)
+                bar.advance(task, stop - start)
+                speed = bar.tasks[task].finished_speed or bar.tasks[task].speed
+                bar.update(task, rate=f"{speed:,.0f} {what}/s" if speed else "")
+        return made
+
+
+def _progress(quiet: bool) -> Progress:
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=quiet)
+
+
+def _decoded(pictures: Pictures, preprocess: Any, indices: range) -> tuple[np.ndarray, dict[int, str]]:
+    """Pixels by several threads; an image that cannot be read is grey, and its reason kept."""
+    reasons: dict[int, str] = {}
+    grey = np.full((preprocess.size, preprocess.size, 3), 128, np.uint8)
+
+    def one(place: int) -> np.ndarray:
+        index = indices[place]
+        try:
+            return preprocess(pictures.read(index), where=pictures.keys[index])
+        except DataError as error:
+            reasons[place] = error.reason
+            return grey
+
+    with ThreadPoolExecutor(cores()) as pool:
+        return np.stack(list(pool.map(one, range(len(indices))))), reasons
+
+
+def _image_arrays(image: ImageEncoding, tokens: bool) -> dict[str, np.ndarray]:
+    return {"embed": image.embed} | ({"tokens": image.tokens} if tokens else {})
+
+
+def _text_arrays(text: TextEncoding, tokens: bool) -> dict[str, np.ndarray]:
+    return {"embed": text.embed} | ({"tokens": text.tokens, "mask": text.mask} if tokens else {})
+
+
+def _write_part(place: Path, part: int, arrays: dict[str, np.ndarray], reasons: dict[int, str]) -> None:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            partial = place / f"{part:06d}.{name}.{os.getpid()}.npy"
+            np.save(partial, np.asarray(array))
+            os.replace(partial, place / f"{part:06d}.{name}.npy")
+        told = json.dumps({"left_out": {str(index): reason for index, reason in reasons.items()}})
+        write_whole(place / f"{part:06d}.json", told.encode())
+    except OSError as error:
+        raise DataError(
+            f"{place}: embeddings cannot be written ({error.strerror}). What is written is kept; name another place "
+            "with --cache DIR."
+        ) from error
+
+
+def cache_folder() -> Path:
+    """`$VLC_CACHE`, or the user's cache."""
+    return Path(os.environ.get("VLC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "vlc")

@@ -1,0 +1,136 @@
+"""Images with classes: folders named after their class (ImageNet's layout), and TFDS."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlc.data.sources import Tfds
+from vlc.errors import DataError
+from vlc.evaluate.pictures import Pictures, data_version, list_images
+
+EVAL_SPLITS = ("val", "validation", "test")
+_NAME_FILES = ("classnames.txt", "classes.txt", "classes.json", "classnames.json", "LOC_synset_mapping.txt")
+_WORDNET = re.compile(r"n\d{8}")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images and the number of the class of each.
+
+    Attributes:
+        pictures: The images.
+        labels: `[N]`.
+        classes: Names by number, as they are put into templates.
+    """
+
+    pictures: Pictures
+    labels: np.ndarray
+    classes: Sequence[str]
+
+    def part(self, places: np.ndarray) -> "Labelled":
+        """Some of the images."""
+        keys = [str(self.pictures.keys[int(place)]) for place in places]
+        read = self.pictures.read
+        chosen = Pictures(keys, lambda index: read(int(places[index])), f"{self.pictures.version} {places.tolist()}")
+        return Labelled(chosen, self.labels[places], self.classes)
+
+
+def open_labelled(spec: str, *, split: str = "", names: str = "", examples: int = 0) -> Labelled:
+    """Opens images with classes.
+
+    Args:
+        spec: A folder with a folder of images for each class, or with such a folder for each split; or
+            `tfds:NAME#SPLIT`.
+        split: `train`, `val`, ...; by default the one for evaluation where there are several.
+        names: A file with the names of the classes: one a line in the order of their folders, `FOLDER NAME` on each
+            line, or JSON by folder. By default a file of this kind in the folder, else the folders' own names.
+        examples: Images at the most, evenly spaced; 0: all.
+
+    Raises:
+        DataError: There is no such folder, no image in it, or the folders are WordNet numbers without names.
+    """
+    found = _open_tfds(spec, split) if spec.startswith("tfds:") else _open_folder(Path(spec), split, names)
+    if 0 < examples < len(found.pictures):
+        return found.part(np.arange(examples) * len(found.pictures) // examples)
+    return found
+
+
+def has_split(spec: str, split: str) -> bool:
+    """Whether a folder has one for this split."""
+    return spec.startswith("tfds:") or (Path(spec) / split).is_dir()
+
+
+def _open_folder(root: Path, split: str, names: str) -> Labelled:
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder. Give one with a folder of images for each class.")
+    folder = _split_folder(root, split)
+    kinds = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not kinds:
+        raise DataError(f"{folder}: no folders in it; images of a class lie in a folder of its name.")
+    classes = _class_names([kind.name for kind in kinds], root, names)
+    files: list[Path] = []
+    labels: list[int] = []
+    for number, kind in enumerate(kinds):
+        images = list_images(kind)
+        files += images
+        labels += [number] * len(images)
+    if not files:
+        raise DataError(f"{folder}: no images in its {len(kinds)} folders.")
+    return Labelled(Pictures.of_files(files), np.asarray(labels), classes)
+
+
+def _split_folder(root: Path, split: str) -> Path:
+    if split:
+        if not (root / split).is_dir():
+            raise DataError(f"{root}: no folder {split!r} in it.")
+        return root / split
+    return next((root / name for name in EVAL_SPLITS if (root / name).is_dir()), root)
+
+
+def _class_names(folders: list[str], root: Path, given: str) -> list[str]:
+    path = Path(given) if given else next((root / name for name in _NAME_FILES if (root / name).is_file()), None)
+    if path is not None:
+        return _names_from(path, folders)
+    numbers = [name for name in folders if _WORDNET.fullmatch(name)]
+    if numbers:
+        raise DataError(
+            f"{root}: its folders are WordNet numbers ({numbers[0]}, ...), whose names must be known. Put "
+            "LOC_synset_mapping.txt (it comes with ImageNet) beside them, or name a file: --classes FILE."
+        )
+    return [name.replace("_", " ") for name in folders]
+
+
+def _names_from(path: Path, folders: list[str]) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        named: Any = (
+            json.loads(text) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
+        )
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: the names of the classes cannot be read ({error}).") from error
+    if isinstance(named, list):
+        split = [str(line).strip().split(maxsplit=1) for line in named]
+        if all(len(words) == 2 and words[0] in folders for words in split):
+            named = {folder: name.split(",")[0] for folder, name in split}  # of several names the first
+        elif len(named) == len(folders):
+            return [str(name).strip() for name in named]
+        else:
+            raise DataError(f"{path}: {len(named)} names, but there are {len(folders)} classes.")
+    missing = [folder for folder in folders if folder not in named]
+    if missing:
+        raise DataError(f"{path}: no name for {missing[0]!r} and {len(missing) - 1} more of {len(folders)} classes.")
+    return [str(named[folder]) for folder in folders]
+
+
+def _open_tfds(spec: str, split: str) -> Labelled:
+    name, _, own = spec.removeprefix("tfds:").partition("#")
+    source = Tfds.open(name, split or own or "test")
+    labels, names = source.classes()
+    classes = [one.replace("_", " ") for one in names]
+    keys = [f"{source.split}-{index:08d}" for index in range(len(source))]
+    return Labelled(Pictures.of_source(source, keys, data_version(name)), labels, classes)
