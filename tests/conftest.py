@@ -48,6 +48,21 @@ def tokenizer() -> Tokenizer:
     return SentencePiece.train(texts, 256)
 
 
+@pytest.fixture(scope="session")
+def tiny_import(tokenizer):
+    """A model with random weights, tokenizer and preprocessing."""
+    from flax import nnx
+
+    from tests.tiny import tiny_config
+    from vlc.interop import Imported
+    from vlc.train.inputs import make_preprocess
+    from vlc.train.state import build_model
+
+    config = tiny_config(model__decoder__layers=0, objectives__caption__weight=0.0, data__image__size=32)
+    params = nnx.state(build_model(config, tokenizer.vocab_size, jax.random.key(3)), nnx.Param)
+    return Imported(config, params, tokenizer, make_preprocess(config.data.image))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

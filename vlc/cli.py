@@ -132,9 +132,7 @@ def _add_evaluation(command: argparse.ArgumentParser) -> None:
     command.add_argument("--split", default="", help="of labelled images or captions (the one for evaluation)")
     command.add_argument("--classes", default="", help="a file with the names of classes")
     command.add_argument("--templates", default="clip", help="prompts: clip (80), simple (1), or a file (clip)")
-    command.add_argument(
-        "--score", default="auto", help="embed, tokens or both (what the model was trained for)"
-    )
+    command.add_argument("--score", default="auto", help="embed, tokens or both (what the model was trained for)")
     command.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
     command.add_argument("--examples", type=int, default=None, help="at the most (all; without --task 512)")
     command.add_argument("--guidance-scale", default="1,1.5,2,3", help="without --task: of the caption sweep")

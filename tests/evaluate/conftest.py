@@ -1,24 +1,9 @@
 """A tiny model on disk, and small files of every kind that tasks read."""
 
-import jax
 import numpy as np
 import pytest
-from flax import nnx
 
-from tests.tiny import tiny_config
-from vlc.data.images import Preprocess
-from vlc.interop import Imported, write_native
-from vlc.train.inputs import make_preprocess
-from vlc.train.state import build_model
-
-
-@pytest.fixture(scope="session")
-def tiny_import(tokenizer) -> Imported:
-    """Random weights, with a tokenizer and preprocessing of its own."""
-    config = tiny_config(model__decoder__layers=0, objectives__caption__weight=0.0, data__image__size=32)
-    params = nnx.state(build_model(config, tokenizer.vocab_size, jax.random.key(3)), nnx.Param)
-    preprocess: Preprocess = make_preprocess(config.data.image)
-    return Imported(config, params, tokenizer, preprocess)
+from vlc.interop import write_native
 
 
 @pytest.fixture(scope="session")

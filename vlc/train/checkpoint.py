@@ -22,7 +22,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer, tokenizer_from_json
-from vlc.errors import CheckpointError
+from vlc.errors import CheckpointError, ConfigError, DataError
 
 _NO_SCORE = -1e30
 log = logging.getLogger("vlc")
@@ -50,11 +50,12 @@ def read_meta(meta: dict[str, Any], where: str) -> tuple[dict[str, Any], Tokeniz
             raise CheckpointError(f"{where}: the checkpoint has no {part}, so it cannot be used as it was trained.")
     assert config
     words, pixels = meta.get("tokenizer"), meta.get("preprocess")
-    return (
-        config,
-        tokenizer_from_json(words) if words else None,
-        Preprocess.from_json(pixels) if pixels else None,
-    )
+    try:
+        tokenizer = tokenizer_from_json(words) if words else None
+        preprocess = Preprocess.from_json(pixels) if pixels else None
+    except (CheckpointError, ConfigError, DataError) as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    return config, tokenizer, preprocess
 
 
 class Checkpoints:

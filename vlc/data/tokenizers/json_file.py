@@ -110,7 +110,10 @@ def clip_tokenizer(merges: Sequence[str], rules: Rules, *, marks: tuple[str, str
     pairs = [(first, second) for first, second in (line.split() for line in merges)]
     names = [*letters, *(letter + "</w>" for letter in letters), *(a + b for a, b in pairs), *marks]
     vocab = {name: place for place, name in enumerate(names)}
-    made = hf.Tokenizer(models.BPE(vocab=vocab, merges=pairs, end_of_word_suffix="</w>", unk_token=marks[1]))
+    try:
+        made = hf.Tokenizer(models.BPE(vocab=vocab, merges=pairs, end_of_word_suffix="</w>", unk_token=marks[1]))
+    except Exception as error:  # the library raises bare Exception
+        raise DataError(f"The list of {len(pairs):,} byte-pair merges is damaged: {error}.") from error
     if normalise:
         made.normalizer = normalizers.Sequence(
             [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
