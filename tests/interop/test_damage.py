@@ -125,9 +125,8 @@ def edit(change):
 
 def last_layer(arrays):
     """An array of the last layer that is no square."""
-    return next(
-        n for n in sorted(arrays) if (".1." in n or "stack/blocks" in n or "block_1/" in n) and _oblong(arrays[n])
-    )
+    in_it = (".1.", "stack/blocks", "block_1/")
+    return next(n for n in sorted(arrays) if any(part in n for part in in_it) and _oblong(arrays[n]))
 
 
 def _oblong(array):

@@ -13,7 +13,7 @@ from pathlib import Path
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 sys.path.insert(0, str(Path(__file__).parent))
 
-import torchvision_on_cpu  # noqa: F401, I001
+import torchvision_on_cpu  # noqa: F401, I001  # isort: split
 import numpy as np
 import open_clip
 import safetensors.torch
@@ -103,11 +103,11 @@ def gemma_like():
     )
 
 
-def unigram_like_t5():
+def unigram_like_t5(size=300):
     trained = tokenizers.Tokenizer(tokenizers.models.Unigram())
-    trained.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    trained.pre_tokenizer, trained.decoder = tokenizers.pre_tokenizers.Metaspace(), tokenizers.decoders.Metaspace()
     trainer = tokenizers.trainers.UnigramTrainer(
-        vocab_size=300, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>"
+        vocab_size=size, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>"
     )
     trained.train_from_iterator(corpus(), trainer)
     trained.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])

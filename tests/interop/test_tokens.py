@@ -1,0 +1,60 @@
+"""Ids of 10,000 texts in many languages equal those of transformers and open_clip: pieces, marks, cuts and pads."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from tests.peers.environment import needs_peers, run_peer
+from vlc.data.tokenizers import tokenizer_from_json
+from vlc.interop import tokenizer_files
+
+ROWS = 500_000  # of a table that is large enough for all
+READERS = {
+    "clip": lambda folder: tokenizer_files.clip(folder, ROWS),
+    "open_clip": lambda folder: tokenizer_files.open_clip(folder, {}, ROWS),
+    "siglip": lambda folder: tokenizer_files.siglip_pieces(folder / "spiece.model", 10_000),
+    "siglip2": lambda folder: tokenizer_files.siglip(folder, ROWS),
+    "canonical": lambda folder: tokenizer_files.open_clip(
+        folder, {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"clean": "canonicalize"}}, ROWS
+    ),
+    "minilm": lambda folder: tokenizer_files.bert(folder, ROWS),
+}
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokens")
+    run_peer("tokens", folder)
+    return folder
+
+
+@needs_peers
+def test_ids_are_equal(tokens):
+    texts = json.loads((tokens / "texts.json").read_text())
+    assert len(texts) == 10_000 and len(set(texts)) > 9_000
+    for name, read in READERS.items():
+        theirs = np.load(tokens / f"{name}.npy")
+        tokenizer = read(tokens / name)
+        ids = tokenizer.encode(texts, theirs.shape[1])
+        ours = np.where(ids == tokenizer.pad_id, tokenizer.rules.pad, ids)
+        wrong = np.flatnonzero((ours != theirs).any(axis=1))
+        assert not len(wrong), (name, len(wrong), texts[wrong[0]], ours[wrong[0]], theirs[wrong[0]])
+        assert (ids[:, -1] == tokenizer.end_id).any(), name  # some are cut, their end mark kept
+        # Saved in a checkpoint, or sent to a worker, it is the same.
+        saved = json.loads(json.dumps(tokenizer.to_json()))
+        for again in (tokenizer_from_json(saved), pickle.loads(pickle.dumps(tokenizer))):
+            assert np.array_equal(again.encode(texts[::97], 24), ids[::97, :24])
+
+
+@needs_peers
+@pytest.mark.parametrize("name", READERS)
+def test_texts_come_back(tokens, name):
+    tokenizer = READERS[name](tokens / name)
+    text = "red apple on a table"
+    ids = tokenizer.encode([text], 64)[0]
+    assert tokenizer.decode(ids).replace(" ", "") == text.replace(" ", "")
+    spans = tokenizer.spans(text)
+    assert spans[int(ids[0] == tokenizer.begin_id)][0] == 0 and spans[-1][1] == len(text)
+    assert len(tokenizer.pieces(ids)) == 64
