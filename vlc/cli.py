@@ -209,16 +209,18 @@ def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path) -> int:
     tasks = [task.strip() for task in options.task.split(",") if task.strip()]
     model = _load(path, options.step, options.tokenizer)
     cache = Path(options.cache) if options.cache else cache_folder()
-    results = evaluate_tasks(model, tasks, asked, out, cache=cache, name=path, quiet=not sys.stderr.isatty())
+    results = evaluate_tasks(model, tasks, asked, out, cache=cache, name=path)
     print(as_table(results))
     print(f"Written: {out / 'eval.json'} and {out / 'report.html'}")
     return 0
 
 
 def _import(options: argparse.Namespace) -> int:
-    from vlc.interop import describe, import_model, write_native
+    from vlc.interop import at_size, describe, import_model, write_native
 
-    model = import_model(options.model, tokenizer=options.tokenizer, image_size=options.image_size)
+    model = import_model(options.model, tokenizer=options.tokenizer)
+    if options.image_size:
+        model = at_size(model, options.image_size)
     write_native(model, Path(options.out))
     print(describe(model))
     print(f"Written: {options.out}")

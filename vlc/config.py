@@ -325,6 +325,24 @@ def _check_model(config: Config) -> None:
         tower = config.model[name]
         if tower.width % tower.heads:
             raise ConfigError(f"config.model.{name}.heads={tower.heads} does not divide its width={tower.width}.")
+    for name in ("image", "text"):
+        if not config.model[name].layers:
+            raise ConfigError(f"config.model.{name}.layers is 0: a model without that tower can be used, not trained.")
+    if config.model.decoder.layers and config.model.decoder.reads == "text":
+        _check_reading_decoder(config.model)
+
+
+def _check_reading_decoder(model: Config) -> None:
+    """A decoder that reads the text tower's features takes them, and the image's, as they are."""
+    memory = model.embed_dim if model.image.pool == "queries" else model.image.width
+    if not (model.decoder.width == model.text.width == memory and model.decoder.heads == model.text.heads):
+        have = f"{model.decoder.width} and {model.decoder.heads}, the text tower {model.text.width}"
+        raise ConfigError(
+            "config.model.decoder.reads=text needs one width and as many heads everywhere: the decoder has "
+            f"{have} and {model.text.heads}, image tokens {memory}."
+        )
+    if not model.text.causal or model.text.post_norm:
+        raise ConfigError("config.model.decoder.reads=text needs a causal text tower with norms before each part.")
 
 
 def resolve_auto(config: Config, platform: str) -> Config:

@@ -18,6 +18,7 @@ from vlc.data.join import join_captions
 from vlc.data.sources import ArrayRecord, HuggingFace, Mixture, Tfds, WebDataset, open_source
 from vlc.data.sources.folder import captions_at
 from vlc.errors import ConfigError, DataError
+from vlc.evaluate.labelled import open_labelled
 
 CAPTIONS = [{"alt": [f"IMG {i}"], "long": [f"A thing {i}. The end."]} for i in range(5)]
 
@@ -148,7 +149,11 @@ def test_a_prepared_tfds_dataset(tmp_path, monkeypatch):
     source = open_source(str(tmp_path / "pets" / "1.0.0"))
     assert isinstance(source, Tfds) and len(source) == 4
     assert {record.captions["text"][0] for record in (source[i] for i in range(4))} == {f"pet {i}" for i in range(4)}
-    assert {source[i].captions["label"][0] for i in range(4)} == {"a photo of a cat.", "a photo of a sea horse."}
+    said = [source[i].captions["label"][0] for i in range(4)]
+    assert set(said) == {"a photo of a cat.", "a photo of a sea horse."}
+    labelled = open_labelled(f"tfds:{tmp_path / 'pets' / '1.0.0'}#train")  # for zero-shot classification
+    assert [f"a photo of a {labelled.classes[number]}." for number in labelled.labels] == said
+    assert labelled.pictures.read(2) == source[2].image
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
     with pytest.raises(DataError, match=r"mnist: not prepared.*download_and_prepare"):
         open_source("tfds:mnist#test")

@@ -8,7 +8,7 @@ from vlc.data.sources import Scenes
 from vlc.data.sources.scenes import language
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.guidance_sweep import word_f1
-from vlc.evaluate.ranking import ranks, recall
+from vlc.evaluate.ranking import Block, ranks, recall
 from vlc.evaluate.report import Report
 from vlc.evaluate.retrieval import recalls
 from vlc.evaluate.run import good_records

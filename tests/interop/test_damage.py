@@ -17,7 +17,7 @@ from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Rules, clip_tokenizer
 from vlc.data.tokenizers.json_file import HUGGING_FACE_MARKS
 from vlc.errors import CheckpointError
-from vlc.interop import Imported, export_model, import_model
+from vlc.interop import Imported, at_size, export_model, import_model
 from vlc.interop.settings import imported_config
 from vlc.train.state import build_model
 
@@ -329,11 +329,13 @@ def test_positions_are_resampled_on_request_only(sound, clip_shaped):
     larger = vlc.load(sound / "huggingface", image_size=64)
     assert larger.encode_image(np.zeros((9, 7, 3), np.uint8)).tokens.shape[1] == 64
     assert larger.notes == ("position embeddings resampled from 32 to 64 pixels",)
-    same = import_model(sound / "huggingface", image_size=32)
+    for form in FORMS[2:]:
+        assert vlc.load(path_of(form, sound / form), image_size=64).config.data.image.size == 64
+    same = at_size(import_model(sound / "huggingface"), 32)
     positions = [model.params["image_tower"]["positions"].get_value() for model in (same, clip_shaped)]
     assert np.allclose(*positions, atol=1e-6)
     with pytest.raises(CheckpointError, match="cannot be cut into patches of 8"):
-        import_model(sound / "huggingface", image_size=60)
+        at_size(import_model(sound / "huggingface"), 60)
 
 
 def test_an_export_is_never_written_over_anything(sound, clip_shaped, tmp_path):

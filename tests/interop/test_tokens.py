@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from tests.peers.environment import needs_peers, run_peer
+from tests.peers.environment import needs_peers
 from vlc.data.tokenizers import tokenizer_from_json
 from vlc.interop import tokenizer_files
 
@@ -21,13 +21,6 @@ READERS = {
     ),
     "minilm": lambda folder: tokenizer_files.bert(folder, ROWS),
 }
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tokens")
-    run_peer("tokens", folder)
-    return folder
 
 
 @needs_peers

@@ -7,8 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-import open_clip
 import references  # noqa: F401
+import open_clip
 import torch
 from clip_benchmark.metrics import image_caption_selection, zeroshot_classification, zeroshot_retrieval
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES

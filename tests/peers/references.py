@@ -13,7 +13,7 @@ from pathlib import Path
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 sys.path.insert(0, str(Path(__file__).parent))
 
-import torchvision_on_cpu  # noqa: F401, I001  # isort: split
+import torchvision_on_cpu  # noqa: F401
 import numpy as np
 import open_clip
 import safetensors.torch

@@ -4,7 +4,6 @@
 names of pictures in the languages of the `emoji` package; where the file `$VLC_CAPTIONS` is, its lines (at most half).
 """
 
-# ruff: noqa: I001 (references first: it makes the others importable)
 import json
 import os
 import sys

@@ -119,14 +119,14 @@ def test_the_checksum_does_not_depend_on_the_mesh(tmp_path):
     from jax.sharding import NamedSharding, PartitionSpec
 
     from vlc.parallel import make_mesh
-    from vlc.train.checkpoint import _checksums
+    from vlc.train.checkpoint import array_checksums
 
     whole = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(16, 8)), jnp.float32)}
     mesh = make_mesh({"data": 2, "fsdp": 4, "tensor": 1})
     split = jax.device_put(whole, NamedSharding(mesh, PartitionSpec("data", "fsdp")))
-    assert _checksums(whole) == _checksums(split)
+    assert array_checksums(whole) == array_checksums(split)
     swapped = {"w": whole["w"].at[0, 0].set(whole["w"][0, 1]).at[0, 1].set(whole["w"][0, 0])}
-    assert _checksums(swapped) != _checksums(whole)
+    assert array_checksums(swapped) != array_checksums(whole)
 
 
 def test_a_missing_run_and_step_are_said_plainly(tmp_path):

@@ -112,11 +112,13 @@ class Cache:
         preprocess = self.model.preprocess.squashed() if squash else self.model.preprocess
         place = self._place("images", pictures.version, f"{list(pictures.keys)}", tokens, preprocess.to_json())
 
-        def encode(start: int, stop: int) -> tuple[dict[str, np.ndarray], dict[int, str]]:
-            pixels, reasons = _decoded(pictures, preprocess, range(start, stop))
-            return _image_arrays(self.model.encode_pixels(pixels), tokens), reasons
+        def prepare(part: range) -> tuple[np.ndarray, dict[int, str]]:
+            return _decoded(pictures, preprocess, part)
 
-        made = self._fill(place, len(pictures), encode, "images")
+        def encode(pixels: np.ndarray) -> dict[str, np.ndarray]:
+            return _image_arrays(self.model.encode_pixels(pixels), tokens)
+
+        made = self._fill(place, len(pictures), prepare, encode, "images")
         if not len(made.kept):
             first = next(iter(made.reasons.values()), "there is none")
             raise DataError(
@@ -128,29 +130,38 @@ class Cache:
         """Embeds texts."""
         place = self._place("texts", "", "\0".join(texts), tokens, None)
 
-        def encode(start: int, stop: int) -> tuple[dict[str, np.ndarray], dict[int, str]]:
-            return _text_arrays(self.model.encode_text(texts[start:stop]), tokens), {}
+        def prepare(part: range) -> tuple[Sequence[str], dict[int, str]]:
+            return texts[part.start : part.stop], {}
 
-        return self._fill(place, len(texts), encode, "texts")
+        def encode(some: Sequence[str]) -> dict[str, np.ndarray]:
+            return _text_arrays(self.model.encode_text(some), tokens)
+
+        return self._fill(place, len(texts), prepare, encode, "texts")
 
     def _place(self, kind: str, version: str, names: str, tokens: bool, preprocess: Any) -> Path:
         """A folder of its own for everything that the arrays depend on."""
         known = json.dumps([1, kind, self.model.fingerprint, version, names, tokens, preprocess], sort_keys=True)
         return self.folder / "embeddings" / hashlib.sha256(known.encode()).hexdigest()[:32]
 
-    def _fill(self, place: Path, count: int, encode: Callable, what: str) -> Embedded:
-        """Computes the parts that are not there yet."""
+    def _fill(
+        self, place: Path, count: int, prepare: Callable[[range], tuple[Any, dict[int, str]]],
+        encode: Callable[[Any], dict[str, np.ndarray]], what: str,
+    ) -> Embedded:  # fmt: skip
+        """Computes the parts that are not there yet; while one is encoded, the next is prepared."""
         made = Embedded(place, count)
         missing = [part for part in range(made.parts) if not (place / f"{part:06d}.json").is_file()]
+        rows = [range(part * PART, min(count, (part + 1) * PART)) for part in missing]
         if not missing:
             return made
-        with _progress(self.quiet) as bar:
-            task = bar.add_task(what, total=count, completed=min(count, (made.parts - len(missing)) * PART), rate="")
-            for part in missing:
-                start, stop = part * PART, min(count, (part + 1) * PART)
-                arrays, reasons = encode(start, stop)
-                _write_part(place, part, arrays, reasons)
-                bar.advance(task, stop - start)
+        with _progress(self.quiet) as bar, ThreadPoolExecutor(1) as ahead:
+            task = bar.add_task(what, total=count, completed=count - sum(map(len, rows)), rate="")
+            coming = ahead.submit(prepare, rows[0])
+            for number, part in enumerate(missing):
+                given, reasons = coming.result()
+                if number + 1 < len(missing):
+                    coming = ahead.submit(prepare, rows[number + 1])
+                _write_part(place, part, encode(given), reasons)
+                bar.advance(task, len(rows[number]))
                 speed = bar.tasks[task].finished_speed or bar.tasks[task].speed
                 bar.update(task, rate=f"{speed:,.0f} {what}/s" if speed else "")
         return made

@@ -21,12 +21,13 @@ from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import CheckpointError, ConfigError, DataError
 from vlc.generate import greedy
-from vlc.interop import Imported, import_model, is_native, read_native
+from vlc.interop import Imported, at_size, import_model, is_native, read_native
+from vlc.interop.load import abstract_params, rows_of
 from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
 from vlc.parallel.sharding import batch_sharding, state_sharding
 from vlc.similarity import late_interaction
 from vlc.train.checkpoint import Checkpoints, array_checksums, read_meta
-from vlc.train.state import build_model, make_graph
+from vlc.train.state import make_graph
 
 _WIDTHS = (16, 32)  # besides the full length, that many texts are cut to
 AnyImage = str | Path | bytes | np.ndarray | Image.Image
@@ -45,9 +46,10 @@ class Model:
 
     def __init__(
         self, graph: nnx.GraphDef[DualEncoder], params: Any, config: Config, tokenizer: Tokenizer | None,
-        preprocess: Preprocess | None, step: int = 0, batch_size: int = 64, notes: tuple[str, ...] = (),
+        preprocess: Preprocess | None, batch_size: int = 64,
     ):  # fmt: skip
-        self.config, self.step, self.notes = config, step, notes
+        self.config, self.step = config, 0
+        self.notes: tuple[str, ...] = ()
         self._tokenizer, self._preprocess = tokenizer, preprocess
         self._graph, self._params, self._batch = graph, params, batch_size
         self._mesh: Mesh | None = None
@@ -75,25 +77,30 @@ class Model:
                 preprocessing is missing.
         """
         path = Path(path)
-        if (path / "checkpoints").is_dir() or not path.exists():
-            loaded = cls._load_run(path, step)
-            if image_size:
-                raise CheckpointError(f"{path}: position embeddings are resampled by vlc import PATH --image-size.")
-            return loaded
-        if step != "last":
+        is_run = (path / "checkpoints").is_dir()
+        if not path.exists():
+            raise CheckpointError(
+                f"{path}: no such file or folder. A run's workdir is meant, or another library's model on this disk; "
+                "vlc downloads nothing (hf download NAME --local-dir DIR does)."
+            )
+        if step != "last" and not is_run:
             raise CheckpointError(f"{path}: --step chooses among the checkpoints of a run, and this is none.")
-        if is_native(path) and not (tokenizer or image_size):
-            return cls.of(read_native(path))
-        return cls.of(import_model(path, tokenizer=tokenizer, image_size=image_size))
+        if tokenizer and (is_run or is_native(path)):
+            raise CheckpointError(f"{path}: has its tokenizer; another cannot be named.")
+        if is_run:
+            model = cls._load_run(path, step)
+            return cls.of(at_size(model.as_imported(), image_size)) if image_size else model
+        imported = read_native(path) if is_native(path) else import_model(path, tokenizer=tokenizer)
+        return cls.of(at_size(imported, image_size) if image_size else imported)
 
     @classmethod
     def of(cls, imported: Imported) -> "Model":
         """A model of arrays that are in memory."""
-        config = imported.config
-        rows = imported.tokenizer.vocab_size if imported.tokenizer is not None else 1
-        graph = make_graph(resolve_auto(config, jax.default_backend()), rows)
-        parts = imported.tokenizer, imported.preprocess
-        return cls(graph, imported.params, config, *parts, step=imported.step, notes=imported.notes)
+        config, tokenizer = imported.config, imported.tokenizer
+        graph = make_graph(resolve_auto(config, jax.default_backend()), rows_of(tokenizer))
+        made = cls(graph, imported.params, config, tokenizer, imported.preprocess)
+        made.step, made.notes = imported.step, imported.notes
+        return made
 
     @classmethod
     def _load_run(cls, path: Path, step: int | Literal["last", "best"]) -> "Model":
@@ -103,11 +110,9 @@ class Model:
         def abstract(meta: dict) -> dict[str, Any]:
             saved, tokenizer, preprocess = read_meta(meta, str(path))
             config = config_from_json(saved)
-            run = resolve_auto(config, jax.default_backend())
-            rows = tokenizer.vocab_size if tokenizer is not None else 1
-            loaded.update(config=config, tokenizer=tokenizer, preprocess=preprocess, graph=make_graph(run, rows))
-            shapes = jax.eval_shape(lambda: nnx.state(build_model(run, rows, jax.random.key(0)), nnx.Param))
+            loaded.update(config=config, tokenizer=tokenizer, preprocess=preprocess)
             here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            shapes = abstract_params(config, tokenizer)
             shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), shapes)
             return {"ema" if config.optimizer.ema else "params": shapes}
 
@@ -120,7 +125,7 @@ class Model:
         if restored is None:
             raise CheckpointError(f"{path}: no finished checkpoint there yet.")
         state, meta = restored
-        return cls(params=next(iter(state.values())), step=meta["step"], **loaded)
+        return cls.of(Imported(params=next(iter(state.values())), step=meta["step"], **loaded))
 
     def spread(self, mesh: Mesh) -> "Model":
         """The same model on all devices of a mesh: parameters by the rules of training, batches shared among them."""
@@ -189,16 +194,20 @@ class Model:
         ids = self.token_ids(texts)
         widths = self._widths(ids)
         if len(ids) <= self._batch or len(widths) == 1:
-            return self._batched(_encode_text, ids)
+            return self.encode_ids(ids)
         real = (ids != self.tokenizer.pad_id).sum(axis=1)
         chosen = np.searchsorted(widths, real)
         places, parts = [], []
         for number in np.unique(chosen):
             rows = np.flatnonzero(chosen == number)
             places.append(rows)
-            parts.append(_widened(self._batched(_encode_text, ids[rows, : widths[number]]), ids.shape[1]))
+            parts.append(_widened(self.encode_ids(ids[rows, : widths[number]]), ids.shape[1]))
         back = np.argsort(np.concatenate(places))
         return jax.tree.map(lambda *arrays: np.concatenate(arrays)[back], *parts)
+
+    def encode_ids(self, ids: np.ndarray) -> TextEncoding:
+        """Encodes texts that are tokenized already, `[N, T]` as `token_ids` gives them."""
+        return self._batched(_encode_text, ids)
 
     def _widths(self, ids: np.ndarray) -> list[int]:
         """Lengths to which texts may be cut: their pads are seen by nobody, and few programs are compiled."""

@@ -1,12 +1,13 @@
 """Checkpoints of other libraries, in and out. Nothing in a file is executed."""
 
 from vlc.interop.export import FORMATS, export_model
-from vlc.interop.load import Imported, describe, import_model
+from vlc.interop.load import Imported, at_size, describe, import_model
 from vlc.interop.native import is_native, read_native, write_native
 
 __all__ = [
     "FORMATS",
     "Imported",
+    "at_size",
     "describe",
     "export_model",
     "import_model",

@@ -62,7 +62,7 @@ def describe(model: Imported) -> str:
     return "\n".join([*lines, f"{count:,} parameters", *(f"note: {note}" for note in model.notes)])
 
 
-def import_model(path: str | Path, *, tokenizer: str | Path = "", image_size: int = 0) -> Imported:
+def import_model(path: str | Path, *, tokenizer: str | Path = "") -> Imported:
     """Reads a model of transformers (CLIP, SigLIP, BERT), open_clip (CLIP, SigLIP, CoCa) or big_vision (`.npz`).
 
     Nothing in the files is executed. Every array is accounted for.
@@ -70,7 +70,6 @@ def import_model(path: str | Path, *, tokenizer: str | Path = "", image_size: in
     Args:
         path: A folder with `config.json` or `open_clip_config.json`, or a `.npz`.
         tokenizer: Its tokenizer's file or folder, where it does not lie beside the weights.
-        image_size: Pixels on a side; other than the model's own, its position embeddings are resampled.
 
     Raises:
         CheckpointError: A file is missing or damaged, the architecture is not known, or arrays are missing, unexpected
@@ -79,19 +78,17 @@ def import_model(path: str | Path, *, tokenizer: str | Path = "", image_size: in
     path = Path(path)
     try:
         if path.suffix == ".npz":
-            imported = _from_npz(path, tokenizer)
-        elif (path / open_clip.CONFIG_FILE).is_file():
-            imported = _from_open_clip(path, tokenizer)
-        elif (path / "config.json").is_file():
-            imported = _from_huggingface(path, tokenizer)
-        else:
-            raise CheckpointError(
-                f"{path}: no model that is known. A folder has a config.json (transformers) or open_clip_config.json; "
-                "big_vision's are .npz files."
-            )
+            return _from_npz(path, tokenizer)
+        if (path / open_clip.CONFIG_FILE).is_file():
+            return _from_open_clip(path, tokenizer)
+        if (path / "config.json").is_file():
+            return _from_huggingface(path, tokenizer)
     except DataError as error:  # of the tokenizer's file
         raise CheckpointError(f"{path}: {error}") from error
-    return _at_size(imported, image_size) if image_size else imported
+    raise CheckpointError(
+        f"{path}: no model that is known. A folder has a config.json (transformers), an open_clip_config.json, or "
+        "checkpoints/ (a run's workdir); big_vision's are .npz files."
+    )
 
 
 def _from_huggingface(folder: Path, tokenizer: str | Path) -> Imported:
@@ -207,14 +204,18 @@ def _numbers(arrays: dict[str, np.ndarray], left: set[str]) -> dict[str, np.ndar
 
 def abstract_params(config: Config, tokenizer: Tokenizer | None) -> nnx.State:
     """Shapes of the parameters of a model."""
-    run = resolve_auto(config, jax.default_backend())
-    rows = tokenizer.vocab_size if tokenizer is not None else 1
+    run, rows = resolve_auto(config, jax.default_backend()), rows_of(tokenizer)
 
     def build() -> nnx.State:
         model: DualEncoder = build_model(run, rows, jax.random.key(0))
         return nnx.state(model, nnx.Param)
 
     return jax.eval_shape(build)
+
+
+def rows_of(tokenizer: Tokenizer | None) -> int:
+    """Rows of the token table; a model without a text tower has none that counts."""
+    return tokenizer.vocab_size if tokenizer is not None else 1
 
 
 def fill(shapes: nnx.State, arrays: dict[str, np.ndarray]) -> nnx.State:
@@ -230,8 +231,12 @@ def paths_of(params: nnx.State) -> dict[str, Any]:
     return {path.removesuffix("/value"): leaf for path, leaf in named}
 
 
-def _at_size(imported: Imported, size: int) -> Imported:
-    """The same model for images of another size: position embeddings are resampled, bicubic, without aliasing."""
+def at_size(imported: Imported, size: int) -> Imported:
+    """The same model for images of another size: position embeddings are resampled, bicubic, without aliasing.
+
+    Raises:
+        CheckpointError: There is no image tower, or the size is no multiple of the patch.
+    """
     config, preprocess = imported.config.copy_and_resolve_references(), imported.preprocess
     if preprocess is None:
         raise CheckpointError("An image size was asked for, but the model has no image tower.")

@@ -184,6 +184,8 @@ def _decoder(config: Config, given: Mapping[str, Any], quick: bool, where: str) 
     width = settings.whole(given, "width", where, 512)
     if width != config.model.text.width or width != config.model.embed_dim:
         raise CheckpointError(f"{where}: CoCa's decoder of width {width} needs text and images of the same width.")
+    if settings.whole(given, "heads", where, 8) != config.model.text.heads:
+        raise CheckpointError(f"{where}: CoCa's decoder and text tower need as many heads.")
     if config.model.image.pool != "queries" or config.model.text.pool != "cls":
         raise CheckpointError(f"{where}: CoCa needs attentional_pool and embed_cls.")
     config.model.decoder.update(

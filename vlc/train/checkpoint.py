@@ -44,11 +44,11 @@ def read_meta(meta: dict[str, Any], where: str) -> tuple[dict[str, Any], Tokeniz
         CheckpointError: A part is missing: a model without its tokenizer or preprocessing gives wrong answers quietly.
             Only a model without the tower does without.
     """
-    config = meta.get("config")
-    for part, tower in (("config", None), ("tokenizer", "text"), ("preprocess", "image")):
-        if not meta.get(part) and not (tower and config and config["model"][tower]["layers"] == 0):
+    config = meta.get("config") or {}
+    towers = config.get("model", {})
+    for part, tower in (("config", ""), ("tokenizer", "text"), ("preprocess", "image")):
+        if not meta.get(part) and towers.get(tower, {}).get("layers") != 0:
             raise CheckpointError(f"{where}: the checkpoint has no {part}, so it cannot be used as it was trained.")
-    assert config
     words, pixels = meta.get("tokenizer"), meta.get("preprocess")
     try:
         tokenizer = tokenizer_from_json(words) if words else None

@@ -68,14 +68,11 @@ class Tfds:
         Raises:
             DataError: The dataset has no classes with names.
         """
-        import tensorflow_datasets as tfds
-
-        feature, names = next(((f, names) for f, names in self._open()["labels"].items() if names), ("", []))
+        opened = self._open()
+        feature, names = next(((f, names) for f, names in opened["labels"].items() if names), ("", []))
         if not feature:
             raise DataError(f"{self.name}: has no classes with names.")
-        only = tfds.decode.PartialDecoding({feature: True})
-        data = _data_source(_builder(tfds, self.name), self.name, self.split, only)
-        return np.asarray([int(data[index][feature]) for index in range(len(data))]), list(names)
+        return np.asarray([int(opened["data"][index][feature]) for index in range(len(self))]), list(names)
 
     def __reduce__(self):
         return Tfds, (self.name, self.split, self.columns)
@@ -106,7 +103,7 @@ class Tfds:
         return Record(str(key), example[opened["image"]], clean_captions(captions, where))
 
 
-def _data_source(builder: Any, name: str, split: str, decoders: Any) -> Any:
+def _data_source(builder: Any, name: str, split: str, decoders: dict[str, Any]) -> Any:
     try:
         data = builder.as_data_source(split=split, decoders=decoders)
         len(data)  # an empty range is found here
