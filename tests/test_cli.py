@@ -181,7 +181,7 @@ BAD = {
         ["train", "--config", SMOKE, "--workdir", "W", "--config.data.captions.mix=long:x"],
         "not a number",
     ),
-    "no run": (["eval", "--workdir", "W"], "Train first"),
+    "no run": (["eval", "--workdir", "W"], "train first"),
     "bad step": (["eval", "--workdir", "W", "--step", "x"], "last, best, or a number"),
     "no source": (["data", "show"], "No data was named"),
 }

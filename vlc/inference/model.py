@@ -29,7 +29,7 @@ from vlc.similarity import late_interaction
 from vlc.train.checkpoint import Checkpoints, array_checksums, read_meta
 from vlc.train.state import make_graph
 
-_WIDTHS = (16, 32)  # besides the full length, that many texts are cut to
+_WIDTHS = (12, 16, 24, 32, 48)  # besides the full length, that many texts are cut to
 AnyImage = str | Path | bytes | np.ndarray | Image.Image
 
 
@@ -80,7 +80,7 @@ class Model:
         is_run = (path / "checkpoints").is_dir()
         if not path.exists():
             raise CheckpointError(
-                f"{path}: no such file or folder. A run's workdir is meant, or another library's model on this disk; "
+                f"{path}: no such file or folder. A run's workdir is meant (train first), or another library's model; "
                 "vlc downloads nothing (hf download NAME --local-dir DIR does)."
             )
         if step != "last" and not is_run:
@@ -192,26 +192,26 @@ class Model:
         Many texts are encoded in the order of their length and no longer than they are, where pads do not count.
         """
         ids = self.token_ids(texts)
-        widths = self._widths(ids)
+        widths = self._widths(ids.shape[1])
         if len(ids) <= self._batch or len(widths) == 1:
             return self.encode_ids(ids)
         real = (ids != self.tokenizer.pad_id).sum(axis=1)
-        chosen = np.searchsorted(widths, real)
-        places, parts = [], []
-        for number in np.unique(chosen):
-            rows = np.flatnonzero(chosen == number)
-            places.append(rows)
-            parts.append(_widened(self.encode_ids(ids[rows, : widths[number]]), ids.shape[1]))
-        back = np.argsort(np.concatenate(places))
+        order = np.argsort(real, kind="stable")
+        parts = []
+        for start in range(0, len(order), self._batch):
+            rows = order[start : start + self._batch]
+            width = widths[int(np.searchsorted(widths, real[rows[-1]]))]
+            parts.append(_widened(self._batched(_encode_text, ids[rows, :width], full=True), ids.shape[1]))
+        back = np.argsort(order)
         return jax.tree.map(lambda *arrays: np.concatenate(arrays)[back], *parts)
 
     def encode_ids(self, ids: np.ndarray) -> TextEncoding:
         """Encodes texts that are tokenized already, `[N, T]` as `token_ids` gives them."""
         return self._batched(_encode_text, ids)
 
-    def _widths(self, ids: np.ndarray) -> list[int]:
-        """Lengths to which texts may be cut: their pads are seen by nobody, and few programs are compiled."""
-        text, length = self.config.model.text, ids.shape[1]
+    def _widths(self, length: int) -> list[int]:
+        """Lengths to which texts may be cut where nobody sees their pads; few, since each is a program to compile."""
+        text = self.config.model.text
         inert = not text.attend_pads and text.pool in ("last", "mean", "first")
         return [width for width in _WIDTHS if width < length] + [length] if inert else [length]
 
@@ -326,9 +326,12 @@ class Model:
             image = np.asarray(image.convert("RGB"))
         return self.preprocess(image)
 
-    def _batched(self, function: Callable, inputs: np.ndarray) -> Any:
-        """Runs in batches of one shape, so that it compiles once; the last is filled up and cut again."""
-        size = self._batch if len(inputs) > 8 or self._mesh is not None else 8
+    def _batched(self, function: Callable, inputs: np.ndarray, *, full: bool = False) -> Any:
+        """Runs in batches of one shape, so that it compiles once; the last is filled up and cut again.
+
+        A few inputs make a small batch, unless `full`.
+        """
+        size = self._batch if len(inputs) > 8 or self._mesh is not None or full else 8
         place = batch_sharding(self._mesh) if self._mesh is not None else None
         results = []
         with jax.set_mesh(self._mesh) if self._mesh is not None else contextlib.nullcontext():

@@ -1,0 +1,67 @@
+"""`Model`: many texts are encoded as one by one, a model spread over devices as on one, and what it has not it says."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import vlc
+from tests.tiny import tiny_config
+from vlc.errors import CheckpointError, ConfigError
+from vlc.interop import Imported, write_native
+from vlc.parallel.mesh import make_mesh
+from vlc.train.inputs import make_preprocess
+from vlc.train.state import build_model
+
+
+def model_of(tokenizer, **changes):
+    config = tiny_config(model__decoder__layers=0, objectives__caption__weight=0.0, model__text__length=60, **changes)
+    params = nnx.state(build_model(config, tokenizer.vocab_size, jax.random.key(1)), nnx.Param)
+    return vlc.Model.of(Imported(config, params, tokenizer, make_preprocess(config.data.image)))
+
+
+@pytest.fixture(scope="module")
+def texts():
+    rng = np.random.default_rng(0)
+    words = ("red", "circle", "left", "of", "a", "blue", "star", "small", "dotted")
+    return [" ".join(rng.choice(words, rng.integers(1, 30))) for _ in range(150)]
+
+
+@pytest.mark.parametrize("attend_pads", [False, True])
+def test_many_texts_are_encoded_as_at_full_length(tokenizer, texts, attend_pads):
+    pool = {"model__text__pool": "end"} if attend_pads else {}
+    model = model_of(tokenizer, model__text__causal=False, model__text__attend_pads=attend_pads, **pool)
+    many, full = model.encode_text(texts), model.encode_ids(model.token_ids(texts))
+    assert np.array_equal(many.mask, full.mask) and many.tokens.shape == full.tokens.shape
+    assert np.allclose(many.embed, full.embed, atol=2e-6)
+    assert np.allclose(many.tokens[many.mask], full.tokens[full.mask], atol=2e-6)
+    assert (model._widths(60) == [60]) == attend_pads  # pads that are looked at cannot be cut off
+
+
+def test_spread_over_devices_it_is_the_same(tokenizer, texts):
+    model = model_of(tokenizer)
+    spread = model.spread(make_mesh({"data": 4, "fsdp": 2, "tensor": 1}))
+    images = np.random.default_rng(0).integers(0, 256, (11, 16, 16, 3), np.uint8)
+    for one, other in (
+        (model.encode_pixels(images), spread.encode_pixels(images)),
+        (model.encode_text(texts[:20]), spread.encode_text(texts[:20])),
+    ):
+        assert one.embed.shape == other.embed.shape
+        assert np.allclose(one.embed, other.embed, atol=2e-6)
+    assert spread.fingerprint == model.fingerprint
+
+
+def test_what_a_model_is_not_it_says(tokenizer, tmp_path):
+    model = model_of(tokenizer)
+    with pytest.raises(ConfigError, match="has no captioner"):
+        model.caption(np.zeros((16, 16, 3), np.uint8))
+    write_native(model.as_imported(), tmp_path / "model")
+    for options, says in (
+        ({"step": 3}, "this is none"),
+        ({"tokenizer": "x.model"}, "has its tokenizer"),
+        ({"image_size": 20}, "cannot be cut into patches of 8"),
+    ):
+        with pytest.raises(CheckpointError, match=says):
+            vlc.load(tmp_path / "model", **options)
+    with pytest.raises(CheckpointError, match="vlc downloads nothing"):
+        vlc.load("openai/clip-vit-base-patch32")
