@@ -362,7 +362,7 @@ def main(out):
     huggingface_clip("clip_quick_16", activation="quick_gelu", patch=16, size=64, heads=4)
     huggingface_clip("clip_gelu_14", activation="gelu", patch=14, size=56, heads=2, files="merges", end=2, crop=70)
     huggingface_clip("clip_gelu_32", activation="gelu", patch=32, size=64, heads=8)
-    huggingface_siglip("siglip", second=False)
+    huggingface_siglip("siglip", second=False, size=53)  # no multiple of the patch, as 384 is none of 14
     huggingface_siglip("siglip2", second=True)
     open_clip_models()
     big_vision("big_vision_scanned", scanned=True)

@@ -67,9 +67,6 @@ def _image_size(config: Config, given: Mapping[str, Any], where: str) -> None:
         raise CheckpointError(f"{where}: num_channels is {given['num_channels']}; images have 3.")
     config.data.image.size = settings.whole(given, "image_size", where)
     config.model.image.patch = settings.whole(given, "patch_size", where)
-    if config.data.image.size % config.model.image.patch:
-        # The rest of the picture is cut off by transformers; a size that fits gives the same.
-        config.data.image.size -= config.data.image.size % config.model.image.patch
 
 
 def _parts(config: Mapping[str, Any], text: dict, vision: dict, where: str) -> tuple[dict[str, Any], dict[str, Any]]:

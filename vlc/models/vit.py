@@ -113,9 +113,10 @@ class ImageTower(nnx.Module):
         return self.map.alone(features) if self.map is not None else features
 
     def patchify(self, images: UInt8[Array, "B S S 3"]) -> Float[Array, "B P _"]:
-        """Normalised pixels of each patch, row by row."""
-        pixels = (images.astype(jnp.float32) / 255 - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        """Normalised pixels of each patch, row by row; what is left of a side is not seen (SigLIP's 384 and 14)."""
         batch, size = images.shape[:2]
         grid, patch = size // self.patch, self.patch
+        seen = images[:, : grid * patch, : grid * patch].astype(jnp.float32)
+        pixels = (seen / 255 - jnp.asarray(self.mean)) / jnp.asarray(self.std)
         pixels = pixels.reshape(batch, grid, patch, grid, patch, 3).swapaxes(2, 3)
         return pixels.reshape(batch, grid * grid, patch * patch * 3).astype(self.dtype)
