@@ -14,11 +14,11 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import jax
 import numpy as np
+from rates import best_rate
 
 import vlc
 from vlc.data.sources import Scenes
@@ -35,17 +35,6 @@ def captions(path: str) -> list[str]:
     scenes = Scenes(length=TEXTS)
     found = [scenes.captions(*scenes.scene(i), i) for i in range(TEXTS)]
     return [texts["short" if i % 2 else "long"][0] for i, texts in enumerate(found)]
-
-
-def best_rate(run, count: int, seconds: float) -> float:
-    """Items a second of the fastest of as many runs as fit into the time, after one that is not counted."""
-    run()
-    best, begun = 0.0, time.perf_counter()
-    while time.perf_counter() - begun < seconds:
-        started = time.perf_counter()
-        run()
-        best = max(best, count / (time.perf_counter() - started))
-    return best
 
 
 def ours(folder: str, data: str, seconds: float) -> dict[str, float]:

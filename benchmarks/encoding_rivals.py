@@ -7,7 +7,6 @@ does: inference mode, evaluation mode, transformers' texts padded to the longest
 
 import json
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "peers"))
@@ -17,18 +16,9 @@ import numpy as np
 import open_clip
 import torch
 import transformers
+from rates import best_rate
 
 BATCH = 32
-
-
-def best_rate(run, count, seconds):
-    run()
-    best, begun = 0.0, time.perf_counter()
-    while time.perf_counter() - begun < seconds:
-        started = time.perf_counter()
-        run()
-        best = max(best, count / (time.perf_counter() - started))
-    return best
 
 
 def make(folder):

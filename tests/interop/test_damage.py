@@ -239,6 +239,7 @@ OTHER_DAMAGE = {
     ("huggingface", "another_patch"): setting("vision_config", "patch_size", value=16),
     ("huggingface", "unknown_activation"): setting("vision_config", "hidden_act", value="relu"),
     ("huggingface", "a_part_of_another_type"): setting("text_config", value=7),
+    ("huggingface", "eps_a_word"): setting("text_config", "layer_norm_eps", value="small"),
     ("huggingface", "longer_texts"): setting("text_config", "max_position_embeddings", value=77),
     ("huggingface", "no_tokenizer"): gone("tokenizer.json"),
     ("huggingface", "tokenizer_cut"): text_file("tokenizer.json", half),

@@ -65,12 +65,22 @@ def save_clip_tokenizer(folder, *, files="json"):
     vocab, pairs = clip_vocabulary()
     tokenizer = transformers.CLIPTokenizer(vocab=vocab, merges=pairs, model_max_length=77)
     tokenizer.save_pretrained(folder)
+    as_on_the_hub(folder)
     if files == "merges":  # as OpenAI's folder was before tokenizer.json
         (folder / "tokenizer.json").unlink()
         (folder / "vocab.json").write_text(json.dumps(vocab))
         lines = ["#version: 0.2", *(" ".join(pair) for pair in pairs)]
         (folder / "merges.txt").write_text("\n".join(lines) + "\n")
     return tokenizer
+
+
+def as_on_the_hub(folder):
+    """Rewrites the settings as older versions wrote them, which most folders still have."""
+    path = folder / "tokenizer_config.json"
+    told = json.loads(path.read_text())
+    marks = {key: {"__type": "AddedToken", "content": told[key]} for key in ("bos_token", "eos_token")}
+    decoder = {str(49406 + i): {"content": mark["content"], "special": True} for i, mark in enumerate(marks.values())}
+    path.write_text(json.dumps(told | marks | {"added_tokens_decoder": decoder, "additional_special_tokens": []}))
 
 
 def corpus():

@@ -85,6 +85,8 @@ def import_model(path: str | Path, *, tokenizer: str | Path = "") -> Imported:
             return _from_huggingface(path, tokenizer)
     except DataError as error:  # of the tokenizer's file
         raise CheckpointError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # a setting of a type that nobody writes
+        raise CheckpointError(f"{path}: a setting in its files is damaged ({error!r}).") from error
     raise CheckpointError(
         f"{path}: no model that is known. A folder has a config.json (transformers), an open_clip_config.json, or "
         "checkpoints/ (a run's workdir); big_vision's are .npz files."

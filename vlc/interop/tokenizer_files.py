@@ -59,7 +59,7 @@ def _special_tokens(folder: Path) -> dict[str, str]:
     """Names of the marks, from `tokenizer_config.json` or `special_tokens_map.json`."""
     path = folder / "special_tokens_map.json"
     found: Mapping[str, Any] = (read_json(path) if path.is_file() else {}) | _settings(folder)
-    names = {key: value["content"] if isinstance(value, dict) else value for key, value in found.items()}
+    names = {key: value.get("content") if isinstance(value, dict) else value for key, value in found.items()}
     return {key: value for key, value in names.items() if isinstance(value, str)}
 
 
@@ -95,11 +95,13 @@ def siglip(folder: Path, rows: int) -> Tokenizer:
     path = _find(folder, ("spiece.model", "sentencepiece.model", "tokenizer.json"))
     if path.suffix != ".json":
         return siglip_pieces(path, rows)
-    if _settings(path.parent).get("padding_side", "right") != "right":
+    told = _settings(path.parent)
+    if told.get("padding_side", "right") != "right":
         raise CheckpointError(
             f"{folder}: its tokenizer pads on the left, which SigLIP's text tower was not trained with."
         )
-    return _json_tokenizer(path, rows, "lower")
+    second = rows >= _GEMMA_ROWS or str(told.get("tokenizer_class", "")).startswith(("Gemma", "Siglip2"))
+    return _json_tokenizer(path, rows, "lower" if second else "siglip")
 
 
 def siglip_pieces(path: Path, rows: int) -> SentencePiece:
