@@ -7,6 +7,7 @@ which of them could not be read: without it the part does not count.
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -155,15 +156,16 @@ class Cache:
             return made
         with _progress(self.quiet) as bar, ThreadPoolExecutor(1) as ahead:
             task = bar.add_task(what, total=count, completed=count - sum(map(len, rows)), rate="")
+            done, started = 0, time.perf_counter()
             coming = ahead.submit(prepare, rows[0])
             for number, part in enumerate(missing):
                 given, reasons = coming.result()
                 if number + 1 < len(missing):
                     coming = ahead.submit(prepare, rows[number + 1])
                 _write_part(place, part, encode(given), reasons)
-                bar.advance(task, len(rows[number]))
-                speed = bar.tasks[task].finished_speed or bar.tasks[task].speed
-                bar.update(task, rate=f"{speed:,.0f} {what}/s" if speed else "")
+                done += len(rows[number])
+                speed = done / (time.perf_counter() - started)
+                bar.update(task, advance=len(rows[number]), rate=f"{speed:,.0f} {what}/s")
         return made
 
 
