@@ -69,9 +69,8 @@ def test_an_imported_model_gives_the_same(references, name):
         assert np.allclose(text.tokens[np.arange(len(last)), last], text.embed, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["open_clip_coca", "open_clip_coca_same_width"])
-def test_coca_writes_the_same_captions(references, name):
-    model, reference = load(references, name)
+def test_coca_writes_the_same_captions(references):
+    model, reference = load(references, "open_clip_coca")
     pixels = levels(model, reference["pixels"]).round().astype(np.uint8)
     logits = model.caption_logits(pixels, inputs.TEXTS[: len(pixels)])[:, :-1]
     assert np.abs(logits - reference["caption_logits"]).max() < NEAR
@@ -111,6 +110,7 @@ def test_an_export_gives_the_same_in_the_other_library(references, tmp_path):
         if name.startswith("open_clip" if form == "open_clip" else ("clip", "siglip")):  # to where it came from
             for part in ("ids", "pixels", "image", "text", "logits"):
                 assert np.abs(there[part] - before[part]).max() < 1e-5, (form, name, part)
+            continue
         image = models[name].encode_pixels(levels(models[name], there["pixels"]).round().astype(np.uint8))
         assert np.abs(image.embed - there["image"]).max() < 1e-5, (form, name)
     for form, name in (("huggingface", "siglip"), ("huggingface", "clip_gelu_14"), ("open_clip", "open_clip_coca")):
