@@ -132,6 +132,27 @@ def test_retrieval_of_karpathys_splits(model, tmp_path, draw):
     assert found["tokens"]["t2i_r1"] == pytest.approx(float((ranks(np.asarray(t2i).T, belongs.T) < 1).mean()))
 
 
+def test_other_images_of_the_same_names_have_embeddings_of_their_own(model, tmp_path, draw):
+    rows = [{"filename": f"{n}.png", "split": "test", "sentences": [{"raw": f"picture {n}"}]} for n in range(30)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"images": rows}))
+    for folder in ("a", "b"):
+        for row in rows:
+            draw(tmp_path / folder / row["filename"])
+    found = [
+        run(
+            model, ["retrieval"], tmp_path, data=tmp_path / "dataset.json", images=str(tmp_path / folder), score="embed"
+        )
+        for folder in ("a", "b")
+    ]
+    for folder, figures in zip(("a", "b"), found, strict=True):
+        image = model.encode_image([tmp_path / folder / row["filename"] for row in rows])
+        scores = image.embed @ model.encode_text([row["sentences"][0]["raw"] for row in rows]).embed.T
+        wanted = float((ranks(scores, np.eye(30, dtype=bool)) < 10).mean())
+        assert figures["tasks"]["retrieval"]["embed"]["i2t_r10"] == pytest.approx(wanted)
+    with pytest.raises(ConfigError, match="PATH#SPLIT"):
+        run(model, ["retrieval"], tmp_path, data="scenes", split="val")
+
+
 @pytest.mark.parametrize("values", [3, 1000])
 def test_ranks_in_blocks_are_the_ranks(rng, values):
     """With three values nearly all scores are ties."""

@@ -5,6 +5,7 @@ import pickle
 import shutil
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -307,7 +308,8 @@ def test_nothing_in_a_checkpoint_is_executed(sound, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_shards_and_half_precision(sound, tmp_path):
+@pytest.mark.parametrize("half", [np.float16, ml_dtypes.bfloat16])
+def test_shards_and_half_precision(sound, tmp_path, half):
     folder = tmp_path / "model"
     shutil.copytree(sound / "huggingface", folder)
     arrays = safetensors.numpy.load_file(folder / "model.safetensors")
@@ -315,12 +317,12 @@ def test_shards_and_half_precision(sound, tmp_path):
     shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
     (folder / "model.safetensors").unlink()
     for shard, held in shards.items():
-        safetensors.numpy.save_file({name: arrays[name].astype(np.float16) for name in held}, folder / shard)
+        safetensors.numpy.save_file({name: arrays[name].astype(half) for name in held}, folder / shard)
     index = {"weight_map": {name: shard for shard, held in shards.items() for name in held}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     whole, halves = (import_model(path) for path in (sound / "huggingface", folder))
     for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(halves.params), strict=True):
-        assert np.array_equal(np.asarray(a).astype(np.float16), np.asarray(b).astype(np.float16))
+        assert np.array_equal(np.asarray(a).astype(half).astype(np.float32), np.asarray(b))
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors"):
         import_model(folder)

@@ -18,7 +18,7 @@ from vlc.data.files import read_bytes
 from vlc.data.images import decode
 from vlc.errors import DataError
 from vlc.evaluate.embeddings import Cache, Embedded
-from vlc.evaluate.pictures import ENDINGS, Pictures, data_version
+from vlc.evaluate.pictures import ENDINGS, Pictures, files_version
 from vlc.evaluate.retrieval import token_scores
 from vlc.models import TextEncoding
 
@@ -161,7 +161,7 @@ def _pictures(places: Sequence[tuple[str, tuple[int, int, int, int] | None]]) ->
         return file.getvalue()
 
     keys = [path if box is None else f"{path} {box}" for path, box in places]
-    versions = " ".join(sorted({data_version(path) for path, _ in places}))
+    versions = " ".join(sorted({files_version(path) for path, _ in places}))
     return Pictures(keys, read, versions)
 
 

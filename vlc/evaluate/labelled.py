@@ -11,7 +11,7 @@ import numpy as np
 
 from vlc.data.sources import Tfds
 from vlc.errors import DataError
-from vlc.evaluate.pictures import Pictures, data_version, list_images
+from vlc.evaluate.pictures import Pictures, files_version, list_images
 
 EVAL_SPLITS = ("val", "validation", "test")
 _NAME_FILES = ("classnames.txt", "classes.txt", "classes.json", "classnames.json", "LOC_synset_mapping.txt")
@@ -133,4 +133,4 @@ def _open_tfds(spec: str, split: str) -> Labelled:
     labels, names = source.classes()
     classes = [one.replace("_", " ") for one in names]
     keys = [f"{source.split}-{index:08d}" for index in range(len(source))]
-    return Labelled(Pictures.of_source(source, keys, data_version(name)), labels, classes)
+    return Labelled(Pictures.of_source(source, keys, files_version(source.folder)), labels, classes)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlc.data.files import is_remote, read_bytes
+from vlc.data.files import read_bytes
 from vlc.data.record import Source
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -48,13 +48,10 @@ def list_images(folder: str | Path) -> list[Path]:
     return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in ENDINGS)
 
 
-def data_version(spec: str) -> str:
-    """What changes when the files behind a data source do: names, sizes and times."""
-    path = Path(spec.partition("#")[0])
-    if is_remote(spec) or not path.exists():
-        return spec
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if ".vlc" not in file.parts)
-    return f"{spec} {_stamp([str(file) for file in files])}"
+def files_version(path: str | Path) -> str:
+    """What changes when a file does, or any in a folder: names, sizes and times."""
+    path = Path(path)
+    return _stamp([str(file) for file in sorted(path.rglob("*"))] if path.is_dir() else [str(path)])
 
 
 def _stamp(files: Sequence[str]) -> str:

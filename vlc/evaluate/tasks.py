@@ -1,5 +1,6 @@
 """`vlc eval MODEL --task ...`: the field's evaluations of a dual encoder, over embeddings that are computed once."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from vlc.errors import ConfigError, DataError, did_you_mean
 from vlc.evaluate.compositionality import SUITES, compositionality, read_cases
 from vlc.evaluate.embeddings import Cache
 from vlc.evaluate.labelled import EVAL_SPLITS, has_split, open_labelled
-from vlc.evaluate.pictures import Pictures, data_version
+from vlc.evaluate.pictures import Pictures
 from vlc.evaluate.probes import knn_scores, linear_scores
 from vlc.evaluate.report import Report
 from vlc.evaluate.retrieval import cosines, stored_recalls
@@ -194,11 +195,9 @@ def _retrieval(cache: Cache, options: Options, task: str, by: Sequence[str]) -> 
     spec = options.path(task)
     source = _captioned(spec, options)
     count = min(options.examples or len(source), len(source))
-    records = _captions(source, [index * len(source) // count for index in range(count)])
+    records, version = _captions(source, [index * len(source) // count for index in range(count)])
     places = [place for place, _, _ in records]
-    pictures = Pictures(
-        [key for _, key, _ in records], lambda index: source[places[index]].image, f"{data_version(spec)} {places}"
-    )
+    pictures = Pictures([key for _, key, _ in records], lambda index: source[places[index]].image, version)
     tokens = "tokens" in by
     image = cache.images(pictures, tokens=tokens)
     texts = [records[place][2] for place in image.kept]
@@ -224,21 +223,27 @@ def _captioned(spec: str, options: Options) -> Source:
     if isinstance(source, Annotations) and "#" not in spec:
         wanted = options.split or next((name for name in ("test", *EVAL_SPLITS) if name in source.splits), "")
         return source.part(wanted) if wanted else source
+    if options.split:
+        raise ConfigError(f"--split {options.split}: the split of {spec} is written PATH#SPLIT, where it has several.")
     return source
 
 
-def _captions(source: Source, places: Sequence[int]) -> list[tuple[int, str, tuple[str, ...]]]:
-    """Place, key and captions of the records that can be read."""
-    found = []
+def _captions(source: Source, places: Sequence[int]) -> tuple[list[tuple[int, str, tuple[str, ...]]], str]:
+    """Place, key and captions of the records that can be read, and a checksum of their images.
+
+    The images are read for it, wherever they lie: another image of the same name has an embedding of its own.
+    """
+    found, version = [], hashlib.sha256()
     for place in places:
         try:
             record = source[place]
         except DataError:
             continue
         found.append((place, record.key, record.all_captions()))
+        version.update(hashlib.sha256(record.image).digest())
     if not found:
         raise DataError("No record can be read.")
-    return found
+    return found, version.hexdigest()
 
 
 def _compositionality(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:

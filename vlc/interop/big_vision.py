@@ -9,7 +9,7 @@ from vlc.config import Config
 from vlc.errors import CheckpointError
 from vlc.interop import settings
 from vlc.interop.huggingface import siglip_text
-from vlc.interop.rules import SAME, SCALAR, Change, Rule, flax_patches, pair, rule, unsqueezed
+from vlc.interop.rules import SAME, SCALAR, UNSQUEEZED, Change, Rule, flax_patches, pair, rule
 from vlc.interop.weights import Entry, Npz
 
 
@@ -18,7 +18,7 @@ class Names:
     """What a file calls things.
 
     Attributes:
-        image: Prefix of the image tower, or `None`.
+        image: Prefix of the image tower.
         text: Prefix of the text tower, or `None`.
         root: Prefix of all.
         parts: Names of the second norm, the attention and the MLP in the image tower's blocks: the ViTs of 2020 number
@@ -26,7 +26,7 @@ class Names:
         positions: Name of the image tower's positions.
     """
 
-    image: str | None
+    image: str
     text: str | None
     root: str
     parts: tuple[str, str, str]
@@ -34,6 +34,7 @@ class Names:
 
 
 _PARTS = ("LayerNorm_1", "MultiHeadDotProductAttention_0", "MlpBlock_0")
+_WEIGHTS = ("kernel", "bias")
 _OLD_PARTS = ("LayerNorm_2", "MultiHeadDotProductAttention_1", "MlpBlock_3")
 
 
@@ -61,7 +62,6 @@ def find_names(weights: Npz) -> Names:
 def make_config(weights: Npz, names: Names) -> Config:
     """Sizes from the arrays' shapes."""
     have, config = weights.entries, settings.imported_config()
-    assert names.image is not None
     kernel, positions = _shape(weights, f"{names.image}embedding/kernel", 4), _shape(weights, names.positions, 3)
     has_cls, has_map = f"{names.image}cls" in have, f"{names.image}MAPHead_0/probe" in have
     patch, grid = kernel[0], math.isqrt(positions[1] - has_cls)
@@ -116,18 +116,17 @@ def _sizes(weights: Npz, encoder: str, parts: tuple[str, str, str]) -> dict[str,
 def make_rules(config: Config, weights: Npz, names: Names) -> list[Rule]:
     """Names of the arrays."""
     image = config.model.image
-    assert names.image is not None
     rules = [
         rule("image_tower/embed/kernel", f"{names.image}embedding/kernel", flax_patches(image.patch)),
         rule("image_tower/embed/bias", f"{names.image}embedding/bias"),
-        rule("image_tower/positions", names.positions, unsqueezed(1)),
+        rule("image_tower/positions", names.positions, UNSQUEEZED),
         *_encoder("image_tower", f"{names.image}Transformer/", names.parts, weights.entries),
     ]
     if image.pool == "cls":
-        rules.append(rule("image_tower/cls", f"{names.image}cls", unsqueezed(1)))
+        rules.append(rule("image_tower/cls", f"{names.image}cls", UNSQUEEZED))
     if image.pool == "map":
         head = f"{names.image}MAPHead_0/"
-        rules.append(rule("image_tower/map/queries", f"{head}probe", unsqueezed(1)))
+        rules.append(rule("image_tower/map/queries", f"{head}probe", UNSQUEEZED))
         rules += _attention("image_tower/map/attention", f"{head}MultiHeadDotProductAttention_0")
         rules += _norm("image_tower/map/norm", f"{head}LayerNorm_0")
         rules += _mlp("image_tower/map/mlp", f"{head}MlpBlock_0")
@@ -139,7 +138,7 @@ def make_rules(config: Config, weights: Npz, names: Names) -> list[Rule]:
         rule("log_scale", f"{names.root}t", SCALAR),
         *([rule("logit_bias", f"{names.root}b", SCALAR)] if config.objectives.siglip.weight else []),
         rule("text_tower/embed/tokens", f"{names.text}Embed_0/embedding"),
-        rule("text_tower/embed/positions", f"{names.text}pos_embedding", unsqueezed(1)),
+        rule("text_tower/embed/positions", f"{names.text}pos_embedding", UNSQUEEZED),
         *_encoder("text_tower", f"{names.text}Encoder_0/", _PARTS, weights.entries),
         *_dense("text_embed", f"{names.text}head"),
     ]
@@ -190,6 +189,3 @@ def _attention(ours: str, theirs: str) -> list[Rule]:
             for name in _WEIGHTS
         ),
     ]
-
-
-_WEIGHTS = ("kernel", "bias")

@@ -15,14 +15,15 @@ from vlc.data.images import Preprocess
 from vlc.data.tokenizers import JsonTokenizer, SentencePiece, Tokenizer
 from vlc.data.tokenizers.json_file import HUGGING_FACE_MARKS
 from vlc.errors import CheckpointError, ConfigError, did_you_mean
-from vlc.interop import huggingface, open_clip
+from vlc.interop import huggingface, open_clip, preprocessors, settings
 from vlc.interop.load import Imported, paths_of
 from vlc.interop.native import check_empty, write_native, write_tensors, write_text
 from vlc.interop.rules import Rule, write_arrays
 
 FORMATS = ("huggingface", "open_clip", "safetensors")
-_THEIR_ACTIVATION = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu"}
-_PILLOW = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
+# Of several names of theirs the first.
+_THEIR_ACTIVATION = {ours: theirs for theirs, ours in reversed(settings.ACTIVATIONS.items())}
+_THEIR_FILTER = {ours: theirs for theirs, ours in preprocessors.PILLOW.items()}
 
 # What a tower must be so that the other library's class is the same function.
 _CLIP_IMAGE = {"pool": "cls", "pre_norm": True, "patch_bias": False, "projection": "linear"}
@@ -184,7 +185,7 @@ def _image_processor(preprocess: Preprocess, kind: str, notes: list[str]) -> dic
         "image_processor_type": "CLIPImageProcessor" if kind == "clip" else "SiglipImageProcessor",
         "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
         "image_mean": list(preprocess.mean), "image_std": list(preprocess.std),
-        "resample": _PILLOW[_their_filter(preprocess, notes)],
+        "resample": _THEIR_FILTER[_their_filter(preprocess, notes)],
     }  # fmt: skip
     if preprocess.resize == "squash":
         return given | {"size": square, "do_center_crop": False}
@@ -309,6 +310,7 @@ def _open_clip_words(tokenizer: Tokenizer, folder: Path, notes: list[str]) -> Ma
     clean = {"canonical": "canonicalize", "whitespace": "whitespace", "siglip": "canonicalize"}
     if tokenizer.rules.clean not in clean:
         notes.append("open_clip cleans texts before they are tokenized (ftfy, HTML entities), this model did not")
+    notes.append("open_clip finds the tokenizer by this folder's path (hf_tokenizer_name); change it when it is moved")
     named = clean.get(tokenizer.rules.clean, "whitespace")
     return {"hf_tokenizer_name": str(folder.absolute()), "tokenizer_kwargs": {"clean": named}}
 

@@ -9,6 +9,7 @@ from vlc.interop import settings
 from vlc.interop.rules import (
     ROW,
     SCALAR,
+    UNSQUEEZED,
     Change,
     Rule,
     attention,
@@ -17,7 +18,6 @@ from vlc.interop.rules import (
     norm,
     patches,
     rule,
-    unsqueezed,
 )  # fmt: skip
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
@@ -26,7 +26,6 @@ WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 _CLIP_TEXT = {
     "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8,
     "max_position_embeddings": 77, "vocab_size": 49408, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
-    "eos_token_id": 49407,
 }  # fmt: skip
 _CLIP_VISION = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -180,7 +179,7 @@ def siglip_rules(config: Config) -> list[Rule]:
         rule("image_tower/positions", "vision_model.embeddings.position_embedding.weight"),
         *_layers("image_tower", "vision_model", image.heads),
         *norm("image_tower/norm", "vision_model.post_layernorm"),
-        rule("image_tower/map/queries", f"{head}.probe", unsqueezed(1)),
+        rule("image_tower/map/queries", f"{head}.probe", UNSQUEEZED),
         *fused_attention(
             "image_tower/map/attention",
             f"{head}.attention.in_proj_weight",

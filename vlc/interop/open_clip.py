@@ -10,6 +10,7 @@ from vlc.interop import settings
 from vlc.interop.huggingface import siglip_text
 from vlc.interop.rules import (
     ROW,
+    UNSQUEEZED,
     Rule,
     attention_out,
     dense,
@@ -21,7 +22,6 @@ from vlc.interop.rules import (
     rule,
     split_bias,
     split_heads,
-    unsqueezed,
 )  # fmt: skip
 
 CONFIG_FILE = "open_clip_config.json"
@@ -278,7 +278,7 @@ def _timm_rules(image: Any) -> list[Rule]:
     return [
         rule("image_tower/embed/kernel", f"{trunk}.patch_embed.proj.weight", patches(image.patch)),
         rule("image_tower/embed/bias", f"{trunk}.patch_embed.proj.bias"),
-        rule("image_tower/positions", f"{trunk}.pos_embed", unsqueezed(1)),
+        rule("image_tower/positions", f"{trunk}.pos_embed", UNSQUEEZED),
         *norm(f"{blocks}/norm1", f"{layer}.norm1"),
         *fused_attention(
             f"{blocks}/attention", f"{layer}.attn.qkv.weight", f"{layer}.attn.qkv.bias", f"{layer}.attn.proj", heads
@@ -287,7 +287,7 @@ def _timm_rules(image: Any) -> list[Rule]:
         *dense(f"{blocks}/mlp/up", f"{layer}.mlp.fc1"),
         *dense(f"{blocks}/mlp/down", f"{layer}.mlp.fc2"),
         *norm("image_tower/norm", f"{trunk}.norm"),
-        rule("image_tower/map/queries", f"{pool}.latent", unsqueezed(1)),
+        rule("image_tower/map/queries", f"{pool}.latent", UNSQUEEZED),
         rule("image_tower/map/attention/query/kernel", f"{pool}.q.weight", weight),
         rule("image_tower/map/attention/query/bias", f"{pool}.q.bias", bias),
         rule("image_tower/map/attention/key_value/kernel", f"{pool}.kv.weight", fused(weight, parts=2)),

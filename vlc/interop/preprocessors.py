@@ -11,7 +11,7 @@ from vlc.interop.weights import read_json
 from vlc.models.presets import CLIP_PIXELS
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
-_PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _HALF = (0.5, 0.5, 0.5)
 _RESIZE = ("shortest", "longest", "squash")
 # What a file leaves out has the values of its image processor's class.
@@ -98,9 +98,9 @@ def _crop_side(size: Any, where: str) -> int:
 
 
 def _filter(resample: Any, where: str) -> str:
-    if resample not in _PILLOW:
-        raise CheckpointError(f"{where} has resample={resample!r}; known: {_PILLOW}.")
-    return _PILLOW[resample]
+    if resample not in PILLOW:
+        raise CheckpointError(f"{where} has resample={resample!r}; known: {PILLOW}.")
+    return PILLOW[resample]
 
 
 def open_clip(given: Mapping[str, Any], size: int, where: str) -> Preprocess:

@@ -61,11 +61,7 @@ SAME = _one(lambda x: x, lambda x: x)
 TRANSPOSED = _one(lambda x: x.T, lambda x: x.T)
 ROW = _one(lambda x: x.reshape(1, -1), lambda x: x.reshape(-1))  # a vector that we keep as a table of one row
 SCALAR = _one(lambda x: x.reshape(()), lambda x: x.reshape(1))
-
-
-def unsqueezed(count: int) -> Change:
-    """Theirs has `count` axes of one before ours."""
-    return _one(lambda x: x.reshape(x.shape[count:]), lambda x: x.reshape((1,) * count + x.shape))
+UNSQUEEZED = _one(lambda x: x[0], lambda x: x[None])  # theirs has an axis of one before ours
 
 
 def split_heads(heads: int) -> Change:
@@ -97,9 +93,7 @@ def pair(one: Change) -> Change:
         return (_numpy_or_jax(key).stack([key, value], axis=key.ndim - 2),)
 
     def write(both: Any) -> Arrays:
-        axis = both.ndim - 3
-        parts = (both[..., place, :, :] for place in range(2)) if axis else (both[0], both[1])
-        return tuple(one.write(part)[0] for part in parts)
+        return tuple(one.write(both[..., place, :, :])[0] for place in range(2))
 
     return Change(read, write)
 
@@ -261,9 +255,10 @@ def _check(plan: list, weights: Weights, ignored: Callable[[str, Entry], bool]) 
 
 
 def write_arrays(rules: Iterable[Rule], ours: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Their arrays from our parameters."""
+    """Their arrays from our parameters; rules for stacked layers are for reading only."""
     made = {}
     for one, layers, _ in _expected(rules, ours):
+        assert not one.stacked, f"{one.theirs} cannot be written"
         arrays = [np.asarray(ours[path]) for path in one.ours]
         for layer, names in enumerate(layers):
             parts = one.change.write(*(array[layer] for array in arrays)) if one.layered else one.change.write(*arrays)

@@ -59,20 +59,43 @@ class Tfds:
             name: feature.names for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)
         }
         data = _data_source(builder, self.name, self.split, {images[0]: tfds.decode.SkipDecoding()})
-        self._opened.update(data=data, image=images[0], labels=labels)
+        self._opened.update(data=data, image=images[0], labels=labels, folder=str(builder.data_dir))
         return self._opened
 
+    @property
+    def folder(self) -> str:
+        """Where its files are."""
+        return self._open()["folder"]
+
     def classes(self) -> tuple[np.ndarray, list[str]]:
-        """The class of every record `[N]`, and the names of the classes.
+        """The class of every record `[N]`, -1 where the record cannot be read, and the names of the classes.
 
         Raises:
-            DataError: The dataset has no classes with names.
+            DataError: The dataset has no classes with names, or a record has no class.
         """
         opened = self._open()
         feature, names = next(((f, names) for f, names in opened["labels"].items() if names), ("", []))
         if not feature:
             raise DataError(f"{self.name}: has no classes with names.")
-        return np.asarray([int(opened["data"][index][feature]) for index in range(len(self))]), list(names)
+        return np.asarray([self._class(index, feature) for index in range(len(self))]), list(names)
+
+    def _class(self, index: int, feature: str) -> int:
+        try:
+            example = self._example(index)
+        except DataError:
+            return -1
+        if example[feature] < 0:
+            raise DataError(f"{self._where(index)}: has no class; the split {self.split} cannot be scored.")
+        return int(example[feature])
+
+    def _where(self, index: int) -> str:
+        return f"{self.name}:{self.split}[{index}]"
+
+    def _example(self, index: int) -> dict[str, Any]:
+        try:
+            return self._open()["data"][index]
+        except (RuntimeError, ValueError, OSError) as error:
+            raise DataError(f"{self._where(index)}: cannot be read ({error}).") from error
 
     def __reduce__(self):
         return Tfds, (self.name, self.split, self.columns)
@@ -81,12 +104,8 @@ class Tfds:
         return len(self._open()["data"])
 
     def __getitem__(self, index: int) -> Record:
-        opened = self._open()
-        where = f"{self.name}:{self.split}[{index}]"
-        try:
-            example = opened["data"][index]
-        except (RuntimeError, ValueError, OSError) as error:
-            raise DataError(f"{where}: cannot be read ({error}).") from error
+        opened, where = self._open(), self._where(index)
+        example = self._example(index)
         row = {name: _plain(value) for name, value in example.items() if name != opened["image"]}
         captions: dict[str, Any] = {
             name: [_LABEL_CAPTION.format(names[row.pop(name)].replace("_", " "))]
