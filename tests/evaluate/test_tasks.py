@@ -138,17 +138,10 @@ def test_other_images_of_the_same_names_have_embeddings_of_their_own(model, tmp_
     for folder in ("a", "b"):
         for row in rows:
             draw(tmp_path / folder / row["filename"])
-    found = [
-        run(
-            model, ["retrieval"], tmp_path, data=tmp_path / "dataset.json", images=str(tmp_path / folder), score="embed"
-        )
-        for folder in ("a", "b")
-    ]
-    for folder, figures in zip(("a", "b"), found, strict=True):
-        image = model.encode_image([tmp_path / folder / row["filename"] for row in rows])
-        scores = image.embed @ model.encode_text([row["sentences"][0]["raw"] for row in rows]).embed.T
-        wanted = float((ranks(scores, np.eye(30, dtype=bool)) < 10).mean())
-        assert figures["tasks"]["retrieval"]["embed"]["i2t_r10"] == pytest.approx(wanted)
+    for folder in ("a", "b"):
+        options = {"images": str(tmp_path / folder), "score": "embed"}
+        run(model, ["retrieval"], tmp_path, data=tmp_path / "dataset.json", **options)
+    assert len(list((tmp_path / "cache" / "embeddings").iterdir())) == 3  # the texts, and each folder's images
     with pytest.raises(ConfigError, match="PATH#SPLIT"):
         run(model, ["retrieval"], tmp_path, data="scenes", split="val")
 
