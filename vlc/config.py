@@ -130,6 +130,15 @@ def default_config() -> Config:
             "activation": "gelu_tanh",
             "eps": 1e-6,
             "reads": "ids",  # of the words so far: their ids, or what the text tower makes of them (CoCa)
+            "parallel": 0.0,  # share of captions that are predicted without their words (CapPa: 0.75)
+            "control": ConfigDict(  # what a caption can be asked to be; docs/captioning.md
+                {
+                    "length": 0,  # words, up to so many
+                    "alignment": 0,  # bins of the similarity of image and caption
+                    "edges": (),  # between the bins; empty: from the training data's scores
+                    "sources": "",  # caption sources that are told apart, "alt,short,long*"
+                }
+            ),
         }
     )
     config.model.token_head = "own"  # the projection of tokens, or "pooled": that of the pooled features
@@ -157,7 +166,14 @@ def default_config() -> Config:
             ),
             "multi_positive": ConfigDict({"weight": 0.0, "negatives": "slot"}),
             "grouping": ConfigDict({"weight": 0.0, "threshold": -1.0, "negatives": "image"}),  # -1: 1/P
-            "caption": ConfigDict({"weight": 0.0, "average": "token", "null_rate": 0.1}),
+            "caption": ConfigDict(
+                {
+                    "weight": 0.0,
+                    "average": "token",
+                    "null_rate": 0.1,  # share of images that are hidden from the captioner, for guidance
+                    "unsaid_rate": 0.1,  # share of controls that are left unsaid
+                }
+            ),
         }
     )
 

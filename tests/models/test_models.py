@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from ml_collections import ConfigDict
 
 from tests.tiny import VOCAB, tiny_batch, tiny_config, tiny_model
 from vlc.config import default_config, resolve_auto
 from vlc.models import presets
+from vlc.models.stepper import Stepper
 from vlc.train.state import build_model, count_parameters
 
 
@@ -19,51 +21,54 @@ def merged(**changes):
 
 
 @pytest.mark.parametrize("memory", ["tokens", "pooled", "embedding"])
-def test_no_caption_logit_sees_a_later_token(memory):
-    config, model = merged(model__decoder__memory=memory)
-    batch = tiny_batch(config)
-    image = model.encode_image(batch["image"])
-    logits = model.caption_logits(image, batch["target"])
-    for place in range(1, 12, 3):
-        changed = batch["target"].at[:, place].set((batch["target"][:, place] + 7) % VOCAB)
-        other = model.caption_logits(image, changed)
-        assert np.array_equal(logits[:, :place], other[:, :place])
-        assert not np.array_equal(logits[:, place], other[:, place])
-
-
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("pool", ["last", "mean", "first"])
-def test_text_features_do_not_depend_on_more_pads(causal, pool):
-    config, model = merged(model__text__causal=causal, model__text__pool=pool)
-    ids = tiny_batch(config)["text"]
-    encoded = model.encode_text(ids)
-    assert np.array_equal(encoded.mask, ids < VOCAB)
-    shorter = model.encode_text(ids[:2, : int(encoded.mask[:2].sum(axis=1).max())])
-    np.testing.assert_allclose(shorter.embed, encoded.embed[:2], atol=1e-6)
-    unlike_pads = model.encode_text(jnp.where(ids == VOCAB, VOCAB + 1000, ids))
-    assert np.array_equal(encoded.embed, unlike_pads.embed)
-
-
-def test_a_causal_text_tower_does_not_look_ahead():
-    config, model = merged(model__text__causal=True)
-    ids = tiny_batch(config)["text"][:2]
-    tokens = model.encode_text(ids).tokens
-    other = model.encode_text(ids.at[:, 6].set(4)).tokens
-    assert np.array_equal(tokens[:, :6], other[:, :6])
-
-
-@pytest.mark.parametrize("memory", ["tokens", "pooled", "embedding"])
 def test_cached_decoding_equals_the_whole_pass(memory):
-    config, model = merged(model__decoder__memory=memory)
+    """Both branches, with something asked for before the words, two captions of each image."""
+    asked_for = {"length": 9, "alignment": 0, "edges": (), "sources": "alt,long"}
+    config, model = merged(model__decoder__memory=memory, model__decoder__control=ConfigDict(asked_for))
     batch = tiny_batch(config)
     image = model.encode_image(batch["image"])
     ids = jnp.where(batch["target"] < VOCAB, batch["target"], 5)
-    whole = model.caption_logits(image, ids)
-    decoder = model.decoder
-    cache = decoder.start(decoder.memory(image.features, image.embed))
+    control = jnp.asarray([[row, row % 3] for row in range(8)])
+    whole = [model.caption_logits(image, ids, jnp.full(8, null), control) for null in (False, True)]
+    stepper = Stepper(model, image, branches=("image", "null"), control=control)
+    past, step = stepper.start(16), jax.jit(stepper.step)
     for place in range(ids.shape[1]):
-        logits, cache = model.caption_step(ids[:, place], jnp.int32(place), cache)
-        np.testing.assert_allclose(logits, whole[:, place], atol=1e-5)
+        logits, past = step(jnp.repeat(ids[:, place], 2), jnp.int32(place), past)
+        np.testing.assert_allclose(logits[:, ::2], [part[:, place] for part in whole], atol=1e-5)
+        np.testing.assert_allclose(logits[:, 1::2], logits[:, ::2], atol=1e-5)
+
+
+def test_the_captioner_does_not_look_ahead_and_pads_change_nothing():
+    config, model = merged()
+    batch = tiny_batch(config)
+    image, ids = model.encode_image(batch["image"]), batch["target"]
+    logits = model.caption_logits(image, ids)
+    other = model.caption_logits(image, ids.at[:, 6].set(4))
+    assert np.array_equal(logits[:, :6], other[:, :6]) and not np.array_equal(logits[:, 6], other[:, 6])
+    unlike_pads = model.caption_logits(image, jnp.where(ids == VOCAB, VOCAB + 1000, ids))
+    assert np.array_equal(logits, unlike_pads)
+
+
+def test_what_is_asked_for_changes_the_words():
+    asked_for = {"length": 9, "alignment": 3, "edges": (), "sources": "alt,long"}
+    config, model = merged(model__decoder__control=ConfigDict(asked_for))
+    batch = tiny_batch(config)
+    image = model.encode_image(batch["image"])
+    asked = [model.caption_logits(image, batch["target"], None, jnp.full((8, 3), value)) for value in (0, 1)]
+    unsaid = model.caption_logits(image, batch["target"])
+    assert np.array_equal(asked[0], unsaid) and not np.allclose(asked[1], unsaid, atol=1e-4)
+
+
+def test_parallel_prediction_reads_no_word():
+    """CapPa: logits of a caption in parallel depend on the image alone; its neighbours in the batch are as ever."""
+    config, model = merged(model__decoder__parallel=0.75)
+    batch = tiny_batch(config)
+    image, parallel = model.encode_image(batch["image"]), jnp.arange(8) < 4
+    logits = model.caption_logits(image, batch["target"], parallel=parallel)
+    other = model.caption_logits(image, (batch["target"] + 7) % VOCAB, parallel=parallel)
+    assert np.array_equal(logits[:4], other[:4]) and not np.array_equal(logits[4:], other[4:])
+    np.testing.assert_allclose(logits[4:], model.caption_logits(image, batch["target"])[4:], atol=1e-5)
+    assert not np.allclose(logits[:1], logits[1:2], atol=1e-4)
 
 
 def test_a_null_image_hides_the_image():

@@ -2,10 +2,11 @@
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +20,18 @@ from PIL import Image
 from vlc.config import Config, config_from_json, resolve_auto
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
-from vlc.errors import CheckpointError, ConfigError, DataError
-from vlc.generate import greedy
+from vlc.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from vlc.generate import Search
+from vlc.inference.captioning import (
+    Asked,
+    Caption,
+    Parts,
+    Scorer,
+    blocks_of,
+    embedding_scorer,
+    reranked,
+    write_captions,
+)
 from vlc.interop import Imported, at_size, import_model, is_native, read_native
 from vlc.interop.load import abstract_params, rows_of
 from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
@@ -130,6 +141,7 @@ class Model:
     def spread(self, mesh: Mesh) -> "Model":
         """The same model on all devices of a mesh: parameters by the rules of training, batches shared among them."""
         other = copy.copy(self)
+        other.__dict__.pop("caption_blocks", None)
         other._mesh = mesh
         other._params = jax.device_put(self._params, state_sharding(self._params, mesh))
         other._batch = self._batch * mesh.shape["data"] * mesh.shape["fsdp"]
@@ -184,7 +196,7 @@ class Model:
 
     def encode_pixels(self, pixels: np.ndarray) -> ImageEncoding:
         """Encodes images that are preprocessed already, `[B, S, S, 3]` uint8; see `encode_image`."""
-        return self._batched(_encode_image, pixels)
+        return self.run_batched(_encode_image, pixels)
 
     def encode_text(self, texts: str | Iterable[str]) -> TextEncoding:
         """Encodes texts: `tokens` `[N, T, D]`, `embed` `[N, D]` and `mask` `[N, T]`, as NumPy arrays.
@@ -201,13 +213,13 @@ class Model:
         for start in range(0, len(order), self._batch):
             rows = order[start : start + self._batch]
             width = widths[int(np.searchsorted(widths, real[rows[-1]]))]
-            parts.append(_widened(self._batched(_encode_text, ids[rows, :width], full=True), ids.shape[1]))
+            parts.append(_widened(self.run_batched(_encode_text, ids[rows, :width], full=True), ids.shape[1]))
         back = np.argsort(order)
         return jax.tree.map(lambda *arrays: np.concatenate(arrays)[back], *parts)
 
     def encode_ids(self, ids: np.ndarray) -> TextEncoding:
         """Encodes texts that are tokenized already, `[N, T]` as `token_ids` gives them."""
-        return self._batched(_encode_text, ids)
+        return self.run_batched(_encode_text, ids)
 
     def _widths(self, length: int) -> list[int]:
         """Lengths to which texts may be cut where nobody sees their pads; few, since each is a program to compile."""
@@ -248,40 +260,80 @@ class Model:
         bias = scales.logit_bias if self.config.objectives.siglip.weight else 0.0
         return image.embed @ text.embed.T * scales.logit_scale + bias
 
-    def caption(self, images: AnyImage | Iterable[AnyImage], guidance_scale: float = 1.0) -> list[str]:
-        """Writes a caption for each image.
+    def caption(
+        self, images: AnyImage | Iterable[AnyImage], guidance_scale: float = 1.0, *, judge: "Model | None" = None,
+        **options: Any,
+    ) -> list[str]:  # fmt: skip
+        """Writes a caption for each image; see `captions`, of which this is the first one's text."""
+        return [some[0].text for some in self.captions(images, guidance_scale, judge=judge, **options)]
+
+    def captions(
+        self,
+        images: AnyImage | Iterable[AnyImage],
+        guidance_scale: float = 1.0,
+        *,
+        prompt: str = "",
+        control: Mapping[str, Any] | None = None,
+        language_model: "Model | None" = None,
+        language_weights: tuple[float, float] = (1.0, 1.0),
+        judge: "Model | Scorer | None" = None,
+        **search: Any,
+    ) -> list[list[Caption]]:
+        """Writes captions for each image, greedily where nothing else is asked for.
 
         Args:
             images: See `encode_image`.
             guidance_scale: 1 writes the likeliest caption; above 1 the more specific, at the price of likelihood.
+            prompt: Words that each caption begins with.
+            control: What each should be: `{"length": 8}`, `{"alignment": "best", "source": "long"}`.
+            language_model: Guidance by a text model, see `Asked`.
+            language_weights: Its `a` and `b`.
+            judge: What puts several captions of an image in order: a dual encoder, by the cosine of embeddings, or a
+                function of the pixels `[B, S, S, 3]` and the captions `[B][S]` that gives scores.
+            **search: See `vlc.generate.Search`: `beams`, `samples`, `temperature`, `top_k`, `top_p`, `seed`, ...
+
+        Returns:
+            For each image its captions, the best first where a search or a judge ranks them.
 
         Raises:
-            ConfigError: The model has no captioner, or the scale is negative.
+            ConfigError: The model has no captioner or no such control, a setting makes no sense, or the language model
+                has another vocabulary.
+            DataError: An image is missing or damaged.
         """
-        return [self.tokenizer.decode(row) for row in self.caption_ids(self._pixels(images), guidance_scale)]
+        known = {field.name for field in dataclasses.fields(Search)}
+        for name in search:
+            if name not in known:
+                raise ConfigError(f'caption: no setting is called "{name}".{did_you_mean(name, known)}')
+        asked = Asked(
+            guidance_scale, Search(**search), prompt, control or {}, language_model, language_weights
+        )  # fmt: skip
+        if judge is None:
+            return write_captions(self, self._pixels(images), asked)
+        images = self._listed(images)
+        written = write_captions(self, self._pixels(images), asked)
+        scorer = embedding_scorer(judge) if isinstance(judge, Model) else judge
+        seen = judge._pixels(images) if isinstance(judge, Model) else self._pixels(images)
+        return reranked(written, scorer(seen, [[caption.text for caption in some] for some in written]))
 
-    def caption_ids(self, pixels: np.ndarray, guidance_scale: float = 1.0) -> np.ndarray:
-        """Captions as ids `[B, T]`, from the first word to the end mark, of images that are preprocessed already."""
-        self._check_captioner()
-        if not guidance_scale >= 0:
-            raise ConfigError(f"guidance_scale is {guidance_scale}; it must be 0 or more.")
-        run = functools.partial(
-            _caption,
-            scale=jnp.float32(guidance_scale),
-            guided=guidance_scale != 1,
-            begin_id=self.tokenizer.begin_id,
-            end_id=self.tokenizer.end_id,
-        )
-        return self._batched(run, pixels)
+    @property
+    def caption_length(self) -> int:
+        """Tokens that a caption can have, its end mark included."""
+        return (self.config.model.decoder.length or self.config.model.text.length) - 1
+
+    @functools.cached_property
+    def caption_blocks(self) -> Any:
+        """The captioner's layers one by one, for decoding."""
+        return blocks_of(self._graph, self._params)
+
+    @property
+    def caption_parts(self) -> Parts:
+        """The captioner, for a compiled function."""
+        return Parts(self._graph, self._params, self.caption_blocks)
 
     def caption_logits(self, pixels: np.ndarray, texts: Iterable[str]) -> np.ndarray:
         """Logits `[B, T, V]` of the token after each of a text, one text an image."""
-        self._check_captioner()
+        Asked().check(self)
         return np.asarray(_caption_logits(self._graph, self._params, pixels, self.token_ids(texts)))
-
-    def _check_captioner(self) -> None:
-        if not self.config.model.decoder.layers:
-            raise ConfigError("This model has no captioner: it was trained with config.model.decoder.layers=0.")
 
     def word_maps(self, image: AnyImage, text: str) -> tuple[list[str], np.ndarray]:
         """Where each token of a text is found in an image.
@@ -308,13 +360,17 @@ class Model:
         return self.tokenizer.encode(texts, self.config.model.text.length)
 
     def _pixels(self, images: Any) -> np.ndarray:
-        single = isinstance(images, (str, Path, bytes, np.ndarray, Image.Image))
-        if isinstance(images, np.ndarray) and images.ndim == 4:
-            single = False
-        pixels = [self._read(image) for image in ([images] if single else images)]
+        pixels = [self._read(image) for image in self._listed(images)]
         if not pixels:
             raise DataError("No image was given.")
         return np.stack(pixels)
+
+    @staticmethod
+    def _listed(images: Any) -> Iterable[AnyImage]:
+        single = isinstance(images, (str, Path, bytes, np.ndarray, Image.Image))
+        if isinstance(images, np.ndarray) and images.ndim == 4:
+            single = False
+        return [images] if single else list(images)
 
     def _read(self, image: AnyImage) -> np.ndarray:
         if isinstance(image, (str, Path)):
@@ -326,20 +382,31 @@ class Model:
             image = np.asarray(image.convert("RGB"))
         return self.preprocess(image)
 
-    def _batched(self, function: Callable, inputs: np.ndarray, *, full: bool = False) -> Any:
-        """Runs in batches of one shape, so that it compiles once; the last is filled up and cut again.
+    def run_batched(self, function: Callable, inputs: Any, *, full: bool = False) -> Any:
+        """Runs a function of structure, parameters and inputs in batches of one shape, so that it compiles once.
 
-        A few inputs make a small batch, unless `full`.
+        The last batch is filled up and the results cut again. A few inputs make a small batch, unless `full`.
+
+        Args:
+            function: Compiled.
+            inputs: An array, or several that belong together.
+            full: Always the full batch.
         """
-        size = self._batch if len(inputs) > 8 or self._mesh is not None or full else 8
+        count = len(jax.tree.leaves(inputs)[0])
+        small = next(size for size in (1, 8, self._batch) if count <= size or size == self._batch)
+        size = self._batch if self._mesh is not None or full else small
         place = batch_sharding(self._mesh) if self._mesh is not None else None
         results = []
         with jax.set_mesh(self._mesh) if self._mesh is not None else contextlib.nullcontext():
-            for start in range(0, len(inputs), size):
-                part = inputs[start : start + size]
-                filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+            for start in range(0, count, size):
+                filled = jax.tree.map(lambda x, start=start: _filled(x[start : start + size], size), inputs)
                 results.append(jax.device_get(function(self._graph, self._params, jax.device_put(filled, place))))
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(inputs)], *results)
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *results)
+
+
+def _filled(x: np.ndarray, size: int) -> np.ndarray:
+    """A batch with its last row again and again at the end."""
+    return np.concatenate([x, np.repeat(x[-1:], size - len(x), axis=0)])
 
 
 def _widened(text: TextEncoding, length: int) -> TextEncoding:
@@ -362,15 +429,6 @@ def _encode_image(graph: Any, params: Any, images: jax.Array) -> ImageEncoding:
 @functools.partial(jax.jit, static_argnums=0)
 def _encode_text(graph: Any, params: Any, ids: jax.Array) -> TextEncoding:
     return nnx.merge(graph, params).encode_text(ids)
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("guided", "begin_id", "end_id"))
-def _caption(
-    graph: Any, params: Any, images: jax.Array, *, scale: jax.Array, guided: bool, begin_id: int, end_id: int
-) -> jax.Array:
-    model = nnx.merge(graph, params)
-    marks = {"begin_id": begin_id, "end_id": end_id}
-    return greedy(model, model.encode_image(images), scale, guided=guided, **marks)[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)

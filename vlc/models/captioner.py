@@ -12,20 +12,37 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from vlc.models.layers import Attention, Mlp, Stack, attention_step, hidden_width, layer_norm, linear, shard_batch
+from vlc.data.controls import slot_sizes
+from vlc.models.layers import Attention, KeyValue, Mlp, Stack, hidden_width, layer_norm, linear, shard_batch, table
 from vlc.models.text import TokenEmbedding
 from vlc.models.vit import AttentionPool
 
 MEMORIES = ("tokens", "pooled", "embedding")
 
 
-class Cache(NamedTuple):
-    """Keys and values of every layer: of the words so far `[L, N, T, H, W/H]`, and of the image `[L, N, M, H, W/H]`."""
+class Look(NamedTuple):
+    """What a layer has of the images: their keys and values, and what it makes of a null image, `[1, 1, W]`.
 
-    keys: Array
-    values: Array
-    memory_keys: Array
-    memory_values: Array
+    All tokens of a null image are alike, so whatever attends to them gets the same, and nothing need be attended to.
+    """
+
+    seen: KeyValue
+    null: Array
+
+
+def make_look(attention: Attention, memory: Float[Array, "B M W"], zeros: Float[Array, "1 1 W"]) -> Look:
+    """Keys and values of images, and of one token of a null image."""
+    return Look(attention.remember(memory), attention.out(attention.project(zeros)[1]))
+
+
+def look_at(attention: Attention, x: Float[Array, "R T W"], look: Look, hidden: int) -> Float[Array, "R T W"]:
+    """Cross-attention of rows to images: as many rows after each other see one image, and the last `hidden` none."""
+    seeing, images = len(x) - hidden, len(look.seen.keys)
+    null = jnp.broadcast_to(look.null, (hidden, *x.shape[1:]))
+    if not seeing:
+        return null
+    seen = attention.read(x[:seeing].reshape(images, -1, x.shape[-1]), look.seen).reshape(seeing, *x.shape[1:])
+    return jnp.concatenate([seen, null]) if hidden else seen
 
 
 class DecoderBlock(nnx.Module):
@@ -40,14 +57,25 @@ class DecoderBlock(nnx.Module):
         self.norm3 = norm()
         self.mlp = Mlp(config.width, hidden_width(config), activation=config.activation, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "N T W"], memory: Float[Array, "N M W"]) -> Float[Array, "N T W"]:
-        x = x + self.attention(self.norm1(x), causal=True)
-        return self.rest(x, *self.cross.project(memory))
-
-    def rest(self, x: Float[Array, "N T W"], memory_keys: Array, memory_values: Array) -> Float[Array, "N T W"]:
-        """All but the self-attention."""
-        x = x + self.cross.attend(self.norm2(x), memory_keys, memory_values)
+    def __call__(
+        self, x: Float[Array, "N T W"], memory: Float[Array, "N M W"], mask: Bool[Array, "..."] | None = None
+    ) -> Float[Array, "N T W"]:
+        x = x + self.attention(self.norm1(x), mask, causal=mask is None)
+        x = x + self.cross.attend(self.norm2(x), *self.cross.project(memory))
         return shard_batch(x + self.mlp(self.norm3(x)))
+
+    def look(self, memory: Float[Array, "B M W"]) -> Look:
+        """What this layer has of images."""
+        return make_look(self.cross, memory, jnp.zeros_like(memory[:1, :1]))
+
+    def step(
+        self, x: Float[Array, "R T W"], past: KeyValue, look: Look, position: Int[Array, ""], hidden: int
+    ) -> tuple[Float[Array, "R T W"], KeyValue]:
+        """The next places, and the past with them in it; see `look_at`."""
+        mixed, past = self.attention.go_on(self.norm1(x), past, position)
+        x = x + mixed
+        x = x + look_at(self.cross, self.norm2(x), look, hidden)
+        return x + self.mlp(self.norm3(x)), past
 
 
 class CaptionDecoder(nnx.Module):
@@ -67,6 +95,9 @@ class CaptionDecoder(nnx.Module):
         seen = embed_dim if config.memory == "embedding" else image_width
         self.memory_in = linear(seen, width, ("image", "embed"), dtype=dtype, rngs=rngs)
         self.embed = TokenEmbedding(vocab_size, length, width, dtype=dtype, rngs=rngs)
+        self.slot_sizes = slot_sizes(config.control)
+        self.control = table(sum(self.slot_sizes), width, ("position", "embed"), rngs=rngs) if self.slot_sizes else None
+        self.mask = table(1, width, ("position", "embed"), rngs=rngs) if config.parallel else None
         self.stack = Stack(
             lambda rngs: DecoderBlock(config, dtype=dtype, rngs=rngs),
             config.layers, scan=scan, remat=remat, rngs=rngs,
@@ -85,26 +116,43 @@ class CaptionDecoder(nnx.Module):
         memory = self.memory_in(seen)
         return memory if null is None else jnp.where(null[:, None, None], 0, memory)
 
-    def __call__(self, ids: Int[Array, "B T"], memory: Float[Array, "B M W"]) -> Float[Array, "B T V"]:
-        """Logits of the token after each position, float32."""
-        x = self.stack(shard_batch(self.embed(ids)), memory=memory)
+    def __call__(
+        self, ids: Int[Array, "B T"], memory: Float[Array, "B M W"], control: Int[Array, "B S"] | None = None,
+        parallel: Bool[Array, " B"] | None = None,
+    ) -> Float[Array, "B T V"]:  # fmt: skip
+        """Logits of the token after each position, float32.
+
+        Args:
+            ids: The words so far.
+            memory: Of the images.
+            control: What is asked of each caption (`vlc.data.controls`); `None`: nothing.
+            parallel: Captions that are predicted without their words, all at once (CapPa, Tschannen et al., NeurIPS
+                2023, arXiv 2306.07915, section 3.1): each word is read as the mask token, and every place sees all.
+        """
+        x, mask = self.embed(ids), None
+        if parallel is not None:
+            assert self.mask is not None, "config.model.decoder.parallel is 0"
+            hidden = self.embed.at(self.mask[...], ids.shape[1])
+            x = jnp.where(parallel[:, None, None], hidden, x)
+        if self.control is not None:
+            x = jnp.concatenate([self.control_tokens(control, len(ids)), x], axis=1)
+        if parallel is not None:
+            mask = jnp.tril(jnp.ones((x.shape[1],) * 2, bool)) | parallel[:, None, None, None]
+        x = self.stack(shard_batch(x), memory=memory, mask=mask)
+        return self.logits(x[:, self.slots :])
+
+    def control_tokens(self, control: Int[Array, "B S"] | None, rows: int) -> Float[Array, "B S W"]:
+        """The tokens before the words that say what is asked for; 0 in a slot asks for nothing."""
+        assert self.control is not None
+        asked = jnp.zeros((rows, self.slots), jnp.int32) if control is None else control
+        starts = jnp.asarray([sum(self.slot_sizes[:slot]) for slot in range(self.slots)])
+        return jnp.take(self.control[...], asked + starts, axis=0).astype(self.embed.dtype)
+
+    def logits(self, x: Float[Array, "N T W"]) -> Float[Array, "N T V"]:
+        """Of what the last layer gives."""
         return self.out(self.norm(x)).astype(jnp.float32)
 
-    def start(self, memory: Float[Array, "N M W"]) -> Cache:
-        """An empty cache; the image's keys and values are computed here, once."""
-        _, (keys, values) = self.stack.run(lambda carry, item: (carry, item[0].cross.project(memory)), None)
-        shape = (keys.shape[0], keys.shape[1], self.length, *keys.shape[3:])
-        return Cache(jnp.zeros(shape, keys.dtype), jnp.zeros(shape, keys.dtype), keys, values)
-
-    def step(self, ids: Int[Array, " N"], position: Int[Array, ""], cache: Cache) -> tuple[Float[Array, "N V"], Cache]:
-        """Logits after the token at `position`, and the cache with that token in it."""
-
-        def body(x, item):
-            block, keys, values, memory_keys, memory_values = item
-            mixed, keys, values = attention_step(block.attention, block.norm1(x), keys, values, position)
-            return block.rest(x + mixed, memory_keys, memory_values), (keys, values)
-
-        x = self.embed(ids[:, None], position)
-        x, (keys, values) = self.stack.run(body, x, *cache)
-        logits = self.out(self.norm(x))[:, 0].astype(jnp.float32)
-        return logits, cache._replace(keys=keys, values=values)
+    @property
+    def slots(self) -> int:
+        """Places before the words."""
+        return len(self.slot_sizes)

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from vlc.models.captioner import Cache
-from vlc.models.layers import Attention, Block, Mlp, Stack, hidden_width, layer_norm, linear, shard_batch
-from vlc.models.text import TextTower
+from vlc.models.captioner import Look, look_at, make_look
+from vlc.models.layers import Attention, Block, KeyValue, Mlp, Stack, hidden_width, layer_norm, linear, shard_batch
 
 
 class CrossBlock(nnx.Module):
@@ -46,12 +45,22 @@ class DecoderLayer(nnx.Module):
     def __call__(self, x: Float[Array, "N T W"], memory: Float[Array, "N M W"]) -> Float[Array, "N T W"]:
         return self.image(self.words(x, causal=True), *self.image.project(memory))
 
+    def look(self, memory: Float[Array, "B M W"]) -> Look:
+        """What this layer has of images."""
+        norm = self.image.memory_norm
+        return make_look(self.image.attention, norm(memory), norm(jnp.zeros_like(memory[:1, :1])))
+
+    def step(
+        self, x: Float[Array, "R T W"], past: KeyValue, look: Look, position: Int[Array, ""], hidden: int
+    ) -> tuple[Float[Array, "R T W"], KeyValue]:
+        """As `DecoderBlock.step`."""
+        x, past = self.words.step(x, past, position)
+        x = x + look_at(self.image.attention, self.image.norm1(x), look, hidden)
+        return x + self.image.mlp(self.image.norm2(x)), past
+
 
 class TextReadingDecoder(nnx.Module):
-    """Predicts a caption's next token from the image and the text tower's features of the words so far.
-
-    The cache holds the text tower's layers first, then the decoder's.
-    """
+    """Predicts a caption's next token from the image and the text tower's features of the words so far."""
 
     def __init__(
         self, config: Any, *, vocab_size: int, length: int, dtype: Any, scan: bool, remat: str, rngs: nnx.Rngs
@@ -73,30 +82,8 @@ class TextReadingDecoder(nnx.Module):
 
     def __call__(self, words: Float[Array, "B T W"], memory: Float[Array, "B M W"]) -> Float[Array, "B T V"]:
         """Logits of the token after each position, float32."""
-        return self.out(self.norm(self.stack(shard_batch(words), memory=memory))).astype(jnp.float32)
+        return self.logits(self.stack(shard_batch(words), memory=memory))
 
-    def start(self, memory: Float[Array, "N M W"], text: TextTower) -> Cache:
-        """An empty cache; the image's keys and values are computed here, once."""
-        _, (keys, values) = self.stack.run(lambda carry, item: (carry, item[0].image.project(memory)), None)
-        layers = text.stack.layers + self.stack.layers
-        shape = (layers, keys.shape[1], self.length, *keys.shape[3:])
-        return Cache(jnp.zeros(shape, keys.dtype), jnp.zeros(shape, keys.dtype), keys, values)
-
-    def step(
-        self, ids: Int[Array, " N"], position: Int[Array, ""], cache: Cache, text: TextTower
-    ) -> tuple[Float[Array, "N V"], Cache]:
-        """Logits after the token at `position`, and the cache with that token in it."""
-        read = text.stack.layers
-        x, text_keys, text_values = text.step(ids, position, cache.keys[:read], cache.values[:read])
-
-        def body(x, item):
-            layer, keys, values, memory_keys, memory_values = item
-            x, keys, values = layer.words.step(x, keys, values, position)
-            return layer.image(x, memory_keys, memory_values), (keys, values)
-
-        x, (keys, values) = self.stack.run(
-            body, x, cache.keys[read:], cache.values[read:], cache.memory_keys, cache.memory_values
-        )
-        logits = self.out(self.norm(x))[:, 0].astype(jnp.float32)
-        both = (jnp.concatenate(parts) for parts in ((text_keys, keys), (text_values, values)))
-        return logits, cache._replace(**dict(zip(("keys", "values"), both, strict=True)))
+    def logits(self, x: Float[Array, "N T W"]) -> Float[Array, "N T V"]:
+        """Of what the last layer gives."""
+        return self.out(self.norm(x)).astype(jnp.float32)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from vlc.models.captioner import Cache, CaptionDecoder
+from vlc.models.captioner import CaptionDecoder
 from vlc.models.coca import TextReadingDecoder
 from vlc.models.layers import l2_normalise, linear
 from vlc.models.text import TextTower
@@ -131,31 +131,24 @@ class DualEncoder(nnx.Module):
         return TextEncoding(l2_normalise(tokens), l2_normalise(embed), mask)
 
     def caption_logits(
-        self, image: ImageEncoding, ids: Int[Array, "B T"], null: Bool[Array, " B"] | None = None
-    ) -> Float[Array, "B T V"]:
-        """Logits of the token after each position; images with `null` are hidden from the decoder."""
-        assert self.decoder is not None, "this model was built without a caption decoder"
+        self, image: ImageEncoding, ids: Int[Array, "B T"], null: Bool[Array, " B"] | None = None,
+        control: Int[Array, "B S"] | None = None, parallel: Bool[Array, " B"] | None = None,
+    ) -> Float[Array, "B T V"]:  # fmt: skip
+        """Logits of the token after each position; images with `null` are hidden from the decoder.
+
+        `control` and `parallel`: see `CaptionDecoder`.
+        """
+        decoder = self.captioner()
         with jax.named_scope("decoder"):
-            memory = self.decoder.memory(image.features, image.embed, null)
-            if isinstance(self.decoder, TextReadingDecoder):
-                return self.decoder(self._text()(ids)[0], memory)
-            return self.decoder(ids, memory)
+            memory = decoder.memory(image.features, image.embed, null)
+            if isinstance(decoder, TextReadingDecoder):
+                return decoder(self._text()(ids)[0], memory)
+            return decoder(ids, memory, control, parallel)
 
-    def caption_start(self, memory: Float[Array, "N M W"]) -> Cache:
-        """An empty cache for captions of these images."""
+    def captioner(self) -> Decoder:
+        """The caption decoder."""
         assert self.decoder is not None, "this model was built without a caption decoder"
-        if isinstance(self.decoder, TextReadingDecoder):
-            return self.decoder.start(memory, self._text())
-        return self.decoder.start(memory)
-
-    def caption_step(
-        self, ids: Int[Array, " N"], position: Int[Array, ""], cache: Cache
-    ) -> tuple[Float[Array, "N V"], Cache]:
-        """Logits after the token at `position`, and the cache with that token in it."""
-        assert self.decoder is not None, "this model was built without a caption decoder"
-        if isinstance(self.decoder, TextReadingDecoder):
-            return self.decoder.step(ids, position, cache, self._text())
-        return self.decoder.step(ids, position, cache)
+        return self.decoder
 
     def scales(self) -> Scales:
         """The multipliers, held at or below `max_logit_scale` (CLIP, section 2.5) where it is not 0."""

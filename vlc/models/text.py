@@ -22,8 +22,12 @@ class TokenEmbedding(nnx.Module):
         return jnp.where(ids < self.vocab_size, ids, self.pad_row)
 
     def __call__(self, ids: Int[Array, "N T"], start: Array | int = 0) -> Float[Array, "N T W"]:
-        positions = jnp.take(self.positions[...], start + jnp.arange(ids.shape[1]), axis=0)
-        return (jnp.take(self.tokens[...], self.rows(ids), axis=0) + positions).astype(self.dtype)
+        return self.at(jnp.take(self.tokens[...], self.rows(ids), axis=0), ids.shape[1], start)
+
+    def at(self, tokens: Float[Array, "..."], length: int, start: Array | int = 0) -> Float[Array, "N T W"]:
+        """Tokens with the embeddings of their positions."""
+        positions = jnp.take(self.positions[...], start + jnp.arange(length), axis=0)
+        return (tokens + positions).astype(self.dtype)
 
 
 class TextTower(nnx.Module):
@@ -84,14 +88,3 @@ class TextTower(nnx.Module):
         x = jnp.concatenate([x, jnp.broadcast_to(end.astype(x.dtype), (len(x), *end.shape))], axis=1)
         x = self.stack(shard_batch(x), mask=seen[:, None, None, :], causal=True)
         return x[:, :-1], self.norm(x[:, -1])
-
-    def step(self, ids: Int[Array, " N"], position: Int[Array, ""], keys: Array, values: Array):
-        """Features `[N, 1, W]` of the token at `position`, and the keys and values `[L, N, T, H, W/H]` with it."""
-
-        def body(x, item):
-            block, keys, values = item
-            x, keys, values = block.step(x, keys, values, position)
-            return x, (keys, values)
-
-        x, (keys, values) = self.stack.run(body, self.embed(ids[:, None], position), keys, values)
-        return x, keys, values

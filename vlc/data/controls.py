@@ -1,0 +1,134 @@
+"""What can be asked of a caption: its length, how well it should fit the image, what kind of text it should be.
+
+One mechanism for three: each control has a slot before the words of a caption, whose token is learned in training and
+set when a caption is written. 0 in a slot leaves it unsaid; training leaves a share unsaid, so that a model can also be
+asked for nothing.
+
+- `length`: words, `LENGTH-k` of FlexCap (Dwibedi et al., 2024, arXiv 2403.12026, section 3.1).
+- `alignment`: the bin of the similarity of image and caption, 1 the worst (NoC, Kang et al., ICCV 2023, arXiv
+  2212.13563, section 3.2).
+- `source`: the caption source, `alt`, `short`, `long`.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from vlc.errors import ConfigError
+
+KINDS = ("length", "alignment", "source")
+
+
+def sources_of(control: Any) -> tuple[str, ...]:
+    """The caption sources that are told apart, of `config.model.decoder.control`."""
+    return tuple(filter(None, (name.strip() for name in control.sources.split(","))))
+
+
+def slot_sizes(control: Any) -> tuple[int, ...]:
+    """Values of each slot, 0 (unsaid) included, of `config.model.decoder.control`."""
+    sizes = (control.length, control.alignment, len(sources_of(control)))
+    return tuple(size + 1 for size in sizes if size)
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The controls of a captioner.
+
+    Attributes:
+        length: The longest caption that is asked for by length, in words; 0: no such control.
+        bins: Of alignment; 0: no such control.
+        edges: Between the bins, `bins - 1` similarities, rising.
+        sources: Caption sources that are told apart; names may end in `*`.
+        unsaid: Chance in training that a slot is left unsaid.
+    """
+
+    length: int = 0
+    bins: int = 0
+    edges: tuple[float, ...] = ()
+    sources: tuple[str, ...] = ()
+    unsaid: float = 0.1
+
+    @classmethod
+    def of(cls, config: Any) -> "Controls":
+        """From a whole config."""
+        control = config.model.decoder.control
+        return cls(
+            control.length, control.alignment, tuple(control.edges), sources_of(control),
+            config.objectives.caption.unsaid_rate,
+        )  # fmt: skip
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Those that this captioner has, in the order of their slots."""
+        return tuple(
+            kind for kind, size in zip(KINDS, (self.length, self.bins, len(self.sources)), strict=True) if size
+        )
+
+    def describe(self, text: str, source: str, score: float | None, rng: np.random.Generator) -> np.ndarray:
+        """The slots of a caption that is trained on, `[S]` int32.
+
+        Args:
+            text: The caption.
+            source: Its caption source.
+            score: Similarity with its image, where known.
+            rng: Leaves some unsaid.
+        """
+        words = len(text.split())
+        values = {
+            "length": words if words <= self.length else 0,
+            "alignment": 0 if score is None or not np.isfinite(score) else 1 + bisect_right(self.edges, score),
+            "source": next((i + 1 for i, name in enumerate(self.sources) if fnmatchcase(source, name)), 0),
+        }
+        said = rng.random(len(self.kinds)) >= self.unsaid
+        return np.asarray([values[kind] for kind in self.kinds], np.int32) * said
+
+    def ask(self, wanted: Mapping[str, Any]) -> np.ndarray:
+        """The slots of what a caption is asked to be, `[S]` int32.
+
+        Args:
+            wanted: `length` in words, `alignment` as a bin from 1 or "best", `source` by name; what is not named is
+                left unsaid.
+
+        Raises:
+            ConfigError: The captioner has no such control, or the value is not one that it has learned.
+        """
+        for kind in wanted:
+            if kind not in self.kinds:
+                known = ", ".join(self.kinds) or "none: it was trained with config.model.decoder.control empty"
+                raise ConfigError(f'control "{kind}" is not one that this captioner has; it has {known}.')
+        slots = np.zeros(len(self.kinds), np.int32)
+        for kind, value in wanted.items():
+            slots[self.kinds.index(kind)] = self._slot(kind, value)
+        return slots
+
+    def _slot(self, kind: str, value: Any) -> int:
+        if kind == "source":
+            names = [name for name in self.sources if fnmatchcase(str(value), name)]
+            if not names:
+                raise ConfigError(f'control source="{value}": this captioner knows {", ".join(self.sources)}.')
+            return 1 + self.sources.index(names[0])
+        most = self.length if kind == "length" else self.bins
+        number = self.bins if kind == "alignment" and value == "best" else value
+        if not str(number).isdigit() or not 1 <= int(number) <= most:
+            best = ' or "best"' if kind == "alignment" else ""
+            raise ConfigError(f"control {kind}={value}: it must be a whole number from 1 to {most}{best}.")
+        return int(number)
+
+
+def quantile_edges(scores: Sequence[float], bins: int) -> tuple[float, ...]:
+    """Edges that put as many scores into each bin.
+
+    Raises:
+        ConfigError: There are not enough different scores.
+    """
+    edges = tuple(float(edge) for edge in np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1])) if len(scores) else ()
+    if len(set(edges)) < bins - 1:
+        raise ConfigError(
+            f"config.model.decoder.control.alignment={bins}: the training data has {len(set(scores))} different scores "
+            "of captions, too few for so many bins. `vlc caption MODEL --data DATA --out DIR --samples 0` adds scores."
+        )
+    return edges

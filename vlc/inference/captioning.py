@@ -1,0 +1,224 @@
+"""Captions of a model's images: search, guidance, control and reranking put together, and compiled once."""
+
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Float, Int
+
+from vlc.data.controls import Controls
+from vlc.data.tokenizers import Tokenizer
+from vlc.errors import ConfigError
+from vlc.generate import Guided, NextWord, NullCaptioner, Search, Written, beam, row_keys, write
+from vlc.models.stepper import Stepper, take_apart
+
+if TYPE_CHECKING:
+    from vlc.inference.model import Model
+
+log = logging.getLogger("vlc")
+
+# Images and their captions `[B][S]` to scores `[B, S]`, higher is better.
+Scorer = Callable[[np.ndarray, Sequence[Sequence[str]]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption.
+
+    Attributes:
+        text: Its words.
+        log_prob: The sum of log-probabilities of its tokens, as guided; those of a prompt count for nothing.
+        image_log_prob: The same given the image, without guidance.
+        tokens: How many were chosen, the end mark included.
+        score: What it was ranked by, where it was; else NaN.
+    """
+
+    text: str
+    log_prob: float
+    image_log_prob: float
+    tokens: int
+    score: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What captions are asked for.
+
+    Attributes:
+        guidance_scale: 1 writes the likeliest caption; above 1 the more specific, at the price of likelihood.
+        search: How they are searched for.
+        prompt: Words that each begins with.
+        control: What each should be, see `vlc.data.controls`.
+        language_model: A model whose captioner, without an image, is `q` of language-model guidance; the captioner
+            itself may be named.
+        language_weights: `a` and `b` of `log q(x) + a log p(x|y) - b log p(x)`.
+    """
+
+    guidance_scale: float = 1.0
+    search: Search = field(default_factory=Search)
+    prompt: str = ""
+    control: Mapping[str, Any] = field(default_factory=dict)
+    language_model: "Model | None" = None
+    language_weights: tuple[float, float] = (1.0, 1.0)
+
+    def factors(self, captioner: "Model") -> Guided:
+        """Exponents of the image's, the null image's and the language model's log-probabilities."""
+        if self.language_model is None:
+            return Guided(self.guidance_scale, 1 - self.guidance_scale)
+        a, b = self.language_weights
+        return Guided(a, 1 - b) if self.language_model is captioner else Guided(a, -b, 1.0)
+
+    def check(self, model: "Model") -> None:
+        """Raises `ConfigError` where the model cannot do what is asked; warns where it was not trained for it."""
+        if not model.config.model.decoder.layers:
+            raise ConfigError("This model has no captioner: it was trained with config.model.decoder.layers=0.")
+        if not self.guidance_scale >= 0:
+            raise ConfigError(f"guidance_scale is {self.guidance_scale}; it must be 0 or more.")
+        self.search.check((model.config.model.decoder.length or model.config.model.text.length) - 1)
+        if self.language_model is not None:
+            self._check_language_model(model)
+        null = self.factors(model).null
+        if null and not model.config.objectives.caption.null_rate:
+            log.warning(
+                "This captioner never saw a hidden image in training (config.objectives.caption.null_rate=0), so what "
+                "guidance takes away is not its p(text). Fine-tune with null_rate=0.5 (configs/captioner_finetune.py)."
+            )
+
+    def _check_language_model(self, model: "Model") -> None:
+        other = self.language_model
+        assert other is not None
+        if self.guidance_scale != 1:
+            raise ConfigError("Guidance by a language model has weights of its own: leave guidance_scale at 1.")
+        if not other.config.model.decoder.layers:
+            raise ConfigError("The guiding language model has no caption decoder (config.model.decoder.layers=0).")
+        if other is not model and other.tokenizer.to_json() != model.tokenizer.to_json():
+            raise ConfigError(
+                f"The guiding language model has another vocabulary ({other.tokenizer.vocab_size} tokens) than the "
+                f"captioner ({model.tokenizer.vocab_size}). Train it with --config.data.tokenizer=FILE of the "
+                "captioner's (its tokenizer.model)."
+            )
+
+
+def write_captions(
+    model: "Model", pixels: np.ndarray, asked: Asked, *, indices: Int[np.ndarray, " B"] | None = None
+) -> list[list[Caption]]:
+    """Captions of images that are preprocessed already, several of each, in the search's order; see `write_ids`."""
+    written = write_ids(model, pixels, asked, indices=indices)
+    found = []
+    for ids, *numbers in zip(*written, strict=True):
+        rows = zip(ids, *numbers, strict=True)
+        found.append([Caption(model.tokenizer.decode(row), float(a), float(b), int(n)) for row, a, b, n in rows])
+    return found
+
+
+def write_ids(
+    model: "Model", pixels: np.ndarray, asked: Asked, *, indices: Int[np.ndarray, " B"] | None = None
+) -> Written:
+    """Captions as ids, with their probabilities, as NumPy arrays.
+
+    Args:
+        model: With a captioner.
+        pixels: Images that are preprocessed already, `[B, S, S, 3]` uint8.
+        asked: What is wanted.
+        indices: Numbers of the images, for drawing; by default their places.
+
+    Raises:
+        ConfigError: The model cannot do what is asked.
+    """
+    asked.check(model)
+    numbers = np.arange(len(pixels)) if indices is None else np.asarray(indices)
+    weights = asked.factors(model)
+    tokenizer = model.tokenizer
+    run = functools.partial(
+        _write,
+        model.caption_blocks,
+        prompt=jnp.asarray(_prompt_ids(tokenizer, asked, model.caption_length)),
+        control=jnp.asarray(Controls.of(model.config).ask(asked.control)),
+        weights=Guided(*(jnp.float32(weight) for weight in weights)),
+        seed=jnp.uint32(asked.search.seed),
+        language=asked.language_model.caption_parts if asked.language_model and weights.language else None,
+        branches=("image", "null") if weights.null else ("image",),
+        search=replace(asked.search, seed=0),
+        marks=(tokenizer.begin_id, tokenizer.end_id),
+    )
+    return model.run_batched(run, (pixels, numbers.astype(np.uint32)))
+
+
+def _prompt_ids(tokenizer: Tokenizer, asked: Asked, length: int) -> np.ndarray:
+    """The prompt's ids without marks, then pads, `[length]`; always of one shape."""
+    ids = np.full(length, tokenizer.pad_id, np.int32)
+    if asked.prompt:
+        marks = (tokenizer.begin_id, tokenizer.end_id)
+        found = [token for token in tokenizer.ids(tokenizer.clean(asked.prompt), 1 << 16) if token not in marks]
+        limit = (asked.search.max_length or length) - 1
+        if len(found) >= limit:
+            raise ConfigError(f'prompt "{asked.prompt}" has {len(found)} tokens; captions have {limit} at the most.')
+        ids[: len(found)] = found
+    return ids
+
+
+@functools.partial(jax.jit, static_argnums=1, static_argnames=("branches", "search", "marks"))
+def _write(
+    blocks: Any, graph: Any, params: Any, inputs: tuple[jax.Array, jax.Array], *, prompt: jax.Array,
+    control: jax.Array, weights: Guided, seed: jax.Array, language: Any, branches: tuple[Any, ...], search: Search,
+    marks: tuple[int, int],
+) -> Written:  # fmt: skip
+    """Images to captions; weights, seed, prompt and control are arguments of the compiled program."""
+    model = nnx.merge(graph, params)
+    pixels, numbers = inputs
+    images = len(pixels)
+    asked = jnp.broadcast_to(control, (images, *control.shape)) if control.size else None
+    stepper = Stepper(model, model.encode_image(pixels), branches=branches, control=asked, blocks=blocks)
+    spoken = None
+    if language is not None:
+        other = nnx.merge(language.graph, language.params)
+        spoken = NullCaptioner(Stepper(other, None, branches=("null",), blocks=language.blocks))
+    words = NextWord(stepper, weights, spoken)
+    given = jnp.broadcast_to(prompt, (images, *prompt.shape))
+    begin_id, end_id = marks
+    if search.beams > 1:
+        return beam(words, images, search, begin_id=begin_id, end_id=end_id, prompt=given)
+    keys = row_keys(seed, numbers, search.samples) if search.draws else None
+    return write(words, images, search, begin_id=begin_id, end_id=end_id, keys=keys, prompt=given)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def blocks_of(graph: Any, params: Any) -> Any:
+    """The captioner's layers one by one."""
+    return take_apart(nnx.merge(graph, params))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Parts:
+    """A captioner as an argument of a compiled function."""
+
+    graph: Any = field(metadata={"static": True})
+    params: Any
+    blocks: Any
+
+
+def embedding_scorer(judge: "Model") -> Scorer:
+    """Ranks captions by the cosine of their embedding with the image's, by any dual encoder."""
+
+    def score(images: np.ndarray, captions: Sequence[Sequence[str]]) -> Float[np.ndarray, "B S"]:
+        seen = judge.encode_pixels(images).embed
+        text = judge.encode_text([caption for some in captions for caption in some]).embed
+        return np.einsum("bd,bsd->bs", seen, text.reshape(len(captions), -1, text.shape[-1]))
+
+    return score
+
+
+def reranked(captions: list[list[Caption]], scores: Float[np.ndarray, "B S"]) -> list[list[Caption]]:
+    """Captions with their scores, the best of each image first; those that draw keep their order."""
+    scored = [
+        [replace(caption, score=float(s)) for caption, s in zip(some, row, strict=True)]
+        for some, row in zip(captions, scores, strict=True)
+    ]
+    return [sorted(some, key=lambda caption: -caption.score) for some in scored]
