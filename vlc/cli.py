@@ -161,10 +161,11 @@ def _load(path: str, step: str, tokenizer: str = ""):
 def _train(options: argparse.Namespace) -> int:
     from vlc.config_file import load_config
     from vlc.evaluate.dev import make_dev_evaluation
+    from vlc.inference import load_initial
     from vlc.train.loop import train
 
     config = load_config(options.config, options.overrides)
-    return train(config, options.workdir, make_evaluation=make_dev_evaluation)
+    return train(config, options.workdir, make_evaluation=make_dev_evaluation, load_initial=load_initial)
 
 
 def _evaluate(options: argparse.Namespace) -> int:

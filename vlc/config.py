@@ -24,6 +24,9 @@ def default_config() -> Config:
     config.accumulate = 1  # parts that a batch is encoded in; the loss and its gradient are those of the whole batch
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1: all devices that are left
     config.log_every = 10
+    config.init = (
+        ""  # a model to start from, a workdir or what vlc.load reads: its towers, tokenizer and pixels are kept
+    )
 
     config.data = ConfigDict()
     config.data.train = ""  # "scenes", a folder, shards, a captions file, ...: docs/data.md; several with commas
@@ -78,6 +81,7 @@ def default_config() -> Config:
             "alt_generic_rate": 0.5,
             "alt_wrong_rate": 0.2,
             "reference_generic_rate": 0.8,
+            "varied": False,  # captions of all lengths as well
         }
     )
 
@@ -187,6 +191,7 @@ def default_config() -> Config:
     config.optimizer.b2 = 0.98
     config.optimizer.eps = 1e-6
     config.optimizer.clip_norm = 1.0  # 0: none
+    config.optimizer.frozen = ()  # parameters that stay as they are, ("image_tower", "text_tower"): docs/captioning.md
     config.optimizer.ema = 0.0  # decay of the moving average of the parameters; 0: none
 
     config.checkpoint = ConfigDict({"every": 500, "keep_last": 2, "keep_best": 1})
@@ -205,7 +210,7 @@ def shrink(config: Config) -> Config:
 
     Objectives, optimizer, poolings and the captioner's memory stay; sizes, data and batch shrink.
     """
-    config.steps, config.batch_size, config.log_every = 2, 8, 1
+    config.steps, config.batch_size, config.log_every, config.init = 2, 8, 1, ""
     config.data.train, config.data.dev, config.data.tokenizer = "scenes", "", ""
     config.data.sources, config.data.mixture, config.data.join, config.data.filters = ConfigDict(), ConfigDict(), "", ()
     config.data.vocab_size, config.data.tokenizer_samples = 256, 300
@@ -218,6 +223,7 @@ def shrink(config: Config) -> Config:
     config.model.text.update({"width": 32, "layers": 1, "heads": 2, "length": 48})
     if config.model.decoder.layers:
         config.model.decoder.update({"width": 32, "layers": 1, "heads": 2, "queries": 4})
+        config.model.decoder.control.update({"alignment": 0, "edges": ()})  # scenes have no scores
     config.optimizer.warmup_steps = 1
     config.checkpoint.every = config.eval.every = 2
     config.eval.examples = 16

@@ -42,6 +42,7 @@ _SCHEMA = {
     "url": "bytes",
     "captions/source": "bytes*",
     "captions/text": "bytes*",
+    "captions/score": "float*, similarity with the image, NaN where unknown",
     "boxes": "float*, left top right bottom as shares",
 }
 

@@ -85,8 +85,10 @@ class Mix:
         """All names that ever have weight."""
         return tuple({**self.start, **self.end})
 
-    def draw(self, captions: Mapping[str, Sequence[str]], rng: np.random.Generator, progress: float = 0.0) -> str:
-        """One caption: a name by its weight, then a source that it stands for, then one of the source's captions.
+    def draw(
+        self, captions: Mapping[str, Sequence[str]], rng: np.random.Generator, progress: float = 0.0
+    ) -> tuple[str, int]:
+        """Source and place of one caption: a name by its weight, then a source that it stands for, then one of its.
 
         Names without a source among these captions are passed over.
         """
@@ -94,12 +96,12 @@ class Mix:
             name: weight for name, weight in self.at(progress).items() if weight > 0 and matching(captions, name)
         }
         if not weights:
-            pool = [text for texts in captions.values() for text in texts]
+            pool = [(source, place) for source, texts in captions.items() for place in range(len(texts))]
             return pool[rng.integers(len(pool))]
         names, values = list(weights), np.array(list(weights.values()))
         sources = matching(captions, names[rng.choice(len(names), p=values / values.sum())])
-        texts = captions[sources[int(rng.integers(len(sources)))]]
-        return texts[int(rng.integers(len(texts)))]
+        source = sources[int(rng.integers(len(sources)))]
+        return source, int(rng.integers(len(captions[source])))
 
 
 def _normalise(weights: Mapping[str, float]) -> dict[str, float]:
@@ -149,16 +151,17 @@ class CaptionChoice:
 
     def choose(
         self, captions: Mapping[str, Sequence[str]], rng: np.random.Generator, progress: float = 0.0
-    ) -> tuple[list[str], str]:
-        """The `1 + sub_captions` texts for the contrastive objectives, and the captioner's target.
+    ) -> tuple[list[str], tuple[str, int]]:
+        """The `1 + sub_captions` texts for the contrastive objectives, and source and place of the captioner's target.
 
         Args:
             captions: Captions of one image by source.
             rng: All randomness comes from here.
             progress: The share of training that is done, for mixes that move.
         """
-        main = self.mix.draw(captions, rng, progress)
-        target = self.target.draw(captions, rng, progress) if self.target else main
+        drawn_main = self.mix.draw(captions, rng, progress)
+        target = self.target.draw(captions, rng, progress) if self.target else drawn_main
+        main = captions[drawn_main[0]][drawn_main[1]]
         if self.first == "pool":
             return self._sub_captions(captions, self.sub_sources, 1 + self.sub_captions, rng), target
         if not self.slots:

@@ -68,19 +68,22 @@ class Controls:
             kind for kind, size in zip(KINDS, (self.length, self.bins, len(self.sources)), strict=True) if size
         )
 
-    def describe(self, text: str, source: str, score: float | None, rng: np.random.Generator) -> np.ndarray:
+    def describe(
+        self, text: str, source: str, score: float, rng: np.random.Generator, *, cut: bool = False
+    ) -> np.ndarray:
         """The slots of a caption that is trained on, `[S]` int32.
 
         Args:
             text: The caption.
             source: Its caption source.
-            score: Similarity with its image, where known.
+            score: Similarity with its image; NaN where it is not known.
             rng: Leaves some unsaid.
+            cut: The model will not see all of it, so its length is not said.
         """
         words = len(text.split())
         values = {
-            "length": words if words <= self.length else 0,
-            "alignment": 0 if score is None or not np.isfinite(score) else 1 + bisect_right(self.edges, score),
+            "length": words if words <= self.length and not cut else 0,
+            "alignment": 0 if not np.isfinite(score) else 1 + bisect_right(self.edges, score),
             "source": next((i + 1 for i, name in enumerate(self.sources) if fnmatchcase(source, name)), 0),
         }
         said = rng.random(len(self.kinds)) >= self.unsaid
@@ -119,16 +122,16 @@ class Controls:
         return int(number)
 
 
-def quantile_edges(scores: Sequence[float], bins: int) -> tuple[float, ...]:
-    """Edges that put as many scores into each bin.
+def even_edges(scores: Sequence[float], bins: int) -> tuple[float, ...]:
+    """Edges between bins of one width from the lowest to the highest score, as NoC has them.
 
     Raises:
-        ConfigError: There are not enough different scores.
+        ConfigError: There are no scores, or all are the same.
     """
-    edges = tuple(float(edge) for edge in np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1])) if len(scores) else ()
-    if len(set(edges)) < bins - 1:
+    if not len(scores) or min(scores) == max(scores):
         raise ConfigError(
-            f"config.model.decoder.control.alignment={bins}: the training data has {len(set(scores))} different scores "
-            "of captions, too few for so many bins. `vlc caption MODEL --data DATA --out DIR --samples 0` adds scores."
+            f"config.model.decoder.control.alignment={bins}: the captions of the training data have "
+            f"{'one score, all of them' if len(scores) else 'no scores'}. "
+            "`vlc caption MODEL --data DATA --out DIR --samples 0` writes them beside the captions."
         )
-    return edges
+    return tuple(float(edge) for edge in np.linspace(min(scores), max(scores), bins + 1)[1:-1])

@@ -40,7 +40,8 @@ class Joined:
     def __getitem__(self, index: int) -> Record:
         record = self.source[index]
         added = captions_at(self.table, index)
-        return replace(record, captions={**record.captions, **added}) if added else record
+        scores = {source: scores for source, scores in record.scores.items() if source not in added}
+        return replace(record, captions={**record.captions, **added}, scores=scores) if added else record
 
 
 def join_captions(source: Source, file: str, folder: Path, *, columns: Columns = BY_NAME) -> Joined:

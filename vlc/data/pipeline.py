@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grain.python as grain
@@ -10,6 +10,7 @@ import numpy as np
 from absl import flags
 
 from vlc.data.captions import CaptionChoice
+from vlc.data.controls import Controls
 from vlc.data.images import Preprocess
 from vlc.data.order import visits
 from vlc.data.record import REASONS, CaptionTypeError, Record, Source
@@ -34,6 +35,7 @@ class MakeExample(grain.RandomMapTransform):
     Attributes:
         lengths: T, U and V: tokens of the main caption, of a sub-caption, and of the captioner's target.
         draws: Examples that training will see in all; caption mixes that move do so by this measure.
+        controls: What the captioner can be asked for; then an example has `control` `[S]` as well.
     """
 
     source: Source
@@ -42,6 +44,7 @@ class MakeExample(grain.RandomMapTransform):
     tokenizer: Tokenizer
     lengths: tuple[int, int, int]
     draws: int = 0
+    controls: Controls = field(default_factory=Controls)
 
     def random_map(self, element: Any, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
         draw, wanted = element
@@ -69,18 +72,28 @@ class MakeExample(grain.RandomMapTransform):
             progress: The share of training that is done.
         """
         begun = time.perf_counter()
-        (main, *subs), target = self.captions.choose(record.captions, rng, progress)
+        (main, *subs), (source, place) = self.captions.choose(record.captions, rng, progress)
         main_length, sub_length, target_length = self.lengths
+        target = record.captions[source][place]
         example = {
             "text": self.tokenizer.encode([main], main_length)[0],
             "target": self.tokenizer.encode([target], target_length)[0],
         }
+        if self.controls.kinds:
+            example["control"] = self.controls.describe(
+                target, source, record.score(source, place), rng, cut=self._is_cut(target, example["target"])
+            )
         if subs:
             example["subs"] = self.tokenizer.encode(subs, sub_length)
         worded = time.perf_counter()
         example["image"] = self.preprocess(record.image, where=record.key, rng=rng)
         example["seconds"] = np.array([0.0, time.perf_counter() - worded, worded - begun], np.float32)
         return example
+
+    def _is_cut(self, text: str, ids: np.ndarray) -> bool:
+        """Whether the ids do not hold all of the text."""
+        full = ids[-1] != self.tokenizer.pad_id
+        return bool(full) and self.tokenizer.encode([text], len(ids) + 1)[0, -1] != self.tokenizer.pad_id
 
 
 def _with_position(position: int, index: int) -> tuple[int, int]:

@@ -23,6 +23,7 @@ class Record:
         captions: Captions by source, e.g. `{"alt": ("a photo",), "long": ("A red ball. ...",)}`.
         boxes: Left, top, right and bottom of regions `[N, 4]` float32, as shares of width and height, where known.
         extra: What only some sources know, e.g. the `scene` behind a generated picture.
+        scores: Similarity of captions with the image, by source and in the same order, where known; NaN where not.
     """
 
     key: str
@@ -30,6 +31,16 @@ class Record:
     captions: Mapping[str, tuple[str, ...]]
     boxes: np.ndarray | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def score(self, source: str, place: int) -> float:
+        """Of one caption; NaN where it is not known."""
+        scores = self.scores.get(source, ())
+        return scores[place] if place < len(scores) else float("nan")
+
+    def flat_scores(self) -> list[float]:
+        """Of every caption, in the order of `all_captions`."""
+        return [self.score(source, place) for source, texts in self.captions.items() for place in range(len(texts))]
 
     def all_captions(self) -> tuple[str, ...]:
         """Every caption, in the order of the caption sources."""
@@ -66,9 +77,9 @@ def flatten_captions(captions: Mapping[str, Sequence[str]]) -> list[tuple[str, s
     return [(source, text) for source, texts in captions.items() for text in texts]
 
 
-def group_captions(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    """Captions by source, from sources and texts."""
-    captions: dict[str, tuple[str, ...]] = {}
+def group_captions[T](pairs: Iterable[tuple[str, T]]) -> dict[str, tuple[T, ...]]:
+    """Captions (or their scores) by source, from sources and texts."""
+    captions: dict[str, tuple[T, ...]] = {}
     for source, text in pairs:
         captions[source] = (*captions.get(source, ()), text)
     return captions

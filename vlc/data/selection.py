@@ -52,7 +52,12 @@ class Selection:
         if kept is None:
             return record
         pairs = flatten_captions(record.captions)
-        return replace(record, captions=group_captions(pairs[position] for position in kept))
+        scores = [(source, score) for (source, _), score in zip(pairs, record.flat_scores(), strict=True)]
+        return replace(
+            record,
+            captions=group_captions(pairs[position] for position in kept),
+            scores=group_captions(scores[position] for position in kept) if record.scores else {},
+        )
 
 
 def select(source: Source, filters: Sequence[str], folder: Path, *, workers: int = 0) -> Selection:

@@ -38,6 +38,7 @@ from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
 from vlc.parallel.sharding import batch_sharding, state_sharding
 from vlc.similarity import late_interaction
 from vlc.train.checkpoint import Checkpoints, array_checksums, read_meta
+from vlc.train.initial import Initial
 from vlc.train.state import make_graph
 
 _WIDTHS = (12, 16, 24, 32, 48)  # besides the full length, that many texts are cut to
@@ -435,6 +436,16 @@ def _encode_text(graph: Any, params: Any, ids: jax.Array) -> TextEncoding:
 def _caption_logits(graph: Any, params: Any, images: jax.Array, ids: jax.Array) -> jax.Array:
     model = nnx.merge(graph, params)
     return model.caption_logits(model.encode_image(images), ids)
+
+
+def load_initial(path: str) -> Initial:
+    """The model that a training run starts from.
+
+    Raises:
+        ConfigError: It lacks a tower.
+    """
+    model = Model.load(path)
+    return Initial(model.config, model.params, model.tokenizer, model.preprocess)
 
 
 def load(path: str | Path, **options: Any) -> Model:

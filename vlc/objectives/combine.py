@@ -40,7 +40,7 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
     Args:
         model: The model.
         batch: `image` `[B, S, S, 3]`, `text` `[B, T]`, `target` `[B, V]`, `null` `[B]`, and perhaps `subs`
-            `[B, K-1, U]`.
+            `[B, K-1, U]`, `control` `[B, S]` and `parallel` `[B]` (see `CaptionDecoder`).
         objectives: `config.objectives`.
     """
     image = model.encode_image(batch["image"])
@@ -56,7 +56,7 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
             embed = jnp.concatenate([embed, subs.reshape(rows, slots, -1)], axis=1)
     if objectives.caption.weight:
         inputs, labels = batch["target"][:, :-1], batch["target"][:, 1:]
-        logits = model.caption_logits(image, inputs, batch["null"])
+        logits = model.caption_logits(image, inputs, batch["null"], batch.get("control"), batch.get("parallel"))
         nll, count = caption_nll(logits, labels, labels < logits.shape[-1])
     uses_patches = objectives.filip.weight or objectives.grouping.weight
     return Encoded(image.embed, embed, image.tokens if uses_patches else None, tokens, mask, nll, count)

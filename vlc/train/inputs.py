@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ from typing import Any
 
 from vlc.config import Config, parse_weights
 from vlc.data.captions import CaptionChoice, Mix
+from vlc.data.controls import Controls, even_edges
 from vlc.data.files import version_of
 from vlc.data.images import Preprocess
 from vlc.data.join import join_captions
 from vlc.data.pipeline import MakeExample, check_source
-from vlc.data.record import Source
+from vlc.data.record import Record, Source
 from vlc.data.selection import select
 from vlc.data.sources import Columns, Scenes, open_mixture, open_source
 from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
@@ -102,6 +104,14 @@ def sample_captions(source: Source, records: int) -> Iterator[str]:
             yield from captions_of(source, index)
 
 
+def sample_records(source: Source, records: int) -> Iterator[Record]:
+    """Evenly spaced records; damaged ones are passed over."""
+    count = min(records, len(source))
+    for index in (i * len(source) // count for i in range(count)):
+        with contextlib.suppress(DataError):
+            yield source[index]
+
+
 def captions_of(source: Source, index: int) -> list[str]:
     """All captions of a record, without drawing the picture where it is generated."""
     if isinstance(source, Scenes):
@@ -143,6 +153,24 @@ def get_tokenizer(config: Config, source: Source, workdir: Path | None) -> Token
     return tokenizer
 
 
+def alignment_edges(config: Config, source: Source) -> tuple[float, ...]:
+    """The edges between the bins of alignment: those of the config, or of one width over the captions' scores.
+
+    Raises:
+        ConfigError: The captions have no scores, or too few different ones.
+    """
+    control = config.model.decoder.control
+    if not control.alignment or control.edges:
+        return tuple(control.edges)
+    return even_edges(list(sample_scores(source, config.data.tokenizer_samples)), control.alignment)
+
+
+def sample_scores(source: Source, records: int) -> Iterator[float]:
+    """The scores of the captions of evenly spaced records; damaged records are passed over."""
+    for record in sample_records(source, records):
+        yield from (score for scores in record.scores.values() for score in scores if math.isfinite(score))
+
+
 def text_lengths(config: Config) -> tuple[int, int, int]:
     """Tokens of the main caption, of a sub-caption, and of the captioner's target."""
     length = config.model.text.length
@@ -158,6 +186,7 @@ def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> 
         tokenizer,
         text_lengths(config),
         draws=config.steps * config.batch_size,
+        controls=Controls.of(config),
     )
     check_source(make, train_name(config))
     return make

@@ -23,13 +23,14 @@ from vlc.parallel import batch_sharding, check_batch, make_mesh, put_batch, repl
 from vlc.train.checkpoint import Checkpoints, make_meta, read_meta
 from vlc.train.feed import Feed
 from vlc.train.flops import count_flops, peak_flops
-from vlc.train.inputs import get_tokenizer, make_example_maker, open_split
+from vlc.train.initial import Initial, adopt, load_start, start_from
+from vlc.train.inputs import alignment_edges, get_tokenizer, make_example_maker, open_split
 from vlc.train.logging import MetricLog, Progress
 from vlc.train.optimizer import make_optimizer
 from vlc.train.state import count_parameters, eval_params, init_state, make_graph
 from vlc.train.step import make_train_step
 
-MODEL_INPUTS = {"image", "text", "subs", "target"}
+MODEL_INPUTS = {"image", "text", "subs", "target", "control"}
 EXIT_PREEMPTED = 75  # asked to stop by SIGTERM, saved, and can be started again; EX_TEMPFAIL of sysexits.h
 
 log = logging.getLogger("vlc")
@@ -43,6 +44,7 @@ def train(
     workdir: str | Path,
     *,
     make_evaluation: Callable[[Config], DevEvaluation | None] = lambda config: None,
+    load_initial: Callable[[str], Initial] | None = None,
 ) -> int:
     """Trains, or goes on from the newest checkpoint in the workdir.
 
@@ -54,6 +56,7 @@ def train(
         workdir: Checkpoints, metrics, tokenizer and config are kept here.
         make_evaluation: Makes what is called every `config.eval.every` steps, e.g.
             `vlc.evaluate.dev.make_dev_evaluation`.
+        load_initial: Loads the model of `config.init`, e.g. `vlc.inference.load_initial`.
 
     Returns:
         0 when all steps are done, `EXIT_PREEMPTED` after a SIGTERM.
@@ -66,13 +69,17 @@ def train(
     workdir = Path(workdir)
 
     # -- what is trained on, and where. All that can be wrong with a config is found here, before compilation.
+    initial = load_start(config, load_initial)
+    if initial is not None:
+        config = adopt(config, initial)
     check_config(config)
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.batch_size, config.accumulate)
     source = open_split(config, "train", workdir)
     assert source is not None
     workdir.mkdir(parents=True, exist_ok=True)
-    tokenizer = get_tokenizer(config, source, workdir)
+    tokenizer = initial.tokenizer if initial is not None else get_tokenizer(config, source, workdir)
+    config.model.decoder.control.edges = alignment_edges(config, source)
     make_example = make_example_maker(config, source, tokenizer)
     evaluate = make_evaluation(config)
     saved_config = json.loads(config.to_json_best_effort())
@@ -105,6 +112,8 @@ def train(
     else:
         with jax.set_mesh(mesh):
             state = jax.jit(fresh, out_shardings=sharding)(jax.random.key(run.seed))
+        if initial is not None:
+            state = start_from(state, initial, sharding)
         first_step, digest = 0, 0
 
     # -- input, compiled step, logs.

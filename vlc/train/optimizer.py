@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from vlc.config import Config
+from vlc.errors import ConfigError, did_you_mean
 
 
 def make_schedule(config: Config, steps: int) -> optax.Schedule:
@@ -27,7 +28,47 @@ def make_schedule(config: Config, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
-    """The gradient transformation of `config.optimizer`."""
+    """The gradient transformation of `config.optimizer`. Frozen parameters stay as they are, and have no state."""
+    trained = _make_trained(config, steps)
+    if not config.frozen:
+        return trained
+
+    def labels(params: Any) -> Any:
+        return jax.tree.map(lambda still: "frozen" if still else "trained", is_frozen(params, tuple(config.frozen)))
+
+    return optax.multi_transform({"trained": trained, "frozen": optax.set_to_zero()}, labels)
+
+
+def is_frozen(params: Any, frozen: tuple[str, ...]) -> Any:
+    """True for the parameters below one of the names, `image_tower` or `text_tower/embed`.
+
+    Raises:
+        ConfigError: A name stands for no parameter.
+    """
+    paths = {"/".join(_names(path)) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    for name in frozen:
+        if not any(_is_below(path, name) for path in paths):
+            known = sorted({path.split("/")[0] for path in paths})
+            raise ConfigError(f'config.optimizer.frozen: no parameter is called "{name}".{did_you_mean(name, known)}')
+
+    def below(path: Any, _: Any) -> bool:
+        return any(_is_below("/".join(_names(path)), name) for name in frozen)
+
+    return jax.tree_util.tree_map_with_path(below, params)
+
+
+def _is_below(path: str, name: str) -> bool:
+    return path == name or path.startswith(name + "/")
+
+
+def held(params: Any, frozen: tuple[str, ...]) -> Any:
+    """Parameters of which the frozen ones have no gradient, so that none is computed."""
+    if not frozen:
+        return params
+    return jax.tree.map(lambda still, x: jax.lax.stop_gradient(x) if still else x, is_frozen(params, frozen), params)
+
+
+def _make_trained(config: Config, steps: int) -> optax.GradientTransformation:
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     parts.append(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps))
     parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))

@@ -17,7 +17,7 @@ from flax import nnx
 from vlc.config import Config
 from vlc.models import DualEncoder
 from vlc.objectives import encode_batch, total_loss
-from vlc.train.optimizer import make_schedule
+from vlc.train.optimizer import held, make_schedule
 from vlc.train.state import State
 
 Batch = dict[str, jax.Array]
@@ -25,12 +25,17 @@ Metrics = dict[str, jax.Array]
 
 
 def loss_and_gradient(
-    graph: nnx.GraphDef[DualEncoder], params: Any, batch: Batch, objectives: Any, accumulate: int = 1
+    graph: nnx.GraphDef[DualEncoder],
+    params: Any,
+    batch: Batch,
+    objectives: Any,
+    accumulate: int = 1,
+    frozen: tuple[str, ...] = (),
 ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
-    """Total loss, its terms, and the gradient of the parameters."""
+    """Total loss, its terms, and the gradient of the parameters, which is zero for those that are frozen."""
 
     def encode(params, batch):
-        return encode_batch(nnx.merge(graph, params), batch, objectives)
+        return encode_batch(nnx.merge(graph, held(params, frozen)), batch, objectives)
 
     def compare(params, encoded):
         return total_loss(encoded, nnx.merge(graph, params).scales(), objectives)
@@ -71,12 +76,16 @@ def make_train_step(
     """The function to compile. Its randomness is a function of `config.seed` and the step alone."""
     schedule = make_schedule(config.optimizer, config.steps)
     null_rate, decay = config.objectives.caption.null_rate, config.optimizer.ema
+    parallel_rate, frozen = config.model.decoder.parallel, tuple(config.optimizer.frozen)
 
     def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
         params = state["params"]
         key = jax.random.fold_in(jax.random.key(config.seed + 1), state["step"])
-        batch = batch | {"null": jax.random.bernoulli(key, null_rate, batch["image"].shape[:1])}
-        total, terms, gradient = loss_and_gradient(graph, params, batch, config.objectives, config.accumulate)
+        rows = batch["image"].shape[:1]
+        batch = batch | {"null": jax.random.bernoulli(key, null_rate, rows)}
+        if parallel_rate:
+            batch["parallel"] = jax.random.bernoulli(jax.random.fold_in(key, 1), parallel_rate, rows)
+        total, terms, gradient = loss_and_gradient(graph, params, batch, config.objectives, config.accumulate, frozen)
         with jax.named_scope("optimizer"):
             updates, opt = optimizer.update(gradient, state["opt"], params)
             new = {"params": optax.apply_updates(params, updates), "opt": opt, "step": state["step"] + 1}

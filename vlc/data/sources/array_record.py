@@ -24,8 +24,9 @@ _OPEN_FILES = 256  # of one process; opening another takes a third of a millisec
 class ArrayRecord:
     """Records of ArrayRecord files, each a `tf.train.Example`.
 
-    `vlc data build` writes the features `key`, `image`, `captions/source`, `captions/text` and `boxes`; in files from
-    elsewhere `image` (or `image/encoded`, `jpg`) and the caption columns of `Columns` are looked for.
+    `vlc data build` writes the features `key`, `image`, `captions/source`, `captions/text`, `captions/score` and
+    `boxes`; in files from elsewhere `image` (or `image/encoded`, `jpg`) and the caption columns of `Columns` are looked
+    for.
 
     Attributes:
         shards: The files, in order.
@@ -75,18 +76,19 @@ class ArrayRecord:
         boxes = boxes_of({"boxes": features.get("boxes") or None}, where)
         url = features["url"][0].decode() if features.get("url") else ""
         if "captions/text" in features:
-            pairs = zip(features["captions/source"], features["captions/text"], strict=True)
-            captions = group_captions((source.decode(), text.decode()) for source, text in pairs)
+            sources = [source.decode() for source in features["captions/source"]]
+            captions = group_captions(zip(sources, (text.decode() for text in features["captions/text"]), strict=True))
+            scores = group_captions(zip(sources, features.get("captions/score") or [], strict=False))
         else:
-            captions = self.columns.captions_of(_as_row(features), where)
-        return Record(key, image[0], captions, boxes, {"url": url} if url else {})
+            captions, scores = self.columns.captions_of(_as_row(features), where), {}
+        return Record(key, image[0], captions, boxes, {"url": url} if url else {}, scores)
 
 
 def to_example(record: Record, image: bytes) -> bytes:
     """A record as `vlc data build` keeps it.
 
     Args:
-        record: Key, captions and boxes.
+        record: Key, captions with their scores, and boxes.
         image: The encoded image.
     """
     pairs = flatten_captions(record.captions)
@@ -99,6 +101,7 @@ def to_example(record: Record, image: bytes) -> bytes:
             "captions/source": [source.encode() for source, _ in pairs],
             "captions/text": [text.encode() for _, text in pairs],
             **({"boxes": boxes} if boxes else {}),
+            **({"captions/score": record.flat_scores()} if record.scores else {}),
         }
     )
 

@@ -11,6 +11,7 @@ from vlc.data.tokenizers.base import Rules, Tokenizer
 from vlc.errors import DataError
 
 UNK_ID, BOS_ID, EOS_ID = 0, 1, 2
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 OWN_RULES = Rules(begin=BOS_ID, end=EOS_ID)
 
 
@@ -57,6 +58,7 @@ class SentencePiece(Tokenizer):
                 bos_id=BOS_ID,
                 eos_id=EOS_ID,
                 pad_id=-1,
+                required_chars=_LETTERS,  # a rare one would be left out, and could not be written
                 num_threads=1,
                 minloglevel=2,
             )

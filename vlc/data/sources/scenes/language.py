@@ -131,6 +131,19 @@ def _list_objects(scene: Scene, order: Sequence[int] | np.ndarray) -> Caption:
     return writer.done()
 
 
+def varied_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """Some of the objects with some of their attributes, and sometimes the background: all lengths from 2 words on."""
+    order = rng.permutation(len(scene.objects))[: rng.integers(1, len(scene.objects) + 1)]
+    chance = rng.random() ** 0.5  # drawn for the whole caption, so that long and short ones are common
+    phrases = []
+    for obj in (scene.objects[i] for i in order):
+        words = [word for word in (obj.size, obj.texture, obj.colour) if rng.random() < chance]
+        phrase = " ".join([*words, obj.shape])
+        phrases.append(f"{_article(phrase)} {phrase}")
+    text = ", ".join(phrases[:-1]) + (" and " if len(phrases) > 1 else "") + phrases[-1]
+    return f"{text} on a {scene.background} background" if rng.random() < 0.3 else text
+
+
 def alt_text(scene: Scene, rng: np.random.Generator, *, generic_rate: float = 0.5, wrong_rate: float = 0.2) -> str:
     """Text as the web has it: often generic, sometimes about something else, seldom complete.
 

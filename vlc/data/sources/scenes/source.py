@@ -32,6 +32,7 @@ class Scenes:
         alt_generic_rate: Share of alt-texts that fit any scene.
         alt_wrong_rate: Share of the others that name an object which is not there.
         reference_generic_rate: Share of `reference` captions that are generic; the others name every object.
+        varied: With a caption source `varied` as well: captions of all lengths from 2 words on.
     """
 
     side: int = 64
@@ -43,6 +44,7 @@ class Scenes:
     alt_generic_rate: float = 0.5
     alt_wrong_rate: float = 0.2
     reference_generic_rate: float = 0.8
+    varied: bool = False
 
     def __len__(self) -> int:
         return self.length
@@ -79,6 +81,7 @@ class Scenes:
             "short": (language.short_caption(scene, style).text,),
             "long": (language.long_caption(scene, style).text, language.long_caption(scene, style + _VARIANTS).text),
             "reference": (reference,),
+            **({"varied": (language.varied_caption(scene, self._rng(index, 30)),)} if self.varied else {}),
         }
 
     def edit_twin(self, index: int, edit: str) -> tuple[Record, Record] | None:

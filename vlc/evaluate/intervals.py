@@ -1,0 +1,53 @@
+"""Bootstrap intervals: how far a figure moves when the images are drawn again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure over images.
+
+    Attributes:
+        value: Over all of them.
+        over: Its value over some of the images, each as often as it is named; `None`: it has no interval.
+    """
+
+    value: float
+    over: Callable[[Int[np.ndarray, " N"]], float] | None = None
+
+    @classmethod
+    def mean(cls, by_image: Float[np.ndarray, " N"]) -> "Figure":
+        """The mean of a figure of each image."""
+        kept = np.asarray(by_image, np.float64)
+        return cls(float(kept.mean()), lambda rows: float(kept[rows].mean()))
+
+
+def interval(
+    figure: Figure, images: int, *, draws: int = DRAWS, share: float = 0.95, seed: int = 0
+) -> tuple[float, float] | None:
+    """The middle `share` of a figure's values over images drawn with replacement (Efron's percentile interval).
+
+    The same draws for every figure, so that those of two systems on the same images can be compared.
+
+    Args:
+        figure: What is drawn again.
+        images: How many there are.
+        draws: How often.
+        share: Of the values that lie within.
+        seed: Of the draws.
+
+    Returns:
+        The bounds, or `None` where the figure has none.
+    """
+    if figure.over is None:
+        return None
+    rng = np.random.default_rng(seed)
+    values = [figure.over(rng.integers(images, size=images)) for _ in range(draws)]
+    low, high = np.quantile(values, [(1 - share) / 2, (1 + share) / 2])
+    return float(low), float(high)
