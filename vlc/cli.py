@@ -7,6 +7,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vlc.errors import ConfigError, TrainingDiverged, VlcError
@@ -46,9 +47,10 @@ def _make_parser() -> argparse.ArgumentParser:
 
     caption = _command(commands, "caption", _caption, "write captions for images")
     caption.add_argument("--workdir", required=True, metavar="MODEL", help="a training workdir, or any other model")
+    caption.set_defaults(model="")
     _add_step(caption)
-    caption.add_argument("images", nargs="+", help="image files")
-    caption.add_argument("--guidance-scale", default="1", help="1 is the likeliest caption; above 1 more specific")
+    caption.add_argument("images", nargs="*", help="image files; several scales and samples are printed a line each")
+    _add_captioning(caption)
 
     bring = _command(commands, "import", _import, "read a model of transformers, open_clip or big_vision")
     bring.add_argument("model", help="its folder, or a .npz")
@@ -124,7 +126,8 @@ def _add_evaluation(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workdir", default="", help="the same")
     _add_step(command)
     command.add_argument(
-        "--task", default="", help="classification, retrieval, sugarcrepe, winoground, aro, segmentation, linear, knn; "
+        "--task", default="", help="classification, retrieval, caption, sugarcrepe, winoground, aro, segmentation, "
+        "linear, knn; "
         "several with commas; without, all that can be measured on held-out training data",
     )  # fmt: skip
     command.add_argument("--data", action="append", default=[], help="PATH, or TASK=PATH; again for more tasks")
@@ -135,17 +138,74 @@ def _add_evaluation(command: argparse.ArgumentParser) -> None:
     command.add_argument("--score", default="auto", help="embed, tokens or both (what the model was trained for)")
     command.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
     command.add_argument("--examples", type=int, default=None, help="at the most (all; without --task 512)")
-    command.add_argument("--guidance-scale", default="1,1.5,2,3", help="without --task: of the caption sweep")
+    command.add_argument("--guidance-scale", default="1,1.5,2,3", help="of the captions (1,1.5,2,3)")
+    _add_search(command)
+    command.add_argument("--judge", default="", help="captions: the dual encoder that judges them (the model itself)")
+    command.add_argument("--references", default="", help="captions: the sources they are compared with (all)")
+    command.add_argument("--compare", action="append", default=[], help="captions: an earlier sweep, for the picture")
     command.add_argument("--out", default="", help="folder of the results (the workdir, or eval/NAME)")
     command.add_argument("--cache", default="", help="folder of embeddings ($VLC_CACHE, or ~/.cache/vlc)")
     command.add_argument("--tokenizer", default="", help="of a model whose tokenizer does not lie beside the weights")
 
 
-def _scales(text: str) -> list[float]:
+def _add_captioning(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--guidance-scale", default="1", help="1 is the likeliest caption; above 1 more specific")
+    _add_search(command)
+    command.add_argument("--samples", type=int, default=1, help="captions an image; with --data 0 scores the old ones")
+    command.add_argument("--judge", default="", help="the dual encoder that ranks and scores them (the model itself)")
+    command.add_argument("--data", default="", help="a data set to caption, in place of image files")
+    command.add_argument("--out", default="", help="with --data: the folder of the new one")
+    command.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
+    command.add_argument("--name", default="longVLC", help="the caption source of the new captions (longVLC)")
+    command.add_argument("--keep", type=int, default=0, help="at the most so many captions an image, the best (all)")
+    command.add_argument("--min-score", type=float, default=float("-inf"), help="drop captions of a lower cosine")
+    command.add_argument("--drop-originals", action="store_true", help="leave the captions that are there out")
+    command.add_argument("--records", type=int, default=0, help="only so many images, evenly spaced (all)")
+    command.add_argument("--shard-records", type=int, default=4096, help="images in a shard (4096)")
+    command.add_argument("--process", default="1/1", help="which of several processes this is: 1/4, 2/4, ...")
+
+
+def _add_search(command: argparse.ArgumentParser) -> None:
+    """How captions are searched for, as in `vlc.generate.Search`, and what is asked of them."""
+    command.add_argument("--beams", type=int, default=1, help="beam search with so many hypotheses (1: greedy)")
+    command.add_argument("--length-penalty", type=float, default=1.0, help="of beam search (1: the mean by token)")
+    command.add_argument("--temperature", type=float, default=1.0, help="of drawing; below 1 likelier")
+    command.add_argument("--top-k", type=int, default=0, help="draw among so many words (all)")
+    command.add_argument("--top-p", type=float, default=1.0, help="draw among the likeliest words of this probability")
+    command.add_argument("--seed", type=int, default=0, help="of drawing")
+    command.add_argument("--max-length", type=int, default=0, help="tokens at the most (what the model can write)")
+    command.add_argument("--prompt", default="", help="words that each caption begins with")
+    command.add_argument("--control", default="", help="what is asked for, e.g. length=8,alignment=best,source=long")
+    command.add_argument("--language-model", default="", help="guidance by this model's captioner without an image")
+    command.add_argument("--language-weights", default="1,1", help="its a,b in log q + a log p(x|y) - b log p(x)")
+
+
+def _asked(options: argparse.Namespace, model, samples: int = 1):
+    """What captions are asked for, but the guidance scale."""
+    from vlc.evaluate.captioning import parse_control
+    from vlc.generate import Search
+    from vlc.inference.captioning import Asked
+
+    search = Search(
+        options.beams, options.length_penalty, samples, options.temperature, options.top_k, options.top_p,
+        options.seed, options.max_length,
+    )  # fmt: skip
+    weights = _scales(options.language_weights, "--language-weights")
+    if len(weights) != 2:
+        raise ConfigError(f'--language-weights is "{options.language_weights}"; write two numbers, as in 2,1.')
+    path = options.language_model
+    other = (model if path == _model_path(options) else _load(path, "last")) if path else None
+    asked = Asked(1.0, search, options.prompt, parse_control(options.control), other, (weights[0], weights[1]))
+    if model.config.model.decoder.layers:
+        asked.check(model)
+    return asked
+
+
+def _scales(text: str, name: str = "--guidance-scale") -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f'--guidance-scale is "{text}"; write numbers, as in 1,1.5,2.') from None
+        raise ConfigError(f'{name} is "{text}"; write numbers, as in 1,1.5,2.') from None
 
 
 def _load(path: str, step: str, tokenizer: str = ""):
@@ -168,10 +228,15 @@ def _train(options: argparse.Namespace) -> int:
     return train(config, options.workdir, make_evaluation=make_dev_evaluation, load_initial=load_initial)
 
 
-def _evaluate(options: argparse.Namespace) -> int:
-    path = options.model or options.workdir
-    if not path or (options.model and options.workdir):
+def _model_path(options: argparse.Namespace) -> str:
+    """MODEL, or what --workdir names."""
+    if bool(options.model) == bool(options.workdir):
         raise ConfigError("Name one model: vlc eval MODEL. It is a workdir, or a folder of another library.")
+    return options.model or options.workdir
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    path = _model_path(options)
     out = Path(options.out or (path if (Path(path) / "checkpoints").is_dir() else Path("eval") / Path(path).stem))
     if options.task:
         return _evaluate_tasks(options, path, out)
@@ -209,9 +274,14 @@ def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path) -> int:
     )
     tasks = [task.strip() for task in options.task.split(",") if task.strip()]
     model = _load(path, options.step, options.tokenizer)
+    asked = replace(
+        asked, scales=_scales(options.guidance_scale), asked=_asked(options, model), judge_name=options.judge,
+        judge=_load(options.judge, "last") if options.judge else None, references=options.references,
+        compare=options.compare,
+    )  # fmt: skip
     cache = Path(options.cache) if options.cache else cache_folder()
     results = evaluate_tasks(model, tasks, asked, out, cache=cache, name=path)
-    print(as_table(results))
+    print("\n\n".join([as_table(results), *results["texts"]]))
     print(f"Written: {out / 'eval.json'} and {out / 'report.html'}")
     return 0
 
@@ -239,12 +309,49 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _caption(options: argparse.Namespace) -> int:
+    from vlc.evaluate.captioning import at_scales
+
+    if bool(options.images) == bool(options.data):
+        raise ConfigError("Give image files, or a data set with --data PATH --out DIR.")
     model = _load(options.workdir, options.step)
+    judge = _load(options.judge, "last") if options.judge else model if model.compares else None
     scales = _scales(options.guidance_scale)
-    columns = [model.caption(options.images, guidance_scale=scale) for scale in scales]
-    for image, *captions in zip(options.images, *columns, strict=True):
-        for scale, caption in zip(scales, captions, strict=True):
-            print(f"{image}\t{scale:g}\t{caption}")
+    if options.data:
+        return _recaption(options, model, judge, scales)
+    asked = at_scales(_asked(options, model, options.samples), scales)
+    ranked_by = judge if options.samples > 1 and options.beams == 1 else None
+    columns = [model.write(options.images, one, judge=ranked_by) for one in asked]
+    for image, *found in zip(options.images, *columns, strict=True):
+        for scale, captions in zip(scales, found, strict=True):
+            for caption in captions:
+                print(f"{image}\t{scale:g}\t{caption.text}")
+    return 0
+
+
+def _recaption(options: argparse.Namespace, model, judge, scales: Sequence[float]) -> int:
+    from vlc.inference.recaption import Recaption, recaption
+
+    if not options.out:
+        raise ConfigError("--data needs --out DIR, the folder of the new data set.")
+    if len(scales) > 1:
+        raise ConfigError("A data set is captioned at one --guidance-scale; give each its own --name and --out.")
+    part, _, parts = options.process.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise ConfigError(f'--process is "{options.process}"; write 1/4 for the first of four.')
+    asked = replace(_asked(options, model, options.samples), guidance_scale=scales[0]) if options.samples else None
+    wanted = Recaption(
+        options.data, options.columns, options.name, asked, options.keep, options.min_score, not options.drop_originals,
+        options.shard_records,
+    )  # fmt: skip
+    manifest = recaption(
+        model, _open_some(options.data, options), wanted, options.out, judge=judge, part=int(part) - 1, parts=int(parts)
+    )
+    if manifest is None:
+        print(f"{options.out}: this process is done; the others are not yet.")
+        return 0
+    print(f"{options.out}: {manifest['captions']:,} captions of {manifest['records']:,} images")
+    for reason, count in manifest["left out"]["records"].items():
+        print(f"  {count:,} left out: {reason}")
     return 0
 
 
@@ -277,7 +384,7 @@ def _data_build(options: argparse.Namespace) -> int:
         shorter_side=options.shorter_side,
         split=options.split,
     )
-    source = _open_some(options)
+    source = _open_some(options.source, options)
     manifest = build(source, plan, options.out, workers=options.workers or cores())
     print(f"{options.out}: {manifest['records']:,} records in {len(manifest['shards'])} shards")
     for line in _left_out(manifest):
@@ -285,10 +392,10 @@ def _data_build(options: argparse.Namespace) -> int:
     return 0
 
 
-def _open_some(options: argparse.Namespace):
+def _open_some(spec: str, options: argparse.Namespace):
     from vlc.data.sources import Sample, open_source
 
-    source = open_source(options.source, columns=options.columns)
+    source = open_source(spec, columns=options.columns)
     return Sample(source, options.records) if options.records > 0 else source
 
 
@@ -307,7 +414,8 @@ def _left_out(manifest: dict) -> list[str]:
 
 
 def _data_verify(options: argparse.Namespace) -> int:
-    from vlc.data.build import read_manifest, verify
+    from vlc.data.build import verify
+    from vlc.data.shards import read_manifest
 
     problems = verify(options.folder)
     for problem in problems:
@@ -329,7 +437,7 @@ def _data_stats(options: argparse.Namespace) -> int:
     from vlc.data.workers import cores
     from vlc.evaluate.data_figures import stats_figure
 
-    source = _open_some(options)
+    source = _open_some(options.source, options)
     with tempfile.TemporaryDirectory() as folder:
         if options.join:
             source = join_captions(source, options.join, Path(folder), columns=Columns.parse(options.columns))

@@ -4,47 +4,39 @@ The records are chosen first, all of them looked at (`vlc.data.survey`), so that
 and the settings alone: what is written does not depend on workers, or on how often the build was stopped.
 """
 
-import hashlib
 import io
-import json
-import os
 import shutil
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
-from etils import epath
 from PIL import Image
 
-from vlc.data.files import write_whole
 from vlc.data.filters import parse_filters
 from vlc.data.images import decode
 from vlc.data.join import Joined, join_captions
 from vlc.data.record import Record, Source, skipped_of
 from vlc.data.selection import Selection, select
+from vlc.data.shards import (
+    FORMAT,
+    GOES_ON,
+    MANIFEST,
+    SCHEMA,
+    WORK,
+    check_same,
+    checksum,
+    finished_shard,
+    keep_plan,
+    read_manifest,
+    shard_names,
+    write_json,
+    write_shard,
+    write_tfds,
+)
 from vlc.data.sources import ArrayRecord, Columns
-from vlc.data.sources.array_record import to_example
 from vlc.data.workers import share_work
 from vlc.errors import DataError
-
-MANIFEST = "manifest.json"
-FORMAT = "vlc-data-1"
-NAME = "vlc_data"  # of the dataset, as tfds sees it
-_OPTIONS = "group_size:1,uncompressed"  # records are read one by one, and JPEG does not shrink
-_WORK = ".build"
-_GOES_ON = "What is finished is kept: the same command goes on."
-_SCHEMA = {
-    "key": "bytes",
-    "image": "encoded bytes",
-    "url": "bytes",
-    "captions/source": "bytes*",
-    "captions/text": "bytes*",
-    "captions/score": "float*, similarity with the image, NaN where unknown",
-    "boxes": "float*, left top right bottom as shares",
-}
 
 
 @dataclass(frozen=True)
@@ -95,13 +87,13 @@ def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> d
     out = Path(out)
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
-        _check_same(manifest["plan"], plan, out)
-        shutil.rmtree(out / _WORK, ignore_errors=True)  # killed at the very last moment
+        check_same(manifest["plan"], _plain(plan), out)
+        shutil.rmtree(out / WORK, ignore_errors=True)  # killed at the very last moment
         return manifest
     parse_filters(plan.filters)  # so that a slip of the pen leaves nothing behind
-    work = out / _WORK
+    work = out / WORK
     work.mkdir(parents=True, exist_ok=True)
-    _keep_plan(work / "plan.json", plan, source, out)
+    keep_plan(work / "plan.json", _plain(plan) | {"records in the source": len(source)}, out)
     try:
         if plan.join:
             source = join_captions(source, plan.join, work, columns=Columns.parse(plan.columns))
@@ -109,14 +101,13 @@ def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> d
         if not len(selection):
             raise DataError(f"{plan.source}: no record is left. {_counts(selection)}")
         count = -(-len(selection) // plan.shard_records)
-        names = [f"{NAME}-{plan.split}.array_record-{i:05d}-of-{count:05d}" for i in range(count)]
-        tasks = [(out, i, name) for i, name in enumerate(names)]
+        tasks = [(out, i, name) for i, name in enumerate(shard_names(plan.split, count))]
         shards = list(share_work(_write_shard, (selection, plan), tasks, workers))
     except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror}). {_GOES_ON}") from error
+        raise DataError(f"{out}: cannot be written ({error.strerror}). {GOES_ON}") from error
     manifest = _manifest(plan, source, selection, shards)
-    _write_tfds(out, plan, shards)
-    _write_json(out / MANIFEST, manifest)
+    write_tfds(out, f"`vlc data build` from {plan.source}", plan.split, shards)
+    write_json(out / MANIFEST, manifest)
     shutil.rmtree(work)
     return manifest
 
@@ -124,7 +115,7 @@ def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> d
 def _manifest(plan: Plan, source: Source, selection: Selection, shards: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "schema": _SCHEMA,
+        "schema": SCHEMA,
         "plan": _plain(plan),
         "records": sum(shard["records"] for shard in shards),
         "captions": sum(shard["captions"] for shard in shards),
@@ -137,25 +128,6 @@ def _manifest(plan: Plan, source: Source, selection: Selection, shards: list[dic
         },
         "shards": shards,
     }
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a dataset.
-
-    Raises:
-        DataError: There is none, or it is damaged.
-    """
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        hint = " The build was stopped: run the same command again." if (folder / _WORK).exists() else ""
-        raise DataError(f"{path}: cannot be read ({error.strerror}).{hint}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error}).") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise DataError(f"{path}: not a manifest of `vlc data build` (format {FORMAT}).")
-    return manifest
 
 
 def verify(folder: str | Path) -> list[str]:
@@ -172,7 +144,7 @@ def verify(folder: str | Path) -> list[str]:
             problems.append(f"{path}: is missing")
         elif path.stat().st_size != shard["bytes"]:
             problems.append(f"{path}: has {path.stat().st_size} bytes, not {shard['bytes']}")
-        elif _checksum(path) != shard["sha256"]:
+        elif checksum(path) != shard["sha256"]:
             problems.append(f"{path}: its checksum is wrong")
         else:
             problems += _read_all(path, shard["records"])
@@ -204,42 +176,13 @@ def _write_shard(shared: tuple[Selection, Plan], task: tuple[Path, int, str]) ->
     """Writes one shard, unless it is there; its line for the manifest."""
     selection, plan = shared
     out, number, name = task
-    done = out / _WORK / f"{name}.json"
-    if done.exists() and (out / name).exists():
-        line = json.loads(done.read_text())
-        if (out / name).stat().st_size == line["bytes"]:
-            return line
-    partial = out / _WORK / name
+    line = finished_shard(out, name)
+    if line is not None:
+        return line
     first = number * plan.shard_records
     indices = range(first, min(first + plan.shard_records, len(selection)))
-    captions = _write_records(partial, (selection[index] for index in indices), plan)
-    if ArrayRecord.open(partial).lengths != (len(indices),):
-        raise DataError(f"{partial}: was not written whole.")
-    line = {
-        "name": name,
-        "records": len(indices),
-        "captions": captions,
-        "bytes": partial.stat().st_size,
-        "sha256": _checksum(partial),
-    }
-    os.replace(partial, out / name)
-    _write_json(done, line)
-    return line
-
-
-def _write_records(path: Path, records: Iterable[Record], plan: Plan) -> int:
-    """Writes records; the number of their captions."""
-    captions = 0
-    try:
-        writer = ArrayRecordWriter(str(path), _OPTIONS)
-        for record in records:
-            captions += len(record.all_captions())
-            writer.write(to_example(record, encode_image(record, plan)))
-        writer.close()
-    except RuntimeError as error:  # what it makes of a full disk, in `write` or only in `close`
-        said = str(error).splitlines()[0]
-        raise DataError(f"{path}: cannot be written ({said}). {_GOES_ON}") from error
-    return captions
+    records = (selection[index] for index in indices)
+    return write_shard(out, name, ((record, encode_image(record, plan)) for record in records), {})
 
 
 def encode_image(record: Record, plan: Plan) -> bytes:
@@ -266,60 +209,6 @@ def _save(picture: Image.Image, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _write_tfds(out: Path, plan: Plan, shards: Sequence[dict[str, Any]]) -> None:
-    """`dataset_info.json` and `features.json`, by tfds itself."""
-    import tensorflow_datasets as tfds
-
-    text = tfds.features.Text()
-    features = tfds.features.FeaturesDict(
-        {
-            "key": text,
-            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-            "url": text,
-            "captions": tfds.features.Sequence({"source": text, "text": text}),
-        }
-    )
-    tfds.folder_dataset.write_metadata(
-        data_dir=str(out),
-        features=features,
-        split_infos=[
-            tfds.core.SplitInfo(
-                name=plan.split,
-                shard_lengths=[shard["records"] for shard in shards],
-                num_bytes=sum(shard["bytes"] for shard in shards),
-                filename_template=tfds.core.ShardedFileTemplate(
-                    data_dir=epath.Path(out), dataset_name=NAME, split=plan.split, filetype_suffix="array_record"
-                ),
-            )
-        ],
-        description=f"Written by `vlc data build` from {plan.source}.",
-        check_data=False,
-    )
-
-
-def _keep_plan(path: Path, plan: Plan, source: Source, out: Path) -> None:
-    kept = _plain(plan) | {"records in the source": len(source)}
-    if path.exists():
-        before = json.loads(path.read_text())
-        if before != kept:
-            raise DataError(_differences(before, kept, out))
-    else:
-        _write_json(path, kept)
-
-
-def _check_same(before: dict[str, Any], plan: Plan, out: Path) -> None:
-    if before != _plain(plan):
-        raise DataError(_differences(before, _plain(plan), out))
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any], out: Path) -> str:
-    changed = [key for key in now if before.get(key) != now[key]]
-    lines = [f"  {key}: {before.get(key)!r} there, {now[key]!r} asked for" for key in changed]
-    return "\n".join(
-        [f"{out} holds a dataset that was built otherwise:", *lines, "Choose another --out, or delete it."]
-    )
-
-
 def _plain(plan: Plan) -> dict[str, Any]:
     return asdict(plan) | {"filters": list(plan.filters)}
 
@@ -330,13 +219,3 @@ def _counts(selection: Selection) -> str:
     return f"Left out: {', '.join(parts) or 'nothing'}." + "".join(
         f"\n  {message}" for message in selection.table.notes["messages"][:3]
     )
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    """JSON of which equal values give equal bytes; a reader never sees half of it."""
-    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())

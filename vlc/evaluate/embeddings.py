@@ -9,22 +9,19 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vlc.data.files import write_whole
 from vlc.data.record import add_counts
-from vlc.data.workers import cores
 from vlc.errors import DataError
 from vlc.evaluate.pictures import Pictures
 from vlc.inference import Model
+from vlc.inference.reading import ahead, progress_bar, read_pixels
 from vlc.models import ImageEncoding, TextEncoding
 
 PART = 512
@@ -114,7 +111,7 @@ class Cache:
         place = self._place("images", pictures.version, f"{list(pictures.keys)}", tokens, preprocess.to_json())
 
         def prepare(part: range) -> tuple[np.ndarray, dict[int, str]]:
-            return _decoded(pictures, preprocess, part)
+            return read_pixels(lambda i: pictures.read(part[i]), [pictures.keys[i] for i in part], preprocess)
 
         def encode(pixels: np.ndarray) -> dict[str, np.ndarray]:
             return _image_arrays(self.model.encode_pixels(pixels), tokens)
@@ -154,41 +151,15 @@ class Cache:
         rows = [range(part * PART, min(count, (part + 1) * PART)) for part in missing]
         if not missing:
             return made
-        with _progress(self.quiet) as bar, ThreadPoolExecutor(1) as ahead:
+        with progress_bar(self.quiet) as bar:
             task = bar.add_task(what, total=count, completed=count - sum(map(len, rows)), rate="")
             done, started = 0, time.perf_counter()
-            coming = ahead.submit(prepare, rows[0])
-            for number, part in enumerate(missing):
-                given, reasons = coming.result()
-                if number + 1 < len(missing):
-                    coming = ahead.submit(prepare, rows[number + 1])
+            for part, (of_part, (given, reasons)) in zip(missing, ahead(prepare, rows), strict=True):
                 _write_part(place, part, encode(given), reasons)
-                done += len(rows[number])
+                done += len(of_part)
                 speed = done / (time.perf_counter() - started)
-                bar.update(task, advance=len(rows[number]), rate=f"{speed:,.0f} {what}/s")
+                bar.update(task, advance=len(of_part), rate=f"{speed:,.0f} {what}/s")
         return made
-
-
-def _progress(quiet: bool) -> Progress:
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=quiet)
-
-
-def _decoded(pictures: Pictures, preprocess: Any, indices: range) -> tuple[np.ndarray, dict[int, str]]:
-    """Pixels by several threads; an image that cannot be read is grey, and its reason kept."""
-    reasons: dict[int, str] = {}
-    grey = np.full((preprocess.size, preprocess.size, 3), 128, np.uint8)
-
-    def one(place: int) -> np.ndarray:
-        index = indices[place]
-        try:
-            return preprocess(pictures.read(index), where=pictures.keys[index])
-        except DataError as error:
-            reasons[place] = error.reason
-            return grey
-
-    with ThreadPoolExecutor(cores()) as pool:
-        return np.stack(list(pool.map(one, range(len(indices))))), reasons
 
 
 def _image_arrays(image: ImageEncoding, tokens: bool) -> dict[str, np.ndarray]:

@@ -2,8 +2,9 @@
 
 import base64
 import io
+import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -121,6 +122,36 @@ def guidance_curve(rows: Sequence[dict[str, Any]]) -> bytes:
         axes[1].set(xlabel="guidance scale", ylim=(0, None))
         axes[1].legend(frameon=False)
     return to_png(figure)
+
+
+def pareto(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
+    """Reference-based against reference-free figures, a curve a model, a point a guidance scale with its interval."""
+    pairs = [("cider", "r1", "CIDEr", "caption-to-image R@1 (%)", 100), ("cider", "clip_s", "CIDEr", "CLIP-S", 1)]
+    figure, axes = plt.subplots(1, len(pairs), figsize=(10, 3.8))
+    for axis, (x, y, x_name, y_name, unit) in zip(axes, pairs, strict=True):
+        for (name, rows), colour in zip(curves.items(), itertools.cycle((ACCENT, SECOND, GOOD, INK, MUTED))):
+            across, up = _with_bars(rows, x, 100), _with_bars(rows, y, unit)
+            axis.errorbar(
+                across[0], up[0], xerr=across[1], yerr=up[1], fmt="o-", color=colour, ecolor=colour, elinewidth=0.6,
+                lw=1.4, ms=4, label=name,
+            )  # fmt: skip
+            for row, *place in zip(rows, across[0], up[0], strict=True):
+                axis.annotate(
+                    f"{row['guidance_scale']:g}", place, xytext=(4, 4), textcoords="offset points", fontsize=7
+                )
+        axis.set(xlabel=x_name, ylabel=y_name)
+    if len(curves) > 1:
+        axes[0].legend(frameon=False, fontsize=7)
+    return to_png(figure)
+
+
+def _with_bars(rows: Sequence[Mapping[str, Any]], name: str, unit: int) -> tuple[list[float], np.ndarray]:
+    """Values, and how far their intervals reach below and above, `[2, N]`."""
+    values = [unit * row[name]["value"] for row in rows]
+    bounds = [row[name].get("interval", [row[name]["value"]] * 2) for row in rows]
+    reach = [[v - unit * low for v, (low, _) in zip(values, bounds, strict=True)],
+             [unit * high - v for v, (_, high) in zip(values, bounds, strict=True)]]  # fmt: skip
+    return values, np.maximum(reach, 0)
 
 
 def contact_sheet(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> bytes:

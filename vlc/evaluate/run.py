@@ -19,6 +19,7 @@ from vlc.evaluate.scenes_suite import (
     attribute_classification,
     edit_twin_accuracy,
     matched_gallery_recall,
+    open_test_scenes,
     pointing_game,
     sentence_recall,
 )
@@ -36,7 +37,7 @@ def open_eval_source(model: Model, data: str, examples: int) -> Source:
     if not spec:
         raise ConfigError("No data to evaluate on: give --data PATH, or train with config.data.dev.")
     if spec == "scenes":
-        return open_source(spec, side=config.image.size, split="test", length=examples, **config.scenes.to_dict())
+        return open_test_scenes(model, examples)
     return open_source(spec, columns="" if data else config.columns)
 
 

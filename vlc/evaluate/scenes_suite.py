@@ -16,6 +16,12 @@ from vlc.inference import Model
 TEMPLATES = ("a {}", "a picture of a {}", "there is a {}.", "a {} is shown.")
 
 
+def open_test_scenes(model: Model, count: int) -> Scenes:
+    """Scenes of the test split, drawn by the settings that the model was trained with."""
+    data = model.config.data
+    return Scenes(side=data.image.size, split="test", length=count, **data.scenes.to_dict())
+
+
 def edit_twin_accuracy(model: Model, scenes: Scenes, count: int) -> dict[str, dict[str, float]]:
     """Accuracy on pairs of scenes that differ in one thing, both described in the same words but for it.
 

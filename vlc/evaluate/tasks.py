@@ -15,20 +15,26 @@ from vlc.data.files import write_whole
 from vlc.data.record import Source, add_counts
 from vlc.data.sources import Annotations, open_source
 from vlc.errors import ConfigError, DataError, did_you_mean
+from vlc.evaluate.captioning import as_text, at_scales, judge_captions, read_curve, references_of, write_all
+from vlc.evaluate.captioning import draw as draw_captions
 from vlc.evaluate.compositionality import SUITES, compositionality, read_cases
 from vlc.evaluate.embeddings import Cache
+from vlc.evaluate.figures import thumbnail
 from vlc.evaluate.labelled import EVAL_SPLITS, has_split, open_labelled
 from vlc.evaluate.pictures import Pictures
 from vlc.evaluate.probes import knn_scores, linear_scores
 from vlc.evaluate.report import Report
 from vlc.evaluate.retrieval import cosines, stored_recalls
+from vlc.evaluate.scenes_suite import open_test_scenes
 from vlc.evaluate.segmentation import open_masked, segmentation
 from vlc.evaluate.templates import read_templates
 from vlc.evaluate.zero_shot import accuracy, by_class, class_embeddings, fill_templates, token_class_scores
 from vlc.inference import Model
+from vlc.inference.captioning import Asked
 from vlc.parallel.mesh import make_mesh
 
 SCORES = ("auto", "embed", "tokens", "both")
+_SCENES = 512  # that are drawn where no number is given
 _WORST = 20  # classes that the report lists
 
 
@@ -45,6 +51,12 @@ class Options:
         score: `embed`, `tokens`, `both`, or `auto`: what the model was trained to compare.
         examples: Images (cases) at the most, evenly spaced; 0: all.
         columns: Of captioned data, see `Columns`.
+        scales: Guidance scales of the captions.
+        asked: How they are searched for, and what else is asked of them.
+        judge: The dual encoder that captions are judged by; `None`: the model itself.
+        judge_name: What it is called in the results.
+        references: Caption sources that captions are compared with; empty: all.
+        compare: Sweeps that were written before, for the picture.
     """
 
     data: Mapping[str, str]
@@ -55,6 +67,12 @@ class Options:
     score: str = "auto"
     examples: int = 0
     columns: str = ""
+    scales: Sequence[float] = (1.0,)
+    asked: Asked = field(default_factory=Asked)
+    judge: Model | None = None
+    judge_name: str = ""
+    references: str = ""
+    compare: Sequence[str] = ()
 
     def path(self, task: str) -> str:
         """Raises `ConfigError` where the task has no data."""
@@ -73,12 +91,14 @@ class Outcome:
         rows: For the table: score by what, its name, its value.
         note: What was measured on what.
         more: Draws what else the report shows.
+        text: A table of its own for the terminal.
     """
 
     figures: dict[str, Any]
     rows: list[tuple[str, str, float]]
     note: str
     more: Callable[[Report], None] = field(default=lambda report: None)
+    text: str = ""
 
 
 def evaluate_tasks(
@@ -132,6 +152,7 @@ def evaluate_tasks(
     write_whole(out / "eval.json", (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
     write_whole(out / "report.html", report.render().encode())
     results["table"] = table
+    results["texts"] = [outcome.text for _, outcome in parts if outcome.text]
     return results
 
 
@@ -147,10 +168,7 @@ def compared(model: Model, score: str) -> tuple[str, ...]:
         return ("embed", "tokens")
     if score != "auto":
         return (score,)
-    weights = {name: model.config.objectives[name].weight for name in ("clip", "siglip", "multi_positive", "filip")}
-    trained = [how for how, names in (("tokens", ("filip",)), ("embed", ("clip", "siglip", "multi_positive")))
-               if any(weights[name] for name in names)]  # fmt: skip
-    return tuple(trained) or ("embed",)
+    return model.compares or ("embed",)
 
 
 # -- the tasks
@@ -193,7 +211,7 @@ def _left_out(skipped: Mapping[str, int]) -> str:
 
 def _retrieval(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:
     spec = options.path(task)
-    source = _captioned(spec, options)
+    source = _captioned(cache.model, spec, options)
     count = min(options.examples or len(source), len(source))
     records, version = _captions(source, [index * len(source) // count for index in range(count)])
     places = [place for place, _, _ in records]
@@ -216,8 +234,10 @@ def _retrieval(cache: Cache, options: Options, task: str, by: Sequence[str]) -> 
     return Outcome(figures, rows, note)
 
 
-def _captioned(spec: str, options: Options) -> Source:
-    """Captioned images; of an annotation file with splits the test split."""
+def _captioned(model: Model, spec: str, options: Options) -> Source:
+    """Captioned images; of an annotation file with splits the test split, and of scenes those of the model's config."""
+    if spec == "scenes":
+        return open_test_scenes(model, options.examples or _SCENES)
     columns = f"root={options.images}" if options.images else ""
     source = open_source(spec, columns=",".join(filter(None, (options.columns, columns))))
     if isinstance(source, Annotations) and "#" not in spec:
@@ -301,6 +321,52 @@ def _probe(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outc
     return Outcome(figures, [("embed", name, value) for name, value in found.items()], note)
 
 
+def _caption(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:
+    del by  # captions are judged by embeddings
+    model, spec = cache.model, options.path(task)
+    judge = options.judge or model
+    if options.judge is None and not model.compares:
+        raise ConfigError(
+            "This model was not trained to compare images with texts, so it cannot judge captions: name a dual encoder "
+            "with --judge MODEL."
+        )
+    name = options.judge_name or "the captioner's own encoder"
+    source = _captioned(cache.model, spec, options)
+    count = min(options.examples or len(source), len(source))
+    records, version = _captions(source, [index * len(source) // count for index in range(count)])
+    places, keys = [place for place, _, _ in records], [key for _, key, _ in records]
+    judging = Cache(cache.folder, judge, quiet=cache.quiet)
+    image = judging.images(Pictures(keys, lambda index: source[places[index]].image, version))
+    places = [places[i] for i in image.kept]
+    references = [references_of(source[place], options.references) for place in places]
+
+    def pixels(numbers: Sequence[int]) -> np.ndarray:
+        return np.stack([model.preprocess(source[places[i]].image, where=keys[image.kept[i]]) for i in numbers])
+
+    written = write_all(model, pixels, len(places), at_scales(options.asked, options.scales))
+    rows = [
+        judge_captions(scale, captions, references, image, lambda texts: judge.encode_text(texts).embed)
+        for scale, captions in zip(options.scales, written, strict=True)
+    ]
+    skipped = add_counts(image.skipped, {"captions": count - len(records)} if count > len(records) else {})
+    found = {
+        "images": len(places), "references": sum(map(len, references)), "skipped": skipped, "judge": name,
+        "notes": rows[0].notes, "scales": [row.to_json() for row in rows],
+        "captions": {keys[i]: [row.captions[n] for row in rows] for n, i in enumerate(image.kept.tolist())},
+    }  # fmt: skip
+    curves = {"this model": found["scales"]} | dict(read_curve(path) for path in options.compare)
+
+    def thumbnails(numbers: Sequence[int]) -> list[bytes]:
+        return [thumbnail(picture) for picture in pixels(numbers)]
+
+    return Outcome(
+        found, [(f"scale {row.scale:g}", key, row.found[key]["value"]) for row in rows for key in ("cider", "r1")],
+        f"{len(places)} images, {found['references']} references; judged by {name}{_left_out(skipped)}.",
+        lambda report: draw_captions(report, task, rows, name, curves, thumbnails),
+        as_text(rows) + "".join(f"\n{note}" for note in [f"judged by {name}", *rows[0].notes.values()]),
+    )  # fmt: skip
+
+
 TASKS: dict[str, Callable[[Cache, Options, str, Sequence[str]], Outcome]] = {
     "classification": _classification,
     "retrieval": _retrieval,
@@ -308,6 +374,7 @@ TASKS: dict[str, Callable[[Cache, Options, str, Sequence[str]], Outcome]] = {
     "segmentation": _segmentation,
     "linear": _probe,
     "knn": _probe,
+    "caption": _caption,
 }
 
 

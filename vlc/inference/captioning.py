@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -16,6 +16,7 @@ from vlc.data.controls import Controls
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import ConfigError
 from vlc.generate import Guided, NextWord, NullCaptioner, Search, Written, beam, row_keys, write
+from vlc.models import ImageEncoding
 from vlc.models.stepper import Stepper, take_apart
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vlc")
 
+Images = np.ndarray | ImageEncoding
 # Images and their captions `[B][S]` to scores `[B, S]`, higher is better.
 Scorer = Callable[[np.ndarray, Sequence[Sequence[str]]], np.ndarray]
 
@@ -74,6 +76,15 @@ class Asked:
         a, b = self.language_weights
         return Guided(a, 1 - b) if self.language_model is captioner else Guided(a, -b, 1.0)
 
+    def to_json(self) -> dict[str, Any]:
+        """All that captions depend on, beside the captioner."""
+        other = self.language_model.fingerprint if self.language_model else None
+        control = {kind: str(value) for kind, value in self.control.items()}
+        return {
+            "guidance_scale": self.guidance_scale, "search": asdict(self.search), "prompt": self.prompt,
+            "control": control, "language_model": other, "language_weights": list(self.language_weights),
+        }  # fmt: skip
+
     def check(self, model: "Model") -> None:
         """Raises `ConfigError` where the model cannot do what is asked; warns where it was not trained for it."""
         if not model.config.model.decoder.layers:
@@ -106,10 +117,10 @@ class Asked:
 
 
 def write_captions(
-    model: "Model", pixels: np.ndarray, asked: Asked, *, indices: Int[np.ndarray, " B"] | None = None
+    model: "Model", images: Images, asked: Asked, *, indices: Int[np.ndarray, " B"] | None = None
 ) -> list[list[Caption]]:
-    """Captions of images that are preprocessed already, several of each, in the search's order; see `write_ids`."""
-    written = write_ids(model, pixels, asked, indices=indices)
+    """Captions of images, several of each, in the search's order; see `write_ids`."""
+    written = write_ids(model, images, asked, indices=indices)
     found = []
     for ids, *numbers in zip(*written, strict=True):
         rows = zip(ids, *numbers, strict=True)
@@ -117,14 +128,12 @@ def write_captions(
     return found
 
 
-def write_ids(
-    model: "Model", pixels: np.ndarray, asked: Asked, *, indices: Int[np.ndarray, " B"] | None = None
-) -> Written:
+def write_ids(model: "Model", images: Images, asked: Asked, *, indices: Int[np.ndarray, " B"] | None = None) -> Written:
     """Captions as ids, with their probabilities, as NumPy arrays.
 
     Args:
         model: With a captioner.
-        pixels: Images that are preprocessed already, `[B, S, S, 3]` uint8.
+        images: Pixels `[B, S, S, 3]` uint8 that are preprocessed already, or images that are encoded.
         asked: What is wanted.
         indices: Numbers of the images, for drawing; by default their places.
 
@@ -132,7 +141,7 @@ def write_ids(
         ConfigError: The model cannot do what is asked.
     """
     asked.check(model)
-    numbers = np.arange(len(pixels)) if indices is None else np.asarray(indices)
+    numbers = np.arange(len(jax.tree.leaves(images)[0])) if indices is None else np.asarray(indices)
     weights = asked.factors(model)
     tokenizer = model.tokenizer
     run = functools.partial(
@@ -147,7 +156,7 @@ def write_ids(
         search=replace(asked.search, seed=0),
         marks=(tokenizer.begin_id, tokenizer.end_id),
     )
-    return model.run_batched(run, (pixels, numbers.astype(np.uint32)))
+    return model.run_batched(run, (images, numbers.astype(np.uint32)))
 
 
 def _prompt_ids(tokenizer: Tokenizer, asked: Asked, length: int) -> np.ndarray:
@@ -165,16 +174,16 @@ def _prompt_ids(tokenizer: Tokenizer, asked: Asked, length: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=1, static_argnames=("branches", "search", "marks"))
 def _write(
-    blocks: Any, graph: Any, params: Any, inputs: tuple[jax.Array, jax.Array], *, prompt: jax.Array,
+    blocks: Any, graph: Any, params: Any, inputs: tuple[Any, jax.Array], *, prompt: jax.Array,
     control: jax.Array, weights: Guided, seed: jax.Array, language: Any, branches: tuple[Any, ...], search: Search,
     marks: tuple[int, int],
 ) -> Written:  # fmt: skip
     """Images to captions; weights, seed, prompt and control are arguments of the compiled program."""
     model = nnx.merge(graph, params)
-    pixels, numbers = inputs
-    images = len(pixels)
+    image, numbers = inputs
+    image, images = image if isinstance(image, ImageEncoding) else model.encode_image(image), len(numbers)
     asked = jnp.broadcast_to(control, (images, *control.shape)) if control.size else None
-    stepper = Stepper(model, model.encode_image(pixels), branches=branches, control=asked, blocks=blocks)
+    stepper = Stepper(model, image, branches=branches, control=asked, blocks=blocks)
     spoken = None
     if language is not None:
         other = nnx.merge(language.graph, language.params)

@@ -171,6 +171,13 @@ class Model:
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     @property
+    def compares(self) -> tuple[str, ...]:
+        """What the model was trained to compare: `tokens`, `embed`, both, or nothing (a captioner alone)."""
+        weights = {name: self.config.objectives[name].weight for name in ("clip", "siglip", "multi_positive", "filip")}
+        of = (("tokens", ("filip",)), ("embed", ("clip", "siglip", "multi_positive")))
+        return tuple(how for how, names in of if any(weights[name] for name in names))
+
+    @property
     def params(self) -> Any:
         """The parameters, float32."""
         return self._params
@@ -305,9 +312,13 @@ class Model:
         for name in search:
             if name not in known:
                 raise ConfigError(f'caption: no setting is called "{name}".{did_you_mean(name, known)}')
-        asked = Asked(
-            guidance_scale, Search(**search), prompt, control or {}, language_model, language_weights
-        )  # fmt: skip
+        asked = Asked(guidance_scale, Search(**search), prompt, control or {}, language_model, language_weights)
+        return self.write(images, asked, judge=judge)
+
+    def write(
+        self, images: AnyImage | Iterable[AnyImage], asked: Asked, *, judge: "Model | Scorer | None" = None
+    ) -> list[list[Caption]]:
+        """As `captions`, of what is asked in one piece."""
         if judge is None:
             return write_captions(self, self._pixels(images), asked)
         images = self._listed(images)

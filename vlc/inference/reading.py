@@ -1,0 +1,56 @@
+"""Images read for a model in the background: by several threads, and while others are being encoded."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vlc.data.images import Preprocess
+from vlc.data.workers import cores
+from vlc.errors import DataError
+
+
+def read_pixels(
+    read: Callable[[int], Any], keys: Sequence[str], preprocess: Preprocess
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Pixels `[N, S, S, 3]` of images; one that cannot be read is grey, and its reason kept by its place.
+
+    Args:
+        read: Gives the image at a place, encoded or as an array.
+        keys: What each is called in messages.
+        preprocess: The model's.
+    """
+    reasons: dict[int, str] = {}
+    grey = np.full((preprocess.size, preprocess.size, 3), 128, np.uint8)
+
+    def one(place: int) -> np.ndarray:
+        try:
+            return preprocess(read(place), where=keys[place])
+        except DataError as error:
+            reasons[place] = error.reason
+            return grey
+
+    with ThreadPoolExecutor(cores()) as pool:
+        return np.stack(list(pool.map(one, range(len(keys))))), reasons
+
+
+def ahead[S, T](prepare: Callable[[S], T], items: Sequence[S]) -> Iterator[tuple[S, T]]:
+    """Each item with what is prepared of it; while one is used, the next is prepared."""
+    if not items:
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(prepare, items[0])
+        for number, item in enumerate(items):
+            ready = coming.result()
+            if number + 1 < len(items):
+                coming = pool.submit(prepare, items[number + 1])
+            yield item, ready
+
+
+def progress_bar(quiet: bool) -> Progress:
+    """A bar on standard error with counts, a rate and the time that is left; its tasks have a field `rate`."""
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=quiet)

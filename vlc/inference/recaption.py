@@ -1,0 +1,274 @@
+"""`vlc caption --data`: a data set with captions of a model beside its own, each with its similarity to the image.
+
+Synthetic captions are what DreamLIP (arXiv 2403.17007), VeCLIP (arXiv 2310.07699) and their like train on. Written in
+shards that are each a function of the data and the settings alone, so that it can be stopped, and shared by processes.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlc.data.build import Plan, encode_image
+from vlc.data.record import Record, Source, add_counts, skipped_of
+from vlc.data.shards import (
+    FORMAT,
+    GOES_ON,
+    MANIFEST,
+    SCHEMA,
+    WORK,
+    check_same,
+    finished_shard,
+    keep_plan,
+    read_manifest,
+    shard_names,
+    write_json,
+    write_shard,
+    write_tfds,
+)
+from vlc.errors import ConfigError, DataError
+from vlc.inference.captioning import Asked, write_captions
+from vlc.inference.model import Model
+from vlc.inference.reading import ahead, progress_bar, read_pixels
+
+_CHUNK = 256  # images in memory
+
+
+@dataclass(frozen=True)
+class Recaption:
+    """What a recaptioned data set is a function of, beside the models.
+
+    Attributes:
+        source: What the data is called.
+        columns: How its columns are read.
+        name: The caption source of the new captions; `long*` and the like are what recipes for long captions read.
+        asked: How they are written; `None`: none are, and those that are there are scored.
+        keep: At the most so many different ones of an image, the best; 0: all.
+        min_score: Captions, new and old, below this cosine with their image are dropped; an image without any is left
+            out.
+        originals: Whether the captions that are there stay.
+        shard_records: Images to a shard.
+    """
+
+    source: str
+    columns: str = ""
+    name: str = "longVLC"
+    asked: Asked | None = field(default_factory=Asked)
+    keep: int = 0
+    min_score: float = float("-inf")
+    originals: bool = True
+    shard_records: int = 4096
+
+    def to_json(self, model: Model, judge: Model | None) -> dict[str, Any]:
+        """All that the result depends on."""
+        return {
+            "source": self.source, "columns": self.columns, "name": self.name, "keep": self.keep,
+            "min_score": str(self.min_score), "originals": self.originals, "shard_records": self.shard_records,
+            "asked": self.asked.to_json() if self.asked else None, "captioner": model.fingerprint,
+            "judge": judge.fingerprint if judge else None,
+        }  # fmt: skip
+
+    def check(self, judge: Model | None) -> None:
+        """Raises `ConfigError` where a setting makes no sense."""
+        if self.shard_records < 1:
+            raise ConfigError(f"--shard-records is {self.shard_records}; a shard holds at least one image.")
+        if judge is None and (self.min_score > float("-inf") or self.keep or self.asked is None):
+            raise ConfigError(
+                "Nothing judges the captions: this model was not trained to compare images with texts. Name a dual "
+                "encoder with --judge MODEL."
+            )
+        if self.asked is None and not self.originals:
+            raise ConfigError("--samples 0 writes no captions, and --drop-originals leaves none of the old ones.")
+
+
+def recaption(
+    model: Model, source: Source, wanted: Recaption, out: str | Path, *, judge: Model | None = None, part: int = 0,
+    parts: int = 1, quiet: bool = False,
+) -> dict[str, Any] | None:  # fmt: skip
+    """Writes a data set with new captions: shards, `manifest.json`, and what tfds needs to read it.
+
+    Stopped and called again it goes on; several processes share the shards. Whoever finishes last writes the manifest.
+
+    Args:
+        model: With a captioner.
+        source: Any source.
+        wanted: What is written.
+        out: The folder.
+        judge: The dual encoder that scores captions; `None`: they have no scores.
+        part: This process, from 0.
+        parts: All processes.
+        quiet: No progress bar.
+
+    Returns:
+        The manifest, or `None` where other processes are not done.
+
+    Raises:
+        ConfigError: A setting makes no sense.
+        DataError: The folder holds another data set, no caption is left, or the disk is full.
+    """
+    out = Path(out)
+    wanted.check(judge)
+    plan = wanted.to_json(model, judge) | {"records in the source": len(source)}
+    if (out / MANIFEST).exists():
+        manifest = read_manifest(out)
+        check_same(manifest["plan"], plan, out)
+        shutil.rmtree(out / WORK, ignore_errors=True)
+        return manifest
+    names = shard_names("train", -(-len(source) // wanted.shard_records))
+    try:
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+        keep_plan(out / WORK / "plan.json", plan, out)
+        with progress_bar(quiet) as bar:
+            writer = _Writer(model, judge, source, wanted, bar)
+            own = list(range(part, len(names), parts))
+            writer.expect([index for number in own for index in writer.images_of(number)])
+            for number in own:
+                if finished_shard(out, names[number]) is None:
+                    left_out: dict[str, Any] = {"left out": {}}
+                    write_shard(out, names[number], writer.records(number, left_out["left out"]), left_out)
+                else:
+                    writer.pass_over(number)
+        return _finish(out, names, plan, source, wanted)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror}). {GOES_ON}") from error
+
+
+def _finish(
+    out: Path, names: Sequence[str], plan: dict[str, Any], source: Source, wanted: Recaption
+) -> dict[str, Any] | None:
+    """The manifest, when all shards are there."""
+    shards = [line for name in names if (line := finished_shard(out, name)) is not None]
+    if len(shards) < len(names):
+        return None
+    manifest = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "plan": plan,
+        "records": sum(shard["records"] for shard in shards),
+        "captions": sum(shard["captions"] for shard in shards),
+        "left out": {"index": skipped_of(source), "records": add_counts(*(shard.pop("left out") for shard in shards))},
+        "shards": shards,
+    }
+    if not manifest["records"]:
+        raise DataError(f"{out}: no image with a caption is left ({manifest['left out']}). Lower --min-score.")
+    write_tfds(out, f"`vlc caption` from {wanted.source}", "train", shards)
+    write_json(out / MANIFEST, manifest)
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    return manifest
+
+
+class _Chunk:
+    """Some images in memory, with the pixels that the captioner and the judge see."""
+
+    def __init__(self, source: Source, numbers: range, model: Model, judge: Model | None):
+        self.reasons: dict[str, int] = {}
+        found: list[tuple[int, Record]] = []
+        for number in numbers:
+            try:
+                found.append((number, source[number]))
+            except DataError as error:
+                self._leave_out(error.reason)
+        records = [record for _, record in found]
+        self.pixels, bad = self._read(records, model)
+        self.judged = self.pixels
+        if judge is not None and judge.preprocess != model.preprocess:
+            self.judged, worse = self._read(records, judge)
+            bad |= worse
+        for reason in bad.values():
+            self._leave_out(reason)
+        good = [place for place in range(len(found)) if place not in bad]
+        self.numbers, self.records = [found[i][0] for i in good], [found[i][1] for i in good]
+        self.pixels, self.judged = self.pixels[good], self.judged[good]
+
+    @staticmethod
+    def _read(records: Sequence[Record], model: Model) -> tuple[np.ndarray, dict[int, str]]:
+        size = model.preprocess.size
+        if not records:
+            return np.zeros((0, size, size, 3), np.uint8), {}
+        return read_pixels(lambda i: records[i].image, [record.key for record in records], model.preprocess)
+
+    def _leave_out(self, reason: str) -> None:
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+
+class _Writer:
+    """Makes the records of a shard."""
+
+    def __init__(self, model: Model, judge: Model | None, source: Source, wanted: Recaption, bar: Any):
+        self.model, self.judge, self.source, self.wanted, self.bar = model, judge, source, wanted, bar
+        self.plan = Plan(wanted.source)
+        self.task = bar.add_task("images", total=0, rate="")
+        self.done, self.started = 0, time.perf_counter()
+
+    def images_of(self, shard: int) -> range:
+        """Numbers of the images of a shard."""
+        first = shard * self.wanted.shard_records
+        return range(first, min(first + self.wanted.shard_records, len(self.source)))
+
+    def expect(self, images: Sequence[int]) -> None:
+        """Says how many images there are."""
+        self.bar.update(self.task, total=len(images))
+
+    def pass_over(self, shard: int) -> None:
+        """Counts a shard that is there already."""
+        self.bar.update(self.task, advance=len(self.images_of(shard)))
+
+    def records(self, shard: int, left_out: dict[str, int]) -> Iterator[tuple[Record, bytes]]:
+        """The records of a shard with their encoded images; what is left out is counted by reason."""
+        images = self.images_of(shard)
+        chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
+        for numbers, chunk in ahead(lambda some: _Chunk(self.source, some, self.model, self.judge), chunks):
+            for record in self._captioned(chunk) if chunk.records else ():
+                if record.captions:
+                    yield record, encode_image(record, self.plan)
+                else:
+                    chunk.reasons["no caption left"] = chunk.reasons.get("no caption left", 0) + 1
+            left_out.update(add_counts(left_out, chunk.reasons))
+            self.done += len(numbers)
+            rate = self.done / (time.perf_counter() - self.started)
+            self.bar.update(self.task, advance=len(numbers), rate=f"{rate:,.1f} images/s")
+
+    def _captioned(self, chunk: _Chunk) -> list[Record]:
+        wanted = self.wanted
+        new: list[list[str]] = [[] for _ in chunk.records]
+        if wanted.asked is not None:
+            written = write_captions(self.model, chunk.pixels, wanted.asked, indices=np.asarray(chunk.numbers))
+            new = [list(dict.fromkeys(caption.text for caption in some if caption.text)) for some in written]
+        captions = [self._all(record, texts) for record, texts in zip(chunk.records, new, strict=True)]
+        scores = self._scores(chunk, captions)
+        pairs = zip(chunk.records, captions, scores, strict=True)
+        return [self._kept(record, texts, values) for record, texts, values in pairs]
+
+    def _all(self, record: Record, new: list[str]) -> dict[str, tuple[str, ...]]:
+        old = dict(record.captions) if self.wanted.originals else {}
+        old.pop(self.wanted.name, None)  # those of an earlier round
+        return old | ({self.wanted.name: tuple(new)} if new else {})
+
+    def _scores(self, chunk: _Chunk, captions: list[dict[str, tuple[str, ...]]]) -> list[dict[str, tuple[float, ...]]]:
+        """Cosines of all captions with their images, by source."""
+        if self.judge is None:
+            return [{} for _ in captions]
+        flat = [text for some in captions for texts in some.values() for text in texts]
+        owner = [image for image, some in enumerate(captions) for texts in some.values() for _ in texts]
+        if not flat:
+            return [{} for _ in captions]
+        image = self.judge.encode_pixels(chunk.judged).embed
+        cosines = iter(np.einsum("nd,nd->n", image[owner], self.judge.encode_text(flat).embed).tolist())
+        return [{name: tuple(next(cosines) for _ in texts) for name, texts in some.items()} for some in captions]
+
+    def _kept(self, record: Record, captions: dict[str, Any], scores: dict[str, Any]) -> Record:
+        """The record with the captions that are good enough, the best of the new ones first."""
+        kept: dict[str, tuple[str, ...]] = {}
+        values: dict[str, tuple[float, ...]] = {}
+        for name, texts in captions.items():
+            rows = list(zip(texts, scores.get(name, ()), strict=True)) if scores else [(text, 0.0) for text in texts]
+            rows = [(text, score) for text, score in rows if not scores or score >= self.wanted.min_score]
+            if name == self.wanted.name and scores:
+                rows = sorted(rows, key=lambda row: -row[1])[: self.wanted.keep or None]
+            if rows:
+                kept[name], values[name] = (tuple(column) for column in zip(*rows, strict=True))
+        return replace(record, captions=kept, scores=values if scores else {})
