@@ -4,11 +4,13 @@ Its `COCOEvalCap` is not used: it also starts SPICE, which downloads half a giga
 """
 
 import contextlib
+import functools
 import io
 import itertools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -41,7 +43,6 @@ def reference_figures(
         ConfigError: `pycocoevalcap` is not installed.
     """
     try:
-        from pycocoevalcap.bleu.bleu_scorer import BleuScorer
         from pycocoevalcap.cider.cider import Cider
         from pycocoevalcap.rouge.rouge import Rouge
     except ImportError as error:
@@ -52,10 +53,7 @@ def reference_figures(
     ends = np.cumsum([len(captions), *counts[1:]])
     meant = {i: flat[start:end] for i, (start, end) in enumerate(itertools.pairwise(ends))}
 
-    scorer = BleuScorer(n=_ORDER)
-    for i in said:
-        scorer += (said[i][0], meant[i])
-    figures = {f"bleu{n + 1}": figure for n, figure in enumerate(_bleu(scorer.ctest))}
+    figures = {f"bleu{n + 1}": figure for n, figure in enumerate(bleu(meant, said))}
     notes = {"words": NAMES[used]}
     meteor = _meteor(meant, said)
     if isinstance(meteor, Figure):
@@ -72,15 +70,26 @@ def reference_figures(
     return figures, notes
 
 
-def _bleu(counts: Sequence[dict]) -> list[Figure]:
-    """BLEU-1 to BLEU-4 (Papineni et al., ACL 2002) from the counts of each caption; the nearest reference's length."""
+def bleu(meant: Mapping[int, list[str]], said: Mapping[int, list[str]]) -> list[Figure]:
+    """BLEU-1 to BLEU-4 (Papineni et al., ACL 2002), by the counts of `pycocoevalcap`; the nearest reference's length.
+
+    Args:
+        meant: References of each image, words with spaces between.
+        said: A list with the one caption of each.
+    """
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+
+    scorer = BleuScorer(n=_ORDER)
+    for i in said:
+        scorer += (said[i][0], meant[i])
+    counts = scorer.ctest
     correct, guess = (np.asarray([row[key] for row in counts], np.float64) for key in ("correct", "guess"))
-    said = np.asarray([row["testlen"] for row in counts], np.float64)
-    meant = np.asarray([min((abs(n - row["testlen"]), n) for n in row["reflen"])[1] for row in counts], np.float64)
+    length = np.asarray([row["testlen"] for row in counts], np.float64)
+    nearest = np.asarray([min((abs(n - row["testlen"]), n) for n in row["reflen"])[1] for row in counts], np.float64)
 
     def score(rows: Int[np.ndarray, " N"], order: int) -> float:
         precision = (correct[rows].sum(axis=0) + 1e-15) / (guess[rows].sum(axis=0) + 1e-9)  # as pycocoevalcap
-        ratio = (said[rows].sum() + 1e-15) / (meant[rows].sum() + 1e-9)
+        ratio = (length[rows].sum() + 1e-15) / (nearest[rows].sum() + 1e-9)
         brevity = np.exp(1 - 1 / ratio) if ratio < 1 else 1.0
         return float(np.prod(precision[:order]) ** (1 / order) * brevity)
 
@@ -94,13 +103,19 @@ def _meteor(meant: dict, said: dict) -> Figure | str:
     """METEOR of the corpus, or why there is none."""
     if shutil.which("java") is None:
         return "METEOR needs Java, which is not on the PATH."
+    try:
+        return Figure(float(_meteor_program().compute_score(meant, said)[0]))
+    except (OSError, ValueError) as error:
+        _meteor_program.cache_clear()
+        return f"METEOR's Java program failed ({error})."
+
+
+@functools.cache
+def _meteor_program() -> Any:
+    """Started once: it reads its tables for seconds."""
     from pycocoevalcap.meteor.meteor import Meteor
 
-    meteor = Meteor()
-    try:
-        return Figure(float(meteor.compute_score(meant, said)[0]))
-    except (OSError, ValueError) as error:
-        return f"METEOR's Java program failed ({error})."
+    return Meteor()
 
 
 def _spice(meant: dict, said: dict) -> Figure | str:

@@ -331,6 +331,7 @@ def _caption(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Ou
             "with --judge MODEL."
         )
     name = options.judge_name or "the captioner's own encoder"
+    earlier = dict(read_curve(path) for path in options.compare)
     source = _captioned(cache.model, spec, options)
     count = min(options.examples or len(source), len(source))
     records, version = _captions(source, [index * len(source) // count for index in range(count)])
@@ -354,7 +355,7 @@ def _caption(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Ou
         "notes": rows[0].notes, "scales": [row.to_json() for row in rows],
         "captions": {keys[i]: [row.captions[n] for row in rows] for n, i in enumerate(image.kept.tolist())},
     }  # fmt: skip
-    curves = {"this model": found["scales"]} | dict(read_curve(path) for path in options.compare)
+    curves = {"this model": found["scales"]} | earlier
 
     def thumbnails(numbers: Sequence[int]) -> list[bytes]:
         return [thumbnail(picture) for picture in pixels(numbers)]

@@ -74,7 +74,8 @@ class Asked:
         if self.language_model is None:
             return Guided(self.guidance_scale, 1 - self.guidance_scale)
         a, b = self.language_weights
-        return Guided(a, 1 - b) if self.language_model is captioner else Guided(a, -b, 1.0)
+        own = self.language_model.fingerprint == captioner.fingerprint
+        return Guided(a, 1 - b) if own else Guided(a, -b, 1.0)
 
     def to_json(self) -> dict[str, Any]:
         """All that captions depend on, beside the captioner."""
@@ -108,7 +109,7 @@ class Asked:
             raise ConfigError("Guidance by a language model has weights of its own: leave guidance_scale at 1.")
         if not other.config.model.decoder.layers:
             raise ConfigError("The guiding language model has no caption decoder (config.model.decoder.layers=0).")
-        if other is not model and other.tokenizer.to_json() != model.tokenizer.to_json():
+        if other.tokenizer.to_json() != model.tokenizer.to_json():
             raise ConfigError(
                 f"The guiding language model has another vocabulary ({other.tokenizer.vocab_size} tokens) than the "
                 f"captioner ({model.tokenizer.vocab_size}). Train it with --config.data.tokenizer=FILE of the "
@@ -151,12 +152,17 @@ def write_ids(model: "Model", images: Images, asked: Asked, *, indices: Int[np.n
         control=jnp.asarray(Controls.of(model.config).ask(asked.control)),
         weights=Guided(*(jnp.float32(weight) for weight in weights)),
         seed=jnp.uint32(asked.search.seed),
-        language=asked.language_model.caption_parts if asked.language_model and weights.language else None,
+        language=_beside(model, asked.language_model) if asked.language_model and weights.language else None,
         branches=("image", "null") if weights.null else ("image",),
         search=replace(asked.search, seed=0),
         marks=(tokenizer.begin_id, tokenizer.end_id),
     )
     return model.run_batched(run, (images, numbers.astype(np.uint32)))
+
+
+def _beside(model: "Model", other: "Model") -> "Parts":
+    """Another captioner, on the devices of the first."""
+    return (other if model.mesh is None else other.spread(model.mesh)).caption_parts
 
 
 def _prompt_ids(tokenizer: Tokenizer, asked: Asked, length: int) -> np.ndarray:

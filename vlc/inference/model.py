@@ -328,6 +328,11 @@ class Model:
         return reranked(written, scorer(seen, [[caption.text for caption in some] for some in written]))
 
     @property
+    def mesh(self) -> Mesh | None:
+        """The devices that the model is spread over; `None`: it is on one."""
+        return self._mesh
+
+    @property
     def caption_length(self) -> int:
         """Tokens that a caption can have, its end mark included."""
         return (self.config.model.decoder.length or self.config.model.text.length) - 1

@@ -57,17 +57,14 @@ def adopt(config: Config, initial: Initial) -> Config:
     """
     config, theirs = copy.deepcopy(config), initial.config
     decoder, control = copy.deepcopy(config.model.decoder), copy.deepcopy(config.model.decoder.control)
-    own = {name: config.model[name] for name in _OWN}
-    varied = {name: config.data.image[name] for name in _PIXELS}
-    config.model.update(copy.deepcopy(theirs.model))
+    config.model.update({key: value for key, value in copy.deepcopy(theirs.model).items() if key not in _OWN})
     if theirs.model.decoder.layers:
         config.model.decoder.parallel = decoder.parallel
         config.model.decoder.control = control
     else:
         config.model.decoder.update(decoder)
-    config.model.update(own)
-    config.data.image.update(copy.deepcopy(theirs.data.image))
-    config.data.image.update(varied)
+    pixels = theirs.data.image.to_dict()
+    config.data.image.update({key: value for key, value in pixels.items() if key not in _PIXELS})
     config.data.tokenizer = ""
     return config
 

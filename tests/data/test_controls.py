@@ -1,0 +1,103 @@
+"""What a caption is asked to be: slots in training, and at writing; scores that travel with the data."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from vlc.data.build import Plan, build
+from vlc.data.captions import CaptionChoice, Mix
+from vlc.data.controls import Controls, even_edges, slot_sizes
+from vlc.data.images import Preprocess
+from vlc.data.pipeline import MakeExample
+from vlc.data.record import Record
+from vlc.data.sources import Scenes, open_source
+from vlc.errors import ConfigError
+
+SAID = Controls(length=6, bins=3, edges=(0.1, 0.3), sources=("alt", "long*"), unsaid=0.0)
+
+
+def test_slots_say_length_fit_and_kind(rng):
+    assert SAID.kinds == ("length", "alignment", "source")
+    assert SAID.describe("a red ball", "alt", 0.05, rng).tolist() == [3, 1, 1]
+    assert SAID.describe("a red ball", "longVLC", 0.2, rng).tolist() == [3, 2, 2]
+    assert SAID.describe("one two three four five six seven", "short", 0.3, rng).tolist() == [0, 3, 0]
+    assert SAID.describe("a red ball", "alt", float("nan"), rng, cut=True).tolist() == [0, 0, 1]
+    control = SimpleNamespace(length=6, alignment=3, sources="alt, long*")
+    assert slot_sizes(control) == (7, 4, 3)
+    assert slot_sizes(SimpleNamespace(length=0, alignment=0, sources="")) == ()
+
+
+def test_a_share_is_left_unsaid_slot_by_slot(rng):
+    some = Controls(length=6, bins=3, edges=(0.1, 0.3), sources=("alt",), unsaid=0.25)
+    slots = np.stack([some.describe("a red ball", "alt", 0.2, rng) for _ in range(2000)])
+    np.testing.assert_allclose((slots == 0).mean(axis=0), 0.25, atol=0.04)
+    assert abs(np.corrcoef(slots[:, 0] == 0, slots[:, 2] == 0)[0, 1]) < 0.1
+
+
+def test_asking():
+    assert SAID.ask({"length": 4, "alignment": "best", "source": "long"}).tolist() == [4, 3, 2]
+    assert SAID.ask({}).tolist() == [0, 0, 0]
+    assert Controls().ask({}).tolist() == []
+
+
+WRONG = {
+    "another control": ({"mood": 1}, "it has length, alignment, source"),
+    "too long": ({"length": 7}, "from 1 to 6"),
+    "no number": ({"alignment": "good"}, 'from 1 to 3 or "best"'),
+    "another source": ({"source": "poem"}, "knows alt, long"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_asked_for_is_named(case):
+    wanted, said = WRONG[case]
+    with pytest.raises(ConfigError, match=said):
+        SAID.ask(wanted)
+    with pytest.raises(ConfigError, match=r"config\.model\.decoder\.control empty"):
+        Controls().ask({"length": 3})
+
+
+def test_bins_are_of_one_width():
+    assert even_edges([0.0, 0.1, 0.4, 0.8], 4) == pytest.approx((0.2, 0.4, 0.6))
+    for scores in ([], [0.2, 0.2]):
+        with pytest.raises(ConfigError, match="--samples 0"):
+            even_edges(scores, 4)
+
+
+class Scored:
+    """Two scenes with a score for every caption."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        record = Scenes(side=16)[index]
+        scores = {name: tuple(0.1 * (index + i) for i in range(len(texts))) for name, texts in record.captions.items()}
+        return Record(record.key, record.image, record.captions, scores=scores | {"alt": (float("nan"),)})
+
+
+def test_scores_travel_with_the_captions(tmp_path):
+    """Also through a filter that drops captions: the others keep theirs."""
+    build(Scored(), Plan("scored"), tmp_path / "all")
+    build(Scored(), Plan("scored", filters=("words(min=7)",)), tmp_path / "long")
+    for folder in ("all", "long"):
+        for index, record in enumerate(open_source(str(tmp_path / folder))):
+            for name, texts in record.captions.items():
+                there = [Scored()[index].captions[name].index(text) for text in texts]
+                np.testing.assert_allclose(record.scores[name], [Scored()[index].score(name, i) for i in there])
+    assert "reference" not in open_source(str(tmp_path / "long"))[0].captions
+
+
+def test_an_example_has_the_slots_of_its_target(tokenizer, rng):
+    choice = CaptionChoice(Mix({"alt": 1.0}), target=Mix({"long": 1.0}))
+    controls = Controls(length=90, bins=2, edges=(0.05,), sources=("alt", "long"), unsaid=0.0)
+    make = MakeExample(Scored(), Preprocess(size=16), choice, tokenizer, (8, 8, 90), controls=controls)
+    record = Scored()[0]
+    example = make.make(record, rng)
+    ids = [tokenizer.encode([text], 90)[0].tolist() for text in record.captions["long"]]
+    place = ids.index(example["target"].tolist())
+    words = len(record.captions["long"][place].split())
+    assert example["control"].tolist() == [words, 1 + (record.score("long", place) > 0.05), 2]
+    short = MakeExample(Scored(), Preprocess(size=16), choice, tokenizer, (8, 8, 12), controls=controls)
+    assert short.make(record, rng)["control"][0] == 0  # the model does not see its end

@@ -1,0 +1,126 @@
+"""`Model.caption` and its kin: options reach the search, judges rank, wrong wishes are named."""
+
+import dataclasses
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import vlc
+from tests.tiny import tiny_config
+from vlc.errors import ConfigError
+from vlc.generate import Search
+from vlc.inference.captioning import Asked, write_captions, write_ids
+from vlc.interop import Imported
+from vlc.parallel.mesh import make_mesh
+from vlc.train.inputs import make_preprocess
+from vlc.train.state import build_model
+
+CONTROL = ConfigDict({"length": 5, "alignment": 0, "edges": (), "sources": "alt,long"})
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+
+
+def captioner(tokenizer, seed=1, **changes):
+    from flax import nnx
+
+    config = tiny_config(model__decoder__control=CONTROL, model__text__length=9, **changes)
+    params = nnx.state(build_model(config, tokenizer.vocab_size, jax.random.key(seed)), nnx.Param)
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(lambda w: w + 0.3 * jnp.asarray(rng.normal(size=w.shape), w.dtype), params)
+    return vlc.Model.of(Imported(config, params, tokenizer, make_preprocess(config.data.image)))
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return captioner(tokenizer)
+
+
+def test_encoded_images_and_pixels_give_the_same(model):
+    plain = Asked(2.0)
+    one, two = write_ids(model, PIXELS, plain), write_ids(model, model.encode_pixels(PIXELS), plain)
+    assert np.array_equal(one.ids, two.ids) and np.allclose(one.log_prob, two.log_prob, atol=1e-4)
+    assert [c[0].text for c in write_captions(model, PIXELS, plain)] == model.caption(PIXELS, 2.0)
+
+
+def test_samples_of_an_image_do_not_depend_on_the_batch(model):
+    asked = Asked(1.5, Search(samples=3, top_p=0.9, seed=4))
+    together = write_ids(model, PIXELS, asked).ids
+    alone = write_ids(model, PIXELS[2:], asked, indices=np.asarray([2])).ids
+    assert np.array_equal(together[2], alone[0])
+    other = write_ids(model, PIXELS, dataclasses.replace(asked, search=dataclasses.replace(asked.search, seed=5))).ids
+    assert not np.array_equal(together, other)
+
+
+def test_a_judge_puts_the_best_first(model):
+    def by_letters(pixels, captions):
+        assert np.array_equal(pixels, PIXELS)
+        return np.asarray([[len(text) for text in some] for some in captions])
+
+    options = {"samples": 3, "top_p": 0.9, "seed": 4}
+    ranked = model.captions(PIXELS, 1.5, judge=by_letters, **options)
+    for found, drawn in zip(ranked, model.captions(PIXELS, 1.5, **options), strict=True):
+        assert [c.score for c in found] == sorted((len(c.text) for c in drawn), reverse=True)
+        assert {c.text for c in found} == {c.text for c in drawn}
+    best = model.captions(PIXELS, 1.5, judge=model, **options)
+    cosines = model.score(list(PIXELS), [c.text for c in best[1]])[1]
+    assert np.allclose([c.score for c in best[1]], cosines, atol=1e-5) and (np.diff(cosines) <= 0).all()
+
+
+def test_what_is_asked_reaches_the_decoder(model):
+    said = [model.caption(PIXELS, control=control) for control in ({}, {"length": 2}, {"length": 2, "source": "alt"})]
+    assert len({tuple(captions) for captions in said}) == 3
+    prompted = model.captions(PIXELS, prompt="a red")
+    assert all(some[0].text.startswith("a red") for some in prompted)
+
+
+def test_language_model_guidance_by_the_captioner_itself_is_guidance(model):
+    """With `a = b = g` and q the captioner's own p(x): `log p(x) + g (log p(x|y) - log p(x))`."""
+    own = Asked(language_model=model, language_weights=(2.5, 2.5))
+    assert np.array_equal(write_ids(model, PIXELS, own).ids, write_ids(model, PIXELS, Asked(2.5)).ids)
+
+
+def test_another_language_model_counts(model, tokenizer):
+    other = captioner(tokenizer, seed=2)
+    found = write_ids(model, PIXELS, Asked(language_model=other, language_weights=(1.0, 0.0))).ids
+    assert not np.array_equal(found, write_ids(model, PIXELS, Asked()).ids)
+    spread = model.spread(make_mesh({"data": 4, "fsdp": 2, "tensor": 1}))
+    asked = Asked(language_model=other, language_weights=(1.0, 0.0))
+    assert np.array_equal(write_ids(spread, PIXELS, asked).ids, found)
+
+
+WRONG = {
+    "negative scale": ({"guidance_scale": -1.0}, "0 or more"),
+    "unknown setting": ({"beems": 3}, 'Did you mean "beams"'),
+    "no such control": ({"control": {"alignment": 2}}, "it has length, source"),
+    "long prompt": ({"prompt": "red " * 40}, "captions have 7 at the most"),
+    "two guides": ({"guidance_scale": 2.0, "language_model": "self"}, "leave guidance_scale at 1"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wishes_that_cannot_be_met_are_named(case, model):
+    options, said = WRONG[case]
+    if options.get("language_model"):
+        options = options | {"language_model": model}
+    with pytest.raises(ConfigError, match=said):
+        model.caption(PIXELS, **options)
+
+
+def test_a_language_model_of_another_vocabulary_is_named(model):
+    from vlc.data.tokenizers import SentencePiece
+
+    other = captioner(SentencePiece.train(["a red circle and a blue star"] * 9, 64))
+    with pytest.raises(ConfigError, match="another vocabulary"):
+        model.caption(PIXELS, language_model=other)
+
+
+def test_guidance_without_null_conditioning_warns(tokenizer, caplog):
+    model = captioner(tokenizer, objectives__caption__null_rate=0.0)
+    with caplog.at_level(logging.WARNING, logger="vlc"):
+        Asked(1.0).check(model)
+        assert not caplog.text
+        Asked(2.0).check(model)
+    assert "config.objectives.caption.null_rate" in caplog.text

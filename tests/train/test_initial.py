@@ -1,0 +1,94 @@
+"""A run that starts from another model keeps its towers, tokenizer and pixels; what is frozen stays, bit for bit."""
+
+import jax
+import numpy as np
+import pytest
+
+import vlc
+from tests.conftest import read_config
+from tests.tiny import tiny_batch, tiny_config, tiny_model
+from vlc.errors import CheckpointError, ConfigError
+from vlc.inference import load_initial
+from vlc.interop import write_native
+from vlc.train import train
+from vlc.train.optimizer import is_frozen, make_optimizer
+from vlc.train.step import loss_and_gradient
+
+FROZEN = ("image_tower", "text_tower", "image_embed", "text_embed", "image_token", "text_token")
+
+
+def leaves(params):
+    found = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(x) for path, x in found}
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_import, tmp_path_factory):
+    """A captioner with control and parallel prediction on a frozen dual encoder of another size than the config's."""
+    folder = tmp_path_factory.mktemp("initial")
+    write_native(tiny_import, folder / "model")
+    config = read_config("captioner_frozen", "smoke")
+    config.model.image.width = 16  # of config.init, not of the config
+    config.model.decoder.parallel = 0.5
+    config.init = str(folder / "model")
+    assert train(config, folder / "run", load_initial=load_initial) == 0
+    return folder, config
+
+
+def test_towers_stay_and_the_captioner_learns(trained, tiny_import, tokenizer):
+    folder, _ = trained
+    model = vlc.load(folder / "run")
+    assert model.tokenizer.to_json() == tokenizer.to_json() and model.preprocess == tiny_import.preprocess
+    before, after = leaves(tiny_import.params), leaves(model.params)
+    for name, array in before.items():
+        if name.split("/")[0] in FROZEN:
+            assert np.array_equal(array, after[name]), name
+    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"decoder"}
+    assert {"decoder/control/value", "decoder/mask/value"} <= after.keys()
+    image = np.zeros((16, 16, 3), np.uint8)
+    assert len(model.captions(image, control={"length": 3}, max_length=4)[0]) == 1
+
+
+def test_it_goes_on_and_starts_a_further_run(trained, tmp_path, capsys):
+    """The captioner is taken over with the towers; only a new control is learned anew."""
+    folder, config = trained
+    config = config.copy_and_resolve_references()
+    config.init, config.model.decoder.parallel = str(folder / "run"), 0.5
+    config.model.decoder.control.sources = "alt,long"
+    with pytest.raises(ConfigError, match=r"decoder/control.*or.control|control"):
+        train(config, tmp_path, load_initial=load_initial)
+    config.model.decoder.control.sources = ""
+    assert train(config, tmp_path, load_initial=load_initial) == 0
+    assert "learned anew: nothing" in capsys.readouterr().out
+    before, after = leaves(vlc.load(folder / "run").params), leaves(vlc.load(tmp_path).params)
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before if name.startswith("image_tower"))
+    assert not np.array_equal(before["decoder/control/value"], after["decoder/control/value"])
+
+
+def test_frozen_parameters_have_no_gradient_and_no_state():
+    config = tiny_config(optimizer__frozen=("image_tower", "text_tower/embed"))
+    graph, params = tiny_model(config)
+    frozen = tuple(config.optimizer.frozen)
+    step = jax.jit(lambda p, b: loss_and_gradient(graph, p, b, config.objectives, 1, frozen)[2])
+    gradient = leaves(step(params, tiny_batch(config)))
+    still = leaves(is_frozen(params, frozen))
+    assert {name for name, hold in still.items() if hold} == {
+        name for name in gradient if name.startswith(("image_tower/", "text_tower/embed/"))
+    }
+    assert not any(gradient[name].any() for name, hold in still.items() if hold)
+    assert all(gradient[name].any() for name in still if name.startswith(("decoder/stack", "text_tower/stack")))
+    states = leaves(make_optimizer(config.optimizer, 10).init(params))
+    assert not any("image_tower" in name for name in states) and any("decoder" in name for name in states)
+
+
+def test_bad_starts_are_named(trained, tmp_path):
+    _, config = trained
+    config = config.copy_and_resolve_references()
+    with pytest.raises(ConfigError, match="load_initial"):
+        train(config, tmp_path)
+    config.init = str(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="no such file or folder"):
+        train(config, tmp_path, load_initial=load_initial)
+    with pytest.raises(ConfigError, match='no parameter is called "image_towr"'):
+        is_frozen(tiny_model(tiny_config())[1], ("image_towr",))
