@@ -99,7 +99,7 @@ def test_a_full_disk_is_said_and_what_is_finished_is_kept(tmp_path, monkeypatch)
             moved.append(target)
         replace(source, target)
 
-    monkeypatch.setattr("vlc.data.build.os.replace", full)
+    monkeypatch.setattr("vlc.data.shards.os.replace", full)
     with pytest.raises(DataError, match=r"No space left on device.*the same command goes on"):
         build(source, Plan("a", shard_records=2), tmp_path / "out")
     monkeypatch.undo()

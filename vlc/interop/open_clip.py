@@ -188,6 +188,7 @@ def _decoder(config: Config, given: Mapping[str, Any], quick: bool, where: str) 
         raise CheckpointError(f"{where}: CoCa's decoder and text tower need as many heads.")
     if config.model.image.pool != "queries" or config.model.text.pool != "cls":
         raise CheckpointError(f"{where}: CoCa needs attentional_pool and embed_cls.")
+    config.objectives.caption.null_rate = 0.0  # trained without hiding images
     config.model.decoder.update(
         _common(given, quick)
         | {

@@ -1,0 +1,150 @@
+"""`vlc data ...`: look at data, build a dataset, train a tokenizer."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from vlc.commands.shared import EXIT_BAD_INPUT, add_command, open_some
+from vlc.errors import ConfigError
+
+
+def add_data_commands(data) -> None:
+    build = add_command(data, "build", _data_build, "write any source as ArrayRecord shards; stopped, it goes on")
+    _add_source(build)
+    build.add_argument("--out", required=True, help="the folder of the dataset")
+    build.add_argument(
+        "--filter", action="append", default=[], help="a step, e.g. 'words(min=3, max=20)'; again for more"
+    )
+    build.add_argument("--shard-records", type=int, default=4096, help="records in a shard (4096)")
+    build.add_argument("--shorter-side", type=int, default=0, help="scale larger images down to this shorter side")
+    build.add_argument("--split", default="train", help="what tfds calls the records (train)")
+
+    verify = add_command(data, "verify", _data_verify, "read a built dataset again: sizes, checksums, every record")
+    verify.add_argument("folder")
+
+    stats = add_command(data, "stats", _data_stats, "captions, scripts, image sizes, duplicates: a table and a picture")
+    _add_source(stats)
+    stats.add_argument("--out", default="stats.png", help="the picture; the numbers go beside it as .json (stats.png)")
+
+    show = add_command(data, "show", _data_show, "print and draw samples as the model will see them")
+    show.add_argument("source", nargs="?", default="", help="a source; by default config.data.train")
+    show.add_argument("--config", default="", help="a config file whose preprocessing and caption choice are used")
+    show.add_argument("--count", type=int, default=12)
+    show.add_argument("--out", default="samples.png", help="the picture to write (samples.png)")
+    show.set_defaults(takes_overrides=True)
+    tokenizer = add_command(data, "tokenizer", _data_tokenizer, "train a SentencePiece tokenizer from the captions")
+    tokenizer.add_argument("source")
+    tokenizer.add_argument("--out", required=True, help="the .model file to write")
+    tokenizer.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
+    tokenizer.add_argument("--vocab-size", type=int, default=8192)
+    tokenizer.add_argument("--records", type=int, default=100_000, help="records to read at the most")
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", help="a folder, shards, a captions file, tfds:NAME, ...: docs/data.md")
+    command.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
+    command.add_argument("--records", type=int, default=0, help="only so many records, evenly spaced (all)")
+    command.add_argument("--join", default="", help="a file with more captions for the same images")
+    command.add_argument("--workers", type=int, default=0, help="processes (all cores)")
+
+
+def _data_show(options: argparse.Namespace) -> int:
+    from vlc.config import default_config
+    from vlc.config_file import load_config
+    from vlc.evaluate.samples import show_samples
+
+    config = load_config(options.config, options.overrides) if options.config else default_config()
+    if options.source:
+        config.data.train = options.source
+    print(show_samples(config, options.count, Path(options.out)))
+    print(f"Drawn: {options.out}")
+    return 0
+
+
+def _data_build(options: argparse.Namespace) -> int:
+    from vlc.data.build import Plan, build
+    from vlc.data.workers import cores
+
+    if options.shard_records < 1:
+        raise ConfigError(f"--shard-records is {options.shard_records}; a shard holds at least one record.")
+    plan = Plan(
+        options.source,
+        filters=tuple(options.filter),
+        join=options.join,
+        columns=options.columns,
+        records=options.records,
+        shard_records=options.shard_records,
+        shorter_side=options.shorter_side,
+        split=options.split,
+    )
+    source = open_some(options.source, options)
+    manifest = build(source, plan, options.out, workers=options.workers or cores())
+    print(f"{options.out}: {manifest['records']:,} records in {len(manifest['shards'])} shards")
+    for line in _left_out(manifest):
+        print(f"  {line}")
+    return 0
+
+
+def _left_out(manifest: dict) -> list[str]:
+    """What a build left out, a line a reason."""
+    out, joined = manifest["left out"], manifest["joined"]
+    lines = [f"{count:,} left out of the index: {reason}" for reason, count in out["index"].items()]
+    lines += [f"{count:,} cannot be used: {reason}" for reason, count in out["records"].items()]
+    lines += [f"{s['step']} dropped {s['images']:,} images, {s['captions']:,} captions" for s in out["filters"]]
+    if joined:
+        lines.append(
+            f"joined {joined['file']}: captions for {joined['images with captions']:,} images, none for "
+            f"{joined['images without']:,}; {joined['rows without image']:,} rows belong to no image"
+        )
+    return lines
+
+
+def _data_verify(options: argparse.Namespace) -> int:
+    from vlc.data.build import verify
+    from vlc.data.shards import read_manifest
+
+    problems = verify(options.folder)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not problems:
+        manifest = read_manifest(Path(options.folder))
+        print(f"{options.folder}: {manifest['records']:,} records in {len(manifest['shards'])} shards, all as written")
+    return EXIT_BAD_INPUT if problems else 0
+
+
+def _data_stats(options: argparse.Namespace) -> int:
+    import json
+    import tempfile
+
+    from vlc.data.join import join_captions
+    from vlc.data.sources import Columns
+    from vlc.data.stats import as_table, summarise
+    from vlc.data.survey import survey
+    from vlc.data.workers import cores
+    from vlc.evaluate.data_figures import stats_figure
+
+    source = open_some(options.source, options)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.join:
+            source = join_captions(source, options.join, Path(folder), columns=Columns.parse(options.columns))
+        seen = survey(source, Path(folder), workers=options.workers or cores())
+        found = summarise(seen)
+        picture = stats_figure(seen, found)
+    out = Path(options.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(picture)
+    out.with_suffix(".json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    print(as_table(found))
+    print(f"Drawn: {out}; the numbers: {out.with_suffix('.json')}")
+    return 0
+
+
+def _data_tokenizer(options: argparse.Namespace) -> int:
+    from vlc.data.sources import open_source
+    from vlc.train.inputs import train_tokenizer
+
+    source = open_source(options.source, columns=options.columns)
+    tokenizer = train_tokenizer(source, records=options.records, vocab_size=options.vocab_size, where=options.source)
+    tokenizer.save(options.out)
+    print(f"{options.out}: {tokenizer.vocab_size} pieces")
+    return 0

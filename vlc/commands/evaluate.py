@@ -1,0 +1,92 @@
+"""`vlc eval`: zero-shot, retrieval, captions, ..., and a report."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from vlc.commands.captioning import add_search, read_asked
+from vlc.commands.shared import add_command, add_step, load_model, model_path, read_numbers
+from vlc.errors import ConfigError
+
+
+def add_eval(commands) -> None:
+    """The command, below `commands`."""
+    _add_arguments(add_command(commands, "eval", _evaluate, "zero-shot, retrieval, probes, captions, ...; a report"))
+
+
+def _add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", nargs="?", default="", help="a workdir, or any other model that vlc loads")
+    command.add_argument("--workdir", default="", help="the same")
+    add_step(command)
+    command.add_argument(
+        "--task", default="", help="classification, retrieval, caption, sugarcrepe, winoground, aro, segmentation, "
+        "linear, knn; "
+        "several with commas; without, all that can be measured on held-out training data",
+    )  # fmt: skip
+    command.add_argument("--data", action="append", default=[], help="PATH, or TASK=PATH; again for more tasks")
+    command.add_argument("--images", default="", help="where images are, when not with the files that name them")
+    command.add_argument("--split", default="", help="of labelled images or captions (the one for evaluation)")
+    command.add_argument("--classes", default="", help="a file with the names of classes")
+    command.add_argument("--templates", default="clip", help="prompts: clip (80), simple (1), or a file (clip)")
+    command.add_argument("--score", default="auto", help="embed, tokens or both (what the model was trained for)")
+    command.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
+    command.add_argument("--examples", type=int, default=None, help="at the most (all; without --task 512)")
+    command.add_argument("--guidance-scale", default="1,1.5,2,3", help="of the captions (1,1.5,2,3)")
+    add_search(command)
+    command.add_argument("--judge", default="", help="captions: the dual encoder that judges them (the model itself)")
+    command.add_argument("--references", default="", help="captions: the sources they are compared with (all)")
+    command.add_argument("--compare", action="append", default=[], help="captions: an earlier sweep, for the picture")
+    command.add_argument("--out", default="", help="folder of the results (the workdir, or eval/NAME)")
+    command.add_argument("--cache", default="", help="folder of embeddings ($VLC_CACHE, or ~/.cache/vlc)")
+    command.add_argument("--tokenizer", default="", help="of a model whose tokenizer does not lie beside the weights")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    path = model_path(options)
+    out = Path(options.out or (path if (Path(path) / "checkpoints").is_dir() else Path("eval") / Path(path).stem))
+    if options.task:
+        return _evaluate_tasks(options, path, out)
+    from vlc.evaluate.run import evaluate, summary
+
+    if len(options.data) > 1:
+        raise ConfigError("Several --data go with --task; without it one source is evaluated.")
+    scales = read_numbers(options.guidance_scale)
+    model = load_model(path, options.step, options.tokenizer)
+    out.mkdir(parents=True, exist_ok=True)
+    examples = 512 if options.examples is None else options.examples
+    results = evaluate(model, out, data=next(iter(options.data), ""), examples=examples, scales=scales)
+    print(summary(results))
+    print(f"Written: {out / 'eval.json'} and {out / 'report.html'}")
+    return 0
+
+
+def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path) -> int:
+    from vlc.evaluate.embeddings import cache_folder
+    from vlc.evaluate.tasks import TASKS, Options, as_table, evaluate_tasks
+
+    data = {}
+    for given in options.data:
+        name, _, place = given.partition("=")
+        data |= {name: place} if place and name in TASKS else {"": given}
+    asked = Options(
+        data,
+        images=options.images,
+        split=options.split,
+        classes=options.classes,
+        templates=options.templates,
+        score=options.score,
+        examples=options.examples or 0,
+        columns=options.columns,
+    )
+    tasks = [task.strip() for task in options.task.split(",") if task.strip()]
+    model = load_model(path, options.step, options.tokenizer)
+    asked = replace(
+        asked, scales=read_numbers(options.guidance_scale), asked=read_asked(options, model), judge_name=options.judge,
+        judge=load_model(options.judge, "last") if options.judge else None, references=options.references,
+        compare=options.compare,
+    )  # fmt: skip
+    cache = Path(options.cache) if options.cache else cache_folder()
+    results = evaluate_tasks(model, tasks, asked, out, cache=cache, name=path)
+    print("\n\n".join([as_table(results), *results["texts"]]))
+    print(f"Written: {out / 'eval.json'} and {out / 'report.html'}")
+    return 0

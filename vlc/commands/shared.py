@@ -1,0 +1,49 @@
+"""What several commands share."""
+
+import argparse
+from collections.abc import Callable
+
+from vlc.errors import ConfigError
+
+EXIT_BAD_INPUT, EXIT_DIVERGED = 2, 3
+
+
+def add_command(commands, name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text.capitalize() + ".", allow_abbrev=False)
+    command.set_defaults(run=run, takes_overrides=False)
+    return command
+
+
+def add_step(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--step", default="last", help="checkpoint of a workdir: last, best, or a step")
+
+
+def read_numbers(text: str, name: str = "--guidance-scale") -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f'{name} is "{text}"; write numbers, as in 1,1.5,2.') from None
+
+
+def load_model(path: str, step: str, tokenizer: str = ""):
+    from vlc.inference import load
+
+    if step in ("last", "best"):
+        return load(path, step=step, tokenizer=tokenizer)
+    if not step.isdigit():
+        raise ConfigError(f'--step is "{step}"; it must be last, best, or a number.')
+    return load(path, step=int(step), tokenizer=tokenizer)
+
+
+def open_some(spec: str, options: argparse.Namespace):
+    from vlc.data.sources import Sample, open_source
+
+    source = open_source(spec, columns=options.columns)
+    return Sample(source, options.records) if options.records > 0 else source
+
+
+def model_path(options: argparse.Namespace) -> str:
+    """MODEL, or what --workdir names."""
+    if bool(options.model) == bool(options.workdir):
+        raise ConfigError("Name one model: vlc eval MODEL. It is a workdir, or a folder of another library.")
+    return options.model or options.workdir
