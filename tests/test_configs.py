@@ -13,7 +13,8 @@ NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 
 
 def test_the_promised_configs_are_there():
-    wanted = "quickstart flickr8k clip_b16 align_b16 siglip_b16 filip_b32 filip_l14 dreamlip_b16_cc3m captioner_b16"
+    wanted = "quickstart flickr8k clip_b16 align_b16 siglip_b16 filip_b32 filip_l14 dreamlip_b16_cc3m captioner_b16 "
+    wanted += "captioner_finetune captioner_frozen cappa_b16"
     assert set(wanted.split()) <= set(NAMES)
 
 
@@ -25,9 +26,8 @@ def test_it_builds_at_full_size(name):
     optimizer = make_optimizer(run.optimizer, run.steps)
     shapes = jax.eval_shape(lambda: init_state(run, run.data.vocab_size, optimizer, jax.random.key(0)))
     millions = count_parameters(shapes["params"]) / 1e6
-    low, high = {"filip_l14": (400, 450), "quickstart": (1, 3), "flickr8k": (2, 8), "own_images": (2, 8)}.get(
-        name, (140, 400)
-    )
+    small = {"quickstart": (1, 3), "captioner_frozen": (1, 3), "flickr8k": (2, 8), "own_images": (2, 8)}
+    low, high = (small | {"filip_l14": (400, 450)}).get(name, (140, 400))
     assert low < millions < high
 
 

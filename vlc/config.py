@@ -259,6 +259,7 @@ def check_config(config: Config) -> None:
     _check_choices(config)
     _check_positive(config)
     _check_model(config)
+    _check_captioner(config)
     weights = {name: config.objectives[name].weight for name in config.objectives}
     if not any(weights.values()):
         raise ConfigError(f"No objective has weight. Set one of config.objectives.{{{','.join(weights)}}}.weight.")
@@ -334,6 +335,31 @@ def _check_positive(config: Config) -> None:
         raise ConfigError(f"config.objectives.filip.keep_tokens is {keep}; it is a share, above 0 and at most 1.")
     if not (math.isfinite(config.optimizer.lr) and config.optimizer.lr >= 0):
         raise ConfigError(f"config.optimizer.lr is {config.optimizer.lr}; it must be a finite number, 0 or more.")
+
+
+def _check_captioner(config: Config) -> None:
+    decoder, caption = config.model.decoder, config.objectives.caption
+    rates = {
+        "model.decoder.parallel": decoder.parallel,
+        "objectives.caption.null_rate": caption.null_rate,
+        "objectives.caption.unsaid_rate": caption.unsaid_rate,
+    }
+    for key, rate in rates.items():
+        if not 0 <= rate <= 1:
+            raise ConfigError(f"config.{key} is {rate}; it is a share, from 0 to 1.")
+    control = decoder.control
+    for key in ("length", "alignment"):
+        if not (isinstance(control[key], int) and control[key] >= 0):
+            raise ConfigError(f"config.model.decoder.control.{key} is {control[key]!r}; it must be a whole number.")
+    if control.edges and len(control.edges) != control.alignment - 1:
+        raise ConfigError(
+            f"config.model.decoder.control.edges has {len(control.edges)} edges; {control.alignment} bins have "
+            f"{control.alignment - 1} between them."
+        )
+    if decoder.reads == "text" and (decoder.parallel or control.length or control.alignment or control.sources):
+        raise ConfigError(
+            'config.model.decoder.reads="text" (CoCa) has neither control nor parallel prediction: set reads="ids".'
+        )
 
 
 def _check_model(config: Config) -> None:

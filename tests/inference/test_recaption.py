@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import read_config
 from tests.inference.test_captioning import captioner
+from vlc.config import check_config
 from vlc.data.build import verify
 from vlc.data.record import Record
 from vlc.data.sources import Scenes, open_source
@@ -14,6 +16,7 @@ from vlc.generate import Search
 from vlc.inference import recaption as module
 from vlc.inference.captioning import Asked
 from vlc.inference.recaption import Recaption, recaption
+from vlc.train.inputs import alignment_edges
 
 ASKED = Asked(1.5, Search(samples=3, top_p=0.9, seed=4), control={"source": "long"})
 WANTED = Recaption("scenes", asked=ASKED, shard_records=4)
@@ -125,6 +128,22 @@ def test_what_cannot_be_read_is_left_out_and_counted(model, tmp_path):
     manifest = recaption(model, Damaged(), WANTED, tmp_path, judge=model, quiet=True)
     assert manifest["records"] == 2 and manifest["left out"]["records"] == {"image": 1, "file": 1}
     assert [record.key for record in open_source(str(tmp_path))] == ["1", "2"]
+
+
+def test_scores_become_the_bins_of_alignment(whole):
+    """A captioner trained on the data set learns how well each caption fits; the edges stay with it."""
+    config = read_config("captioner_frozen", "smoke")
+    config.model.decoder.control.alignment = 4
+    source = open_source(str(whole))
+    scores = [score for record in source for score in record.flat_scores()]
+    edges = alignment_edges(config, source)
+    assert np.allclose(edges, np.linspace(min(scores), max(scores), 5)[1:-1])
+    config.model.decoder.control.edges = edges
+    check_config(config)
+    assert alignment_edges(config, source) == edges
+    with pytest.raises(ConfigError, match="no scores"):
+        config.model.decoder.control.edges = ()
+        alignment_edges(config, Scenes(side=16, length=3))
 
 
 def test_without_a_judge_nothing_can_be_dropped(model, source, tmp_path):

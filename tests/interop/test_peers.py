@@ -9,6 +9,7 @@ import vlc
 from tests.peers import inputs
 from tests.peers.environment import needs_peers, run_peer
 from vlc.errors import CheckpointError
+from vlc.inference.captioning import Asked, write_ids
 from vlc.interop import export_model
 
 TWO_TOWERS = [

@@ -236,7 +236,7 @@ def _retrieval(cache: Cache, options: Options, task: str, by: Sequence[str]) -> 
 
 def _captioned(model: Model, spec: str, options: Options) -> Source:
     """Captioned images; of an annotation file with splits the test split, and of scenes those of the model's config."""
-    if spec == "scenes":
+    if spec == "scenes" and not options.split:
         return open_test_scenes(model, options.examples or _SCENES)
     columns = f"root={options.images}" if options.images else ""
     source = open_source(spec, columns=",".join(filter(None, (options.columns, columns))))
