@@ -17,9 +17,12 @@ from vlc.data.build import Plan, build
 from vlc.data.sources import Scenes
 
 CONFIG = "configs/quickstart.py"
-SCENES = {"side": 72, "objects": (2, 3)}  # as the config draws them
+SCENES = {"side": 72, "objects": (1, 2)}
 COMMON = [
+    "--config.data.scenes.objects=(1,2)",
+    "--config.objectives.filip.weight=0.0",
     "--config.objectives.caption.null_rate=0.5",
+    "--config.batch_size=128",
     "--config.data.captions.target=",
     "--config.eval.every=100000",
     "--config.checkpoint.every=100000",
@@ -39,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--images", type=int, default=16_000)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--guidance-scale", type=float, default=2.0)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--keep", type=int, default=2)

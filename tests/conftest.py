@@ -2,10 +2,12 @@
 
 import importlib.util
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
-# Compiling for TPU without one: quietly, and in several processes at once. Set before JAX is imported.
+# Set before JAX is imported. Compiling for TPU without one: quietly, and in several processes at once. Programs for the
+# CPU are compiled once for all processes of a run, those that tests start included: they inherit the folder.
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -13,7 +15,10 @@ os.environ |= {
     "TPU_LOG_DIR": "disabled",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    or tempfile.mkdtemp(prefix="vlc-compiled-"),
     "VLC_CACHE": tempfile.mkdtemp(prefix="vlc-cache-"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
 }
 
 import jax
@@ -30,6 +35,14 @@ from vlc.data.sources import Scenes  # noqa: E402
 from vlc.data.tokenizers import SentencePiece, Tokenizer  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_sessionfinish():
+    """Takes the folders away; that of the programs when the process ends that started the others."""
+    shutil.rmtree(os.environ["VLC_CACHE"], ignore_errors=True)
+    compiled = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    if compiled.name.startswith("vlc-compiled-") and "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(compiled, ignore_errors=True)
 
 
 def read_config(name: str, form: str = ""):

@@ -7,7 +7,7 @@ import pytest
 
 from vlc.data.build import Plan, build
 from vlc.data.captions import CaptionChoice, Mix
-from vlc.data.controls import Controls, even_edges, slot_sizes
+from vlc.data.controls import Controls, even_edges, parse_control, slot_sizes
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample
 from vlc.data.record import Record
@@ -56,6 +56,10 @@ def test_what_cannot_be_asked_for_is_named(case):
         SAID.ask(wanted)
     with pytest.raises(ConfigError, match=r"config\.model\.decoder\.control empty"):
         Controls().ask({"length": 3})
+
+
+def test_what_is_typed_is_read():
+    assert parse_control("length=8, alignment=best") == {"length": 8, "alignment": "best"} and parse_control("") == {}
 
 
 def test_bins_are_of_one_width():

@@ -13,7 +13,7 @@ from vlc.cli import main
 from vlc.data.sources import Scenes
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate import ptb, reference_metrics
-from vlc.evaluate.captioning import parse_control, read_curve, references_of
+from vlc.evaluate.captioning import read_curve, references_of
 from vlc.evaluate.free_metrics import PREFIX, clip_figures, language_figures
 from vlc.evaluate.intervals import Figure, interval
 from vlc.evaluate.reference_metrics import reference_figures
@@ -198,7 +198,6 @@ def test_bad_use_is_one_clear_message(case, folder, tmp_path, monkeypatch, capsy
 
 
 def test_small_readers():
-    assert parse_control("length=8, alignment=best") == {"length": 8, "alignment": "best"}
     record = Scenes(side=8)[0]
     assert references_of(record, "ref*,short") == (*record.captions["reference"], *record.captions["short"])
     assert references_of(record, "") == record.all_captions()

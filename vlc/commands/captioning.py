@@ -50,7 +50,7 @@ def add_search(parser: argparse.ArgumentParser) -> None:
 
 def read_asked(options: argparse.Namespace, model, samples: int = 1):
     """What captions are asked for, but the guidance scale."""
-    from vlc.evaluate.captioning import parse_control
+    from vlc.data.controls import parse_control
     from vlc.generate import Search
     from vlc.inference.captioning import Asked
 

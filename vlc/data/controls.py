@@ -10,6 +10,7 @@ asked for nothing.
 - `source`: the caption source, `alt`, `short`, `long`.
 """
 
+import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,21 @@ class Controls:
             best = ' or "best"' if kind == "alignment" else ""
             raise ConfigError(f"control {kind}={value}: it must be a whole number from 1 to {most}{best}.")
         return int(number)
+
+
+def parse_control(text: str) -> dict[str, Any]:
+    """Reads `length=8,alignment=best,source=long`.
+
+    Raises:
+        ConfigError: It is not of this form.
+    """
+    control: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        if not re.fullmatch(r"\w+\s*=\s*[^=]+", part):
+            raise ConfigError(f'--control "{text}": "{part}" is not of the form length=8.')
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        control[name] = int(value) if value.isdigit() else value
+    return control
 
 
 def even_edges(scores: Sequence[float], bins: int) -> tuple[float, ...]:

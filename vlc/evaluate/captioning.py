@@ -1,7 +1,6 @@
 """`vlc eval --task caption`: captions at one or several guidance scales, judged with and without references."""
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,21 +174,6 @@ def draw(
     samples = zip(thumbnails(chosen), ([row.captions[i] for row in rows] for i in chosen), strict=True)
     report.captions(f"{task}: samples", "Evenly spaced images, none of them chosen.",
                     [f"scale {row.scale:g}" for row in rows], list(samples))  # fmt: skip
-
-
-def parse_control(text: str) -> dict[str, Any]:
-    """Reads `length=8,alignment=best,source=long`.
-
-    Raises:
-        ConfigError: It is not of this form.
-    """
-    control: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        if not re.fullmatch(r"\w+\s*=\s*[^=]+", part):
-            raise ConfigError(f'--control "{text}": "{part}" is not of the form length=8.')
-        name, _, value = (piece.strip() for piece in part.partition("="))
-        control[name] = int(value) if value.isdigit() else value
-    return control
 
 
 def at_scales(asked: Asked, scales: Sequence[float]) -> list[Asked]:

@@ -6,6 +6,7 @@ The null image of classifier-free guidance is an all-zero memory.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -30,9 +31,13 @@ class Look(NamedTuple):
     null: Array
 
 
-def make_look(attention: Attention, memory: Float[Array, "B M W"], zeros: Float[Array, "1 1 W"]) -> Look:
-    """Keys and values of images, and of one token of a null image."""
-    return Look(attention.remember(memory), attention.out(attention.project(zeros)[1]))
+def make_look(
+    attention: Attention, memory: Float[Array, "B M W"] | None, norm: Callable[[Array], Array] = lambda x: x
+) -> Look:
+    """Keys and values of images (`None`: there are none), and what one token of a null image gives."""
+    zeros = norm(attention.zero_memory())
+    seen = attention.remember(zeros if memory is None else norm(memory))
+    return Look(seen, attention.out(attention.project(zeros)[1]))
 
 
 def look_at(attention: Attention, x: Float[Array, "R T W"], look: Look, hidden: int) -> Float[Array, "R T W"]:
@@ -64,9 +69,13 @@ class DecoderBlock(nnx.Module):
         x = x + self.cross.attend(self.norm2(x), *self.cross.project(memory))
         return shard_batch(x + self.mlp(self.norm3(x)))
 
-    def look(self, memory: Float[Array, "B M W"]) -> Look:
+    def look(self, memory: Float[Array, "B M W"] | None) -> Look:
         """What this layer has of images."""
-        return make_look(self.cross, memory, jnp.zeros_like(memory[:1, :1]))
+        return make_look(self.cross, memory)
+
+    def past(self, rows: int, length: int) -> KeyValue:
+        """Nothing written yet."""
+        return self.attention.empty(rows, length)
 
     def step(
         self, x: Float[Array, "R T W"], past: KeyValue, look: Look, position: Int[Array, ""], hidden: int

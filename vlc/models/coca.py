@@ -45,10 +45,13 @@ class DecoderLayer(nnx.Module):
     def __call__(self, x: Float[Array, "N T W"], memory: Float[Array, "N M W"]) -> Float[Array, "N T W"]:
         return self.image(self.words(x, causal=True), *self.image.project(memory))
 
-    def look(self, memory: Float[Array, "B M W"]) -> Look:
+    def look(self, memory: Float[Array, "B M W"] | None) -> Look:
         """What this layer has of images."""
-        norm = self.image.memory_norm
-        return make_look(self.image.attention, norm(memory), norm(jnp.zeros_like(memory[:1, :1])))
+        return make_look(self.image.attention, memory, self.image.memory_norm)
+
+    def past(self, rows: int, length: int) -> KeyValue:
+        """Nothing written yet."""
+        return self.words.attention.empty(rows, length)
 
     def step(
         self, x: Float[Array, "R T W"], past: KeyValue, look: Look, position: Int[Array, ""], hidden: int

@@ -156,8 +156,11 @@ class Attention(nnx.Module):
     def empty(self, rows: int, length: int) -> KeyValue:
         """A past of `length` places, with nothing in it yet."""
         heads, head = self.query.out_features
-        dtype = self.query.dtype or jnp.float32
-        return KeyValue(*(jnp.zeros((rows, heads, length, head), dtype) for _ in range(2)))
+        return KeyValue(*(jnp.zeros((rows, heads, length, head), self.query.dtype) for _ in range(2)))
+
+    def zero_memory(self) -> Float[Array, "1 1 W"]:
+        """One token of a null image."""
+        return jnp.zeros((1, 1, *self.key_value.in_features), self.query.dtype)
 
 
 def _quick_gelu(x: Array) -> Array:

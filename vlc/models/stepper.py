@@ -58,16 +58,8 @@ class Stepper:
         self.model, self.decoder, self.branches = model, model.captioner(), tuple(branches)
         self.blocks = take_apart(model) if blocks is None else blocks
         self.control = control
-        if image is None:
-            memory = jnp.zeros((1, 1, self._memory_width()), self.decoder.out.dtype or jnp.float32)
-        else:
-            memory = self.decoder.memory(image.features, image.embed)
+        memory = None if image is None else self.decoder.memory(image.features, image.embed)
         self.looks = [block.look(memory) for block in self.blocks.decoder]
-
-    def _memory_width(self) -> int:
-        block = self.blocks.decoder[0]
-        attention = block.cross if isinstance(self.decoder, CaptionDecoder) else block.image.attention
-        return attention.key_value.in_features[0]
 
     @property
     def length(self) -> int:
@@ -83,8 +75,7 @@ class Stepper:
         slots = self.decoder.slots if isinstance(self.decoder, CaptionDecoder) else 0
         length = self.decoder.length + slots
         text = tuple(block.attention.empty(rows, length) for block in self.blocks.text)
-        own = [_self_attention(block) for block in self.blocks.decoder]
-        past = Past(text, tuple(attention.empty(rows * len(self.branches), length) for attention in own))
+        past = Past(text, tuple(block.past(rows * len(self.branches), length) for block in self.blocks.decoder))
         if isinstance(self.decoder, CaptionDecoder) and slots:
             asked = None if self.control is None else jnp.repeat(self.control, rows // len(self.control), axis=0)
             x = self.decoder.control_tokens(asked, rows)
@@ -120,9 +111,5 @@ class Stepper:
         """The past of other captions: row `i` goes on from what row `parents[i]` had written."""
         rows = len(parents)
         all_branches = jnp.concatenate([parents + branch * rows for branch in range(len(self.branches))])
-        return Past(*(jax.tree.map(lambda x, i=i: x[i], kept) for kept, i in zip(past, (parents, all_branches),
-                                                                                strict=True)))  # fmt: skip
-
-
-def _self_attention(block: Any) -> Any:
-    return block.words.attention if hasattr(block, "words") else block.attention
+        text = jax.tree.map(lambda x: x[parents], past.text)
+        return Past(text, jax.tree.map(lambda x: x[all_branches], past.decoder))
