@@ -154,15 +154,19 @@ def draw(
     thumbnails: Callable[[Sequence[int]], list[bytes]],
 ) -> None:  # fmt: skip
     """Table, picture and samples of a sweep."""
-    headings, cells = table(rows, intervals=True)
+    headings, cells = table(rows)
     notes = dict(rows[0].notes)
     words = notes.pop("words")
     report.table(
         f"{task}: by guidance scale",
         f"CLIP-S, RefOnly, RefCLIP-S and R@k by {judge}; they are no figures of OpenAI's ViT-B/32 unless that is what "
-        f"it is. R@k: a caption finds its image among all {len(rows[0].captions)}. Words by {words}. In brackets 95% "
-        f"bootstrap intervals over images. {' '.join(notes.values())}",
+        f"it is. R@k: a caption finds its image among all {len(rows[0].captions)}. Words by {words}. "
+        f"{' '.join(notes.values())}",
         headings, cells,
+    )  # fmt: skip
+    report.table(
+        f"{task}: with intervals", "In brackets 95% bootstrap intervals over images, where a figure has one.",
+        *table(rows, intervals=True),
     )  # fmt: skip
     if len(rows) > 1 or len(curves) > 1:
         report.figure(
