@@ -361,7 +361,7 @@ def _caption(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Ou
         return [thumbnail(picture) for picture in pixels(numbers)]
 
     return Outcome(
-        found, [(f"scale {row.scale:g}", key, row.found[key]["value"]) for row in rows for key in ("cider", "r1")],
+        found, [(f"scale {row.scale:g}", "R@1, caption to image", row.found["r1"]["value"]) for row in rows],
         f"{len(places)} images, {found['references']} references; judged by {name}{_left_out(skipped)}.",
         lambda report: draw_captions(report, task, rows, name, curves, thumbnails),
         as_text(rows) + "".join(f"\n{note}" for note in [f"judged by {name}", *rows[0].notes.values()]),
