@@ -146,6 +146,13 @@ def test_scores_become_the_bins_of_alignment(whole):
         alignment_edges(config, Scenes(side=16, length=3))
 
 
+def test_a_wish_that_cannot_be_met_leaves_nothing_behind(model, source, tmp_path):
+    wanted = Recaption("x", asked=Asked(control={"length": 99}))
+    with pytest.raises(ConfigError, match="from 1 to 5"):
+        recaption(model, source, wanted, tmp_path / "out", judge=model, quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_a_judge_nothing_can_be_dropped(model, source, tmp_path):
     for wanted in (Recaption("x", min_score=0.1), Recaption("x", keep=1), Recaption("x", asked=None)):
         with pytest.raises(ConfigError, match="--judge MODEL"):

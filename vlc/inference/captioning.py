@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from vlc.inference.model import Model
 
 log = logging.getLogger("vlc")
+_warned: weakref.WeakSet["Model"] = weakref.WeakSet()  # of what guidance lacks; once is enough
 
 Images = np.ndarray | ImageEncoding
 # Images and their captions `[B][S]` to scores `[B, S]`, higher is better.
@@ -95,8 +97,10 @@ class Asked:
         self.search.check((model.config.model.decoder.length or model.config.model.text.length) - 1)
         if self.language_model is not None:
             self._check_language_model(model)
+        Controls.of(model.config).ask(self.control)
         null = self.factors(model).null
-        if null and not model.config.objectives.caption.null_rate:
+        if null and not model.config.objectives.caption.null_rate and model not in _warned:
+            _warned.add(model)
             log.warning(
                 "This captioner never saw a hidden image in training (config.objectives.caption.null_rate=0), so what "
                 "guidance takes away is not its p(text). Fine-tune with null_rate=0.5 (configs/captioner_finetune.py)."

@@ -72,8 +72,10 @@ class Recaption:
             "judge": judge.fingerprint if judge else None,
         }  # fmt: skip
 
-    def check(self, judge: Model | None) -> None:
+    def check(self, model: Model, judge: Model | None) -> None:
         """Raises `ConfigError` where a setting makes no sense."""
+        if self.asked is not None:
+            self.asked.check(model)
         if self.shard_records < 1:
             raise ConfigError(f"--shard-records is {self.shard_records}; a shard holds at least one image.")
         if judge is None and (self.min_score > float("-inf") or self.keep or self.asked is None):
@@ -111,7 +113,7 @@ def recaption(
         DataError: The folder holds another data set, no caption is left, or the disk is full.
     """
     out = Path(out)
-    wanted.check(judge)
+    wanted.check(model, judge)
     plan = wanted.to_json(model, judge) | {"records in the source": len(source)}
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
