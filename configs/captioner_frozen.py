@@ -1,11 +1,11 @@
 """A captioner on an encoder that stays as it is, that can be asked for a length; small, on scenes by default.
 
-    vlc train --config configs/captioner_frozen.py --config.init=runs/quickstart --workdir runs/captioner
+    vlc train --config configs/captioner_frozen.py --config.init=MODEL --workdir runs/captioner
 
-`config.init` is any dual encoder that `vlc.load` reads; only the captioner is learned, so an example costs a forward
-pass of the image tower. The image is hidden from half of the examples (Kornblith et al., ICCV 2023, arXiv 2307.16686),
-and each caption's length is said before it (FlexCap, arXiv 2403.12026). On your own data set `config.data.train`, and
-`config.data.captions.target` to "". Measured: docs/captioning.md.
+`config.init` is any dual encoder that `vlc.load` reads, by default `runs/quickstart`; only the captioner is learned, so
+an example costs a forward pass of the image tower. The image is hidden from half of the examples (Kornblith et al.,
+ICCV 2023, arXiv 2307.16686), and each caption's length is said before it (FlexCap, arXiv 2403.12026). On your own data
+set `config.data.train`, and `config.data.captions.target` to "". Measured: docs/captioning.md.
 """
 
 from vlc.config import Config, default_config, shrink
@@ -13,6 +13,7 @@ from vlc.config import Config, default_config, shrink
 
 def get_config(form: str = "") -> Config:
     config = default_config()
+    config.init = "runs/quickstart"
     config.steps = 1200
     config.batch_size = 128
     config.log_every = 50

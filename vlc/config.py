@@ -24,9 +24,7 @@ def default_config() -> Config:
     config.accumulate = 1  # parts that a batch is encoded in; the loss and its gradient are those of the whole batch
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1: all devices that are left
     config.log_every = 10
-    config.init = (
-        ""  # a model to start from, a workdir or what vlc.load reads: its towers, tokenizer and pixels are kept
-    )
+    config.init = ""  # a model to start from: its towers, tokenizer and pixels are kept (docs/captioning.md)
 
     config.data = ConfigDict()
     config.data.train = ""  # "scenes", a folder, shards, a captions file, ...: docs/data.md; several with commas

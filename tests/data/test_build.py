@@ -14,7 +14,8 @@ from PIL import Image
 from tests.conftest import ROOT
 from tests.data.damage import picture
 from tests.data.test_filters import make_source, texts
-from vlc.data.build import MANIFEST, Plan, build, verify
+from vlc.data.build import Plan, build, verify
+from vlc.data.shards import MANIFEST
 from vlc.data.sources import Scenes, open_source
 from vlc.errors import DataError
 

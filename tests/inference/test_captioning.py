@@ -93,6 +93,7 @@ def test_another_language_model_counts(model, tokenizer):
 
 WRONG = {
     "negative scale": ({"guidance_scale": -1.0}, "0 or more"),
+    "endless scale": ({"guidance_scale": float("inf")}, "finite number"),
     "unknown setting": ({"beems": 3}, 'Did you mean "beams"'),
     "no such control": ({"control": {"alignment": 2}}, "it has length, source"),
     "long prompt": ({"prompt": "red " * 40}, "captions have 7 at the most"),
@@ -107,6 +108,13 @@ def test_wishes_that_cannot_be_met_are_named(case, model):
         options = options | {"language_model": model}
     with pytest.raises(ConfigError, match=said):
         model.caption(PIXELS, **options)
+
+
+def test_a_language_model_that_reads_less_is_named(model, tokenizer):
+    other = captioner(tokenizer, model__decoder__length=6)
+    with pytest.raises(ConfigError, match="reads 5 tokens, the captioner writes 8"):
+        model.caption(PIXELS, language_model=other)
+    assert len(model.caption(PIXELS, language_model=other, max_length=5)) == 3
 
 
 def test_a_language_model_of_another_vocabulary_is_named(model):

@@ -50,19 +50,21 @@ def test_towers_stay_and_the_captioner_learns(trained, tiny_import, tokenizer):
 
 
 def test_it_goes_on_and_starts_a_further_run(trained, tmp_path, capsys):
-    """The captioner is taken over with the towers; only a new control is learned anew."""
+    """The captioner is taken over with the towers and its control; its mask token only for parallel prediction."""
     folder, config = trained
     config = config.copy_and_resolve_references()
-    config.init, config.model.decoder.parallel = str(folder / "run"), 0.5
+    config.init, config.model.decoder.parallel = str(folder / "run"), 0.0
     config.model.decoder.control.sources = "alt,long"
-    with pytest.raises(ConfigError, match=r"decoder/control.*or.control|control"):
-        train(config, tmp_path, load_initial=load_initial)
-    config.model.decoder.control.sources = ""
+    with pytest.raises(ConfigError, match=r"its \['decoder'\]\['control'\].value is \(25, 32\), but .* \(28, 32\)"):
+        train(config, tmp_path / "other", load_initial=load_initial)
+    config.model.decoder.control.update({"length": 0, "sources": ""})  # nothing named: the captioner's own stays
     assert train(config, tmp_path, load_initial=load_initial) == 0
     assert "learned anew: nothing" in capsys.readouterr().out
-    before, after = leaves(vlc.load(folder / "run").params), leaves(vlc.load(tmp_path).params)
-    assert before.keys() == after.keys()
-    assert all(np.array_equal(before[name], after[name]) for name in before if name.startswith("image_tower"))
+    further = vlc.load(tmp_path)
+    assert further.config.model.decoder.control.length == 24
+    before, after = leaves(vlc.load(folder / "run").params), leaves(further.params)
+    assert before.keys() - after.keys() == {"decoder/mask/value"} and after.keys() <= before.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in after if name.startswith("image_tower"))
     assert not np.array_equal(before["decoder/control/value"], after["decoder/control/value"])
 
 

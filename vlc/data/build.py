@@ -5,7 +5,6 @@ and the settings alone: what is written does not depend on workers, or on how of
 """
 
 import io
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,15 @@ from vlc.data.join import Joined, join_captions
 from vlc.data.record import Record, Source, skipped_of
 from vlc.data.selection import Selection, select
 from vlc.data.shards import (
-    FORMAT,
     GOES_ON,
-    MANIFEST,
-    SCHEMA,
     WORK,
-    check_same,
     checksum,
+    finish_dataset,
     finished_shard,
-    keep_plan,
     read_manifest,
     shard_names,
-    write_json,
+    start_dataset,
     write_shard,
-    write_tfds,
 )
 from vlc.data.sources import ArrayRecord, Columns
 from vlc.data.workers import share_work
@@ -85,15 +79,11 @@ def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> d
         DataError: The folder holds another dataset, no record is left, or the disk is full.
     """
     out = Path(out)
-    if (out / MANIFEST).exists():
-        manifest = read_manifest(out)
-        check_same(manifest["plan"], _plain(plan), out)
-        shutil.rmtree(out / WORK, ignore_errors=True)  # killed at the very last moment
-        return manifest
     parse_filters(plan.filters)  # so that a slip of the pen leaves nothing behind
+    manifest = start_dataset(out, _plain(plan), {"records in the source": len(source)})
+    if manifest is not None:
+        return manifest
     work = out / WORK
-    work.mkdir(parents=True, exist_ok=True)
-    keep_plan(work / "plan.json", _plain(plan) | {"records in the source": len(source)}, out)
     try:
         if plan.join:
             source = join_captions(source, plan.join, work, columns=Columns.parse(plan.columns))
@@ -105,20 +95,7 @@ def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> d
         shards = list(share_work(_write_shard, (selection, plan), tasks, workers))
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror}). {GOES_ON}") from error
-    manifest = _manifest(plan, source, selection, shards)
-    write_tfds(out, f"`vlc data build` from {plan.source}", plan.split, shards)
-    write_json(out / MANIFEST, manifest)
-    shutil.rmtree(work)
-    return manifest
-
-
-def _manifest(plan: Plan, source: Source, selection: Selection, shards: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "schema": SCHEMA,
-        "plan": _plain(plan),
-        "records": sum(shard["records"] for shard in shards),
-        "captions": sum(shard["captions"] for shard in shards),
+    more = {
         "joined": source.table.notes if isinstance(source, Joined) else {},
         "left out": {
             "index": skipped_of(source),
@@ -126,8 +103,9 @@ def _manifest(plan: Plan, source: Source, selection: Selection, shards: list[dic
             "filters": selection.dropped,
             "examples": selection.table.notes["messages"],
         },
-        "shards": shards,
     }
+    made_by = f"`vlc data build` from {plan.source}"
+    return finish_dataset(out, _plain(plan), shards, more, made_by=made_by, split=plan.split)
 
 
 def verify(folder: str | Path) -> list[str]:

@@ -7,6 +7,7 @@ there, the manifest is written and the work folder goes.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def _write_records(path: Path, records: Iterable[tuple[Record, bytes]]) -> tuple
     return count, captions
 
 
-def write_tfds(out: Path, made_by: str, split: str, shards: Sequence[Mapping[str, Any]]) -> None:
+def _write_tfds(out: Path, made_by: str, split: str, shards: Sequence[Mapping[str, Any]]) -> None:
     """`dataset_info.json` and `features.json`, by tfds itself."""
     import tensorflow_datasets as tfds
 
@@ -131,19 +132,61 @@ def write_tfds(out: Path, made_by: str, split: str, shards: Sequence[Mapping[str
     )
 
 
-def keep_plan(path: Path, plan: dict[str, Any], out: Path) -> None:
-    """Keeps what is being written, or checks that it is the same as before.
+def start_dataset(out: Path, plan: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest where the dataset is there; else makes ready to write it, or to go on.
+
+    Args:
+        out: The folder.
+        plan: What the dataset is a function of.
+        more: What else must be the same to go on.
 
     Raises:
-        DataError: The folder holds the beginning of another dataset.
+        DataError: The folder holds another dataset, or the beginning of one.
     """
+    if (out / MANIFEST).exists():
+        manifest = read_manifest(out)
+        _check_same(manifest["plan"], plan, out)
+        shutil.rmtree(out / WORK, ignore_errors=True)  # killed at the very last moment
+        return manifest
+    path, wanted = out / WORK / "plan.json", plan | dict(more)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        check_same(json.loads(path.read_text()), plan, out)
+        _check_same(json.loads(path.read_text()), wanted, out)
     else:
-        write_json(path, plan)
+        write_json(path, wanted)
+    return None
 
 
-def check_same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+def finish_dataset(
+    out: Path, plan: dict[str, Any], shards: Sequence[dict[str, Any]], more: Mapping[str, Any], *, made_by: str,
+    split: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Writes what tfds needs and then the manifest, and takes the work folder away.
+
+    Args:
+        out: The folder.
+        plan: What the dataset is a function of.
+        shards: Their lines, in order.
+        more: What else the manifest says.
+        made_by: For the description.
+        split: What tfds calls the records.
+    """
+    manifest = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "plan": plan,
+        "records": sum(shard["records"] for shard in shards),
+        "captions": sum(shard["captions"] for shard in shards),
+        **more,
+        "shards": shards,
+    }
+    _write_tfds(out, made_by, split, shards)
+    write_json(out / MANIFEST, manifest)
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    return manifest
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
     """Raises `DataError` with what differs."""
     if before != now:
         changed = [key for key in now if before.get(key) != now[key]]

@@ -4,6 +4,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,10 +16,24 @@ _shared: Any = None
 
 
 def die_with_parent(index: int = 0, count: int = 1) -> None:
-    """Makes a worker end with its parent, even when that is killed; without it workers live on for ever."""
+    """Makes a worker end with its parent, even when that is killed; without it workers live on for ever.
+
+    The kernel's signal of a parent's death (`prctl`) is that of the thread which started the worker. Grain starts its
+    workers in threads that end first, and a worker that is killed with a lock in its hands makes its parent wait for
+    ever when it closes; so a worker of `multiprocessing` waits for its parent process instead.
+    """
     del index, count
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    parent = multiprocessing.parent_process()
+    if parent is None:  # a command of its own
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    else:
+        threading.Thread(target=_die_after, args=(parent,), name="vlc-die-with-parent", daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _die_after(parent: Any) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def cores() -> int:
@@ -52,8 +67,11 @@ def share_work[T](function: Callable[[Any, Any], T], shared: Any, tasks: Iterabl
                 "A worker process was killed, probably because memory ran out. What is finished is kept: run the same "
                 f"command again with fewer workers (there were {workers})."
             ) from error
-        finally:
+        except BaseException:
+            # Stopped: what is running is not waited for. Else all processes are, also those that are only starting: they
+            # read files that the caller may take away.
             pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _start(function: Callable[[Any, Any], Any], shared: Any) -> None:

@@ -133,16 +133,15 @@ def as_text(rows: Sequence[Judged]) -> str:
     )
 
 
-def read_curve(path: str) -> tuple[str, list[dict[str, Any]]]:
-    """Name and figures of a sweep that was written before, for the picture.
+def read_curve(path: str) -> list[dict[str, Any]]:
+    """The figures of a sweep that was written before, for the picture.
 
     Raises:
         ConfigError: There is none.
     """
     file = Path(path) / "eval.json" if Path(path).is_dir() else Path(path)
     try:
-        held = json.loads(file.read_text())
-        return f"{held['model']}", held["tasks"]["caption"]["scales"]
+        return json.loads(file.read_text())["tasks"]["caption"]["scales"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"--compare {path}: no sweep there ({error}). It is an eval.json of `vlc eval --task caption`."

@@ -95,7 +95,7 @@ def evaluate(
     scenes = source if isinstance(source, Scenes) else None
 
     _training(report, workdir)
-    if any(model.config.objectives[name].weight for name in ("clip", "siglip", "filip", "multi_positive")):
+    if model.compares:
         texts = [main_captions(record) for record in records]
         _retrieval(model, report, results, records, texts)
         if scenes is not None:

@@ -331,7 +331,7 @@ def _caption(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Ou
             "with --judge MODEL."
         )
     name = options.judge_name or "the captioner's own encoder"
-    earlier = dict(read_curve(path) for path in options.compare)
+    earlier = {path: read_curve(path) for path in options.compare}
     source = _captioned(cache.model, spec, options)
     count = min(options.examples or len(source), len(source))
     records, version = _captions(source, [index * len(source) // count for index in range(count)])

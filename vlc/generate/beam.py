@@ -62,9 +62,8 @@ def beam(
         vocab = guided.shape[-1]
         forced = given[:, position]
         free = (forced == pad)[:, None, None]
-        only = jnp.where(jnp.arange(vocab) == forced[:, None], 0.0, -jnp.inf)[
-            :, None
-        ]  # a word that is told costs nothing
+        # A word that is told costs nothing, and no other is possible.
+        only = jnp.where(jnp.arange(vocab) == forced[:, None], 0.0, -jnp.inf)[:, None]
         guided, plain = (jnp.where(free, x.reshape(images, width, vocab), only) for x in (guided, plain))
         scores = (alive.log_prob[:, :, None] + guided).reshape(images, -1)
         # Each hypothesis has one continuation that ends, so 2K hold K that do not.

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -92,9 +93,9 @@ class Asked:
         """Raises `ConfigError` where the model cannot do what is asked; warns where it was not trained for it."""
         if not model.config.model.decoder.layers:
             raise ConfigError("This model has no captioner: it was trained with config.model.decoder.layers=0.")
-        if not self.guidance_scale >= 0:
-            raise ConfigError(f"guidance_scale is {self.guidance_scale}; it must be 0 or more.")
-        self.search.check((model.config.model.decoder.length or model.config.model.text.length) - 1)
+        if not 0 <= self.guidance_scale < math.inf:
+            raise ConfigError(f"guidance_scale is {self.guidance_scale}; it must be a finite number, 0 or more.")
+        self.search.check(model.caption_length)
         if self.language_model is not None:
             self._check_language_model(model)
         Controls.of(model.config).ask(self.control)
@@ -118,6 +119,12 @@ class Asked:
                 f"The guiding language model has another vocabulary ({other.tokenizer.vocab_size} tokens) than the "
                 f"captioner ({model.tokenizer.vocab_size}). Train it with --config.data.tokenizer=FILE of the "
                 "captioner's (its tokenizer.model)."
+            )
+        longest = self.search.max_length or model.caption_length
+        if other.caption_length < longest:
+            raise ConfigError(
+                f"The guiding language model reads {other.caption_length} tokens, the captioner writes {longest}. Set "
+                f"max_length={other.caption_length}, or less."
             )
 
 

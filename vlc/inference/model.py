@@ -268,12 +268,9 @@ class Model:
         bias = scales.logit_bias if self.config.objectives.siglip.weight else 0.0
         return image.embed @ text.embed.T * scales.logit_scale + bias
 
-    def caption(
-        self, images: AnyImage | Iterable[AnyImage], guidance_scale: float = 1.0, *, judge: "Model | None" = None,
-        **options: Any,
-    ) -> list[str]:  # fmt: skip
-        """Writes a caption for each image; see `captions`, of which this is the first one's text."""
-        return [some[0].text for some in self.captions(images, guidance_scale, judge=judge, **options)]
+    def caption(self, images: AnyImage | Iterable[AnyImage], guidance_scale: float = 1.0, **options: Any) -> list[str]:
+        """Writes a caption for each image: the text of the first of `captions`, whose options it takes."""
+        return [some[0].text for some in self.captions(images, guidance_scale, **options)]
 
     def captions(
         self,

@@ -4,7 +4,6 @@ Synthetic captions are what DreamLIP (arXiv 2403.17007), VeCLIP (arXiv 2310.0769
 shards that are each a function of the data and the settings alone, so that it can be stopped, and shared by processes.
 """
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,21 +14,7 @@ import numpy as np
 
 from vlc.data.build import Plan, encode_image
 from vlc.data.record import Record, Source, add_counts, skipped_of
-from vlc.data.shards import (
-    FORMAT,
-    GOES_ON,
-    MANIFEST,
-    SCHEMA,
-    WORK,
-    check_same,
-    finished_shard,
-    keep_plan,
-    read_manifest,
-    shard_names,
-    write_json,
-    write_shard,
-    write_tfds,
-)
+from vlc.data.shards import GOES_ON, finish_dataset, finished_shard, shard_names, start_dataset, write_shard
 from vlc.errors import ConfigError, DataError
 from vlc.inference.captioning import Asked, write_captions
 from vlc.inference.model import Model
@@ -115,15 +100,11 @@ def recaption(
     out = Path(out)
     wanted.check(model, judge)
     plan = wanted.to_json(model, judge) | {"records in the source": len(source)}
-    if (out / MANIFEST).exists():
-        manifest = read_manifest(out)
-        check_same(manifest["plan"], plan, out)
-        shutil.rmtree(out / WORK, ignore_errors=True)
-        return manifest
     names = shard_names("train", -(-len(source) // wanted.shard_records))
     try:
-        (out / WORK).mkdir(parents=True, exist_ok=True)
-        keep_plan(out / WORK / "plan.json", plan, out)
+        manifest = start_dataset(out, plan, {})
+        if manifest is not None:
+            return manifest
         with progress_bar(quiet) as bar:
             writer = _Writer(model, judge, source, wanted, bar)
             own = list(range(part, len(names), parts))
@@ -146,21 +127,11 @@ def _finish(
     shards = [line for name in names if (line := finished_shard(out, name)) is not None]
     if len(shards) < len(names):
         return None
-    manifest = {
-        "format": FORMAT,
-        "schema": SCHEMA,
-        "plan": plan,
-        "records": sum(shard["records"] for shard in shards),
-        "captions": sum(shard["captions"] for shard in shards),
-        "left out": {"index": skipped_of(source), "records": add_counts(*(shard.pop("left out") for shard in shards))},
-        "shards": shards,
-    }
-    if not manifest["records"]:
-        raise DataError(f"{out}: no image with a caption is left ({manifest['left out']}). Lower --min-score.")
-    write_tfds(out, f"`vlc caption` from {wanted.source}", "train", shards)
-    write_json(out / MANIFEST, manifest)
-    shutil.rmtree(out / WORK, ignore_errors=True)
-    return manifest
+    left_out = add_counts(*(shard.pop("left out") for shard in shards))
+    if not any(shard["records"] for shard in shards):
+        raise DataError(f"{out}: no image with a caption is left ({left_out}). Lower --min-score.")
+    more = {"left out": {"index": skipped_of(source), "records": left_out}}
+    return finish_dataset(out, plan, shards, more, made_by=f"`vlc caption` from {wanted.source}", split="train")
 
 
 class _Chunk:

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from vlc.config import Config
+from vlc.data.controls import slot_sizes
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import ConfigError
 from vlc.train.state import State
 
 _OWN = ("dtype", "scan", "remat")  # how a model is computed, not what it is
+_MASK = "['decoder']['mask'].value"
 _PIXELS = ("crop_scale", "flip", "interpolation", "augment")  # how training pictures are varied
 
 
@@ -52,17 +54,17 @@ def load_start(config: Config, load: Callable[[str], Initial] | None) -> Initial
 def adopt(config: Config, initial: Initial) -> Config:
     """The config with the architecture and the pixels of the model that it starts from.
 
-    The captioner is the model's as well, where it has one; `control` and `parallel` are the config's, since they are
-    learned anew. How the model is computed and how pictures are varied stays as it was.
+    The captioner is the model's as well, where it has one, but for what the config asks for anew: `parallel`, and
+    `control` where it names one. How the model is computed and how pictures are varied stays as it was.
     """
     config, theirs = copy.deepcopy(config), initial.config
-    decoder, control = copy.deepcopy(config.model.decoder), copy.deepcopy(config.model.decoder.control)
+    decoder = copy.deepcopy(config.model.decoder)
     config.model.update({key: value for key, value in copy.deepcopy(theirs.model).items() if key not in _OWN})
-    if theirs.model.decoder.layers:
-        config.model.decoder.parallel = decoder.parallel
-        config.model.decoder.control = control
-    else:
+    if not theirs.model.decoder.layers:
         config.model.decoder.update(decoder)
+    config.model.decoder.parallel = decoder.parallel
+    if slot_sizes(decoder.control):
+        config.model.decoder.control = decoder.control
     pixels = theirs.data.image.to_dict()
     config.data.image.update({key: value for key, value in pixels.items() if key not in _PIXELS})
     config.data.tokenizer = ""
@@ -91,7 +93,7 @@ def start_from(state: State, initial: Initial, sharding: Any) -> State:
         return jax.device_put(jnp.asarray(other, own.dtype), place)
 
     params = jax.tree_util.tree_map_with_path(pick, state["params"], sharding["params"])
-    left = sorted(theirs.keys() - taken)
+    left = sorted(theirs.keys() - taken - {_MASK})  # the mask token is of no use where nothing is predicted in parallel
     if left:
         raise ConfigError(f"config.init: the model has {left[0]} (and {len(left) - 1} more), the config has not.")
     parts = ", ".join(sorted({"/".join(name.split("/")[:2]) for name in fresh})) or "nothing"

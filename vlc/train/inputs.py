@@ -17,7 +17,7 @@ from vlc.data.files import version_of
 from vlc.data.images import Preprocess
 from vlc.data.join import join_captions
 from vlc.data.pipeline import MakeExample, check_source
-from vlc.data.record import Record, Source
+from vlc.data.record import Source
 from vlc.data.selection import select
 from vlc.data.sources import Columns, Scenes, open_mixture, open_source
 from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
@@ -98,18 +98,21 @@ def _names(text: str) -> tuple[str, ...]:
 
 def sample_captions(source: Source, records: int) -> Iterator[str]:
     """The captions of evenly spaced records, as a stream; damaged records are passed over."""
-    count = min(records, len(source))
-    for index in (i * len(source) // count for i in range(count)):
+    for index in _evenly(source, records):
         with contextlib.suppress(DataError):
             yield from captions_of(source, index)
 
 
-def sample_records(source: Source, records: int) -> Iterator[Record]:
-    """Evenly spaced records; damaged ones are passed over."""
-    count = min(records, len(source))
-    for index in (i * len(source) // count for i in range(count)):
+def sample_scores(source: Source, records: int) -> Iterator[float]:
+    """The known scores of the captions of evenly spaced records; damaged records are passed over."""
+    for index in _evenly(source, records):
         with contextlib.suppress(DataError):
-            yield source[index]
+            yield from filter(math.isfinite, source[index].flat_scores())
+
+
+def _evenly(source: Source, records: int) -> Iterator[int]:
+    count = min(records, len(source))
+    return (i * len(source) // count for i in range(count))
 
 
 def captions_of(source: Source, index: int) -> list[str]:
@@ -163,12 +166,6 @@ def alignment_edges(config: Config, source: Source) -> tuple[float, ...]:
     if not control.alignment or control.edges:
         return tuple(control.edges)
     return even_edges(list(sample_scores(source, config.data.tokenizer_samples)), control.alignment)
-
-
-def sample_scores(source: Source, records: int) -> Iterator[float]:
-    """The scores of the captions of evenly spaced records; damaged records are passed over."""
-    for record in sample_records(source, records):
-        yield from (score for scores in record.scores.values() for score in scores if math.isfinite(score))
 
 
 def text_lengths(config: Config) -> tuple[int, int, int]:
