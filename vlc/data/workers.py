@@ -68,7 +68,7 @@ def share_work[T](function: Callable[[Any, Any], T], shared: Any, tasks: Iterabl
                 f"command again with fewer workers (there were {workers})."
             ) from error
         except BaseException:
-            # Stopped: what is running is not waited for. Else all processes are, also those that are only starting: they
+            # Stopped: what is running is not waited for. Else all processes are, those that are only starting too: they
             # read files that the caller may take away.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
