@@ -43,8 +43,8 @@ def make_batches(photos: str, batch: int, **options):
 def child(options: argparse.Namespace) -> None:
     """One process of a run: prints step, indices and checksums of the pixels of its share, until it is killed."""
     _, batches = make_batches(
-        options.photos, BATCH, start_step=options.start, process_index=options.process,
-        process_count=options.processes, workers=options.workers,
+        options.photos, BATCH, start_step=options.start, rows=range(options.process, BATCH, options.processes),
+        workers=options.workers,
     )  # fmt: skip
     for step in range(options.start, options.start + 40):
         batch = next(batches)

@@ -2,31 +2,38 @@
 
     python benchmarks/recaption_loop.py --workdir runs/loop --out benchmarks/results/recaption_loop.json
 
-On scenes whose alt-text is generic for half of the images and names a wrong object for a fifth of the others. All three
-models see the same images: `alt` is trained on the alt-text; from it `recaptioned` goes on with the captions that `alt`
-itself wrote, and `control` goes on with the alt-text, both for as many steps. Retrieval and binding are those of
-`vlc eval` on held-out scenes.
+The alt-texts describe their scene in full, but half of them are of another one. `alt` is trained on them. From it the
+rest go on for as many steps on the same images: `control` on the alt-text again, others on what `alt` itself wrote, by
+guidance or without (`unguided`), alone or beside the alt-text (`mixed`), or beside the part of the alt-text that
+`alt` finds to fit (`filtered`, by `--min-score`). Retrieval and binding are those of `vlc eval` on held-out scenes.
+Started again, it goes on where it was.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from caption_noise import SIDE, write_captions, write_images
+
 from vlc.cli import main as vlc
-from vlc.data.build import Plan, build
-from vlc.data.sources import Scenes
 
 CONFIG = "configs/quickstart.py"
-SCENES = {"side": 72, "objects": (1, 2)}
 COMMON = [
-    "--config.data.scenes.objects=(1,2)",
+    f"--config.data.image.size={SIDE}",
+    "--config.data.vocab_size=256",
+    "--config.data.captions.target=",
+    "--config.model.image.patch=8",
+    "--config.model.image.width=96",
+    "--config.model.image.layers=3",
+    "--config.model.text.width=96",
+    "--config.model.decoder.width=96",
+    "--config.model.decoder.length=48",
     "--config.objectives.filip.weight=0.0",
     "--config.objectives.caption.null_rate=0.5",
     "--config.batch_size=128",
-    "--config.data.captions.target=",
+    "--config.log_every=50",
     "--config.eval.every=100000",
     "--config.checkpoint.every=100000",
-    "--config.model.decoder.length=16",
 ]
 
 
@@ -41,16 +48,20 @@ def run(*command: object) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=16_000)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--noise", type=float, default=0.5)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--guidance-scale", type=float, default=2.0)
+    parser.add_argument("--min-score", type=float, default=0.375, help="between the two humps of the alt-text's scores")
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--keep", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     folder = options.workdir
-    build(Scenes(length=options.images, **SCENES), Plan("scenes"), folder / "data")
+    noisy = folder / "data"
+    noisy.mkdir(parents=True, exist_ok=True)
+    write_images(noisy)
+    write_captions(noisy / "captions.jsonl", options.noise, options.seed)
 
     def train(name: str, data: str, mix: str, *more: str) -> None:
         run(
@@ -59,17 +70,28 @@ def main() -> None:
             *COMMON, *more,
         )  # fmt: skip
 
+    def caption(name: str, scale: float, *more: object) -> None:
+        run(
+            "caption", "--workdir", folder / "alt", "--data", noisy, "--out", folder / name, "--guidance-scale", scale,
+            "--samples", options.samples, "--top-p", 0.9, "--keep", options.keep, "--seed", options.seed,
+            *more,
+        )  # fmt: skip
+
     train("alt", "data", "alt")
-    run(
-        "caption", "--workdir", folder / "alt", "--data", folder / "data", "--out", folder / "captioned",
-        "--guidance-scale", options.guidance_scale, "--samples", options.samples, "--top-p", 0.9, "--keep",
-        options.keep,
-    )  # fmt: skip
-    again = f"--config.init={folder / 'alt'}"
-    train("recaptioned", "captioned", "longVLC", again)
-    train("control", "data", "alt", again)
+    caption("guided", options.guidance_scale)
+    caption("plain", 1.0)
+    caption("cleaned", options.guidance_scale, "--min-score", options.min_score)
+    arms = {
+        "control": ("data", "alt"),
+        "unguided": ("plain", "longVLC"),
+        "recaptioned": ("guided", "longVLC"),
+        "mixed": ("guided", "longVLC:1,alt:1"),
+        "filtered": ("cleaned", "longVLC:1,alt:1"),
+    }
+    for name, (data, mix) in arms.items():
+        train(name, data, mix, f"--config.init={folder / 'alt'}")
     found = {}
-    for name in ("alt", "recaptioned", "control"):
+    for name in ("alt", *arms):
         run("eval", folder / name, "--data", "scenes", "--guidance-scale", "1")
         held = json.loads((folder / name / "eval.json").read_text())
         found[name] = {

@@ -19,6 +19,9 @@ os.environ |= {
     or tempfile.mkdtemp(prefix="vlc-compiled-"),
     "VLC_CACHE": tempfile.mkdtemp(prefix="vlc-cache-"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    # Most of the time goes into compiling programs that run for a moment.
+    "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")
+    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
 }
 
 import jax

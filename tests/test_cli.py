@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from vlc.cli import EXIT_BAD_INPUT, main
+from vlc.cli import main
+from vlc.commands.shared import EXIT_BAD_INPUT
 from vlc.config import config_from_json
 from vlc.config_file import load_config
 from vlc.data.pipeline import train_batches

@@ -12,8 +12,9 @@ from pathlib import Path
 from vlc.commands.captioning import add_caption
 from vlc.commands.data import add_data_commands
 from vlc.commands.evaluate import add_eval
-from vlc.commands.shared import EXIT_BAD_INPUT, EXIT_DIVERGED, add_command, add_step, load_model
-from vlc.errors import TrainingDiverged, VlcError
+from vlc.commands.shared import add_command, add_step, exit_status, load_model
+from vlc.commands.together import add_start, together
+from vlc.errors import VlcError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,12 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.overrides = rest
     try:
         return options.run(options)
-    except TrainingDiverged as error:
-        print(f"vlc: {error}", file=sys.stderr)
-        return EXIT_DIVERGED
     except VlcError as error:
         print(f"vlc: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return exit_status(error)
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -41,6 +39,8 @@ def _make_parser() -> argparse.ArgumentParser:
     train = add_command(commands, "train", _train, "train, or go on from the newest checkpoint in the workdir")
     train.add_argument("--config", required=True, help="a config file, e.g. configs/quickstart.py or FILE.py:smoke")
     train.add_argument("--workdir", required=True, help="where checkpoints, metrics and the tokenizer are kept")
+    train.add_argument("--profile", default="", metavar="FIRST:LAST", help="steps to trace, into WORKDIR/profile")
+    add_start(train)
     train.epilog = "Any setting can be changed: --config.optimizer.lr=1e-3"
     train.set_defaults(takes_overrides=True)
 
@@ -71,9 +71,13 @@ def _train(options: argparse.Namespace) -> int:
     from vlc.evaluate.dev import make_dev_evaluation
     from vlc.inference import load_initial
     from vlc.train.loop import train
+    from vlc.train.trace import parse_steps
 
-    config = load_config(options.config, options.overrides)
-    return train(config, options.workdir, make_evaluation=make_dev_evaluation, load_initial=load_initial)
+    config, profile = load_config(options.config, options.overrides), parse_steps(options.profile)
+    with together(options, config=config.to_json_best_effort()):
+        return train(
+            config, options.workdir, make_evaluation=make_dev_evaluation, load_initial=load_initial, profile=profile
+        )
 
 
 def _import(options: argparse.Namespace) -> int:

@@ -22,7 +22,9 @@ def default_config() -> Config:
     config.steps = 1000
     config.batch_size = 128  # global
     config.accumulate = 1  # parts that a batch is encoded in; the loss and its gradient are those of the whole batch
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1: all devices that are left
+    config.mesh = ConfigDict(  # dcn=0: the slices of the pod; -1: all devices that are left
+        {"dcn": 0, "data": -1, "fsdp": 1, "tensor": 1}
+    )
     config.log_every = 10
     config.init = ""  # a model to start from: its towers, tokenizer and pixels are kept (docs/captioning.md)
 
@@ -188,6 +190,7 @@ def default_config() -> Config:
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.98
     config.optimizer.eps = 1e-6
+    config.optimizer.moment_dtype = "float32"  # of the first moment; bfloat16 halves it
     config.optimizer.clip_norm = 1.0  # 0: none
     config.optimizer.frozen = ()  # parameters that stay as they are, ("image_tower", "text_tower"): docs/captioning.md
     config.optimizer.ema = 0.0  # decay of the moving average of the parameters; 0: none
@@ -211,7 +214,7 @@ def shrink(config: Config) -> Config:
     config.steps, config.batch_size, config.log_every, config.init = 2, 8, 1, ""
     config.data.train, config.data.dev, config.data.tokenizer = "scenes", "", ""
     config.data.sources, config.data.mixture, config.data.join, config.data.filters = ConfigDict(), ConfigDict(), "", ()
-    config.data.vocab_size, config.data.tokenizer_samples = 256, 300
+    config.data.vocab_size, config.data.tokenizer_samples, config.data.workers = 256, 300, 0
     config.data.image.size = 32
     config.data.captions.update({"mix": "long", "mix_end": "", "target": "", "sub_sources": "", "slots": ""})
     config.data.captions.sub_length = config.model.decoder.length = 0
@@ -280,6 +283,7 @@ _ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu")
 _PROJECTIONS = ("linear", "bias", "none")
 _CHOICES = {
     "optimizer.name": ("adamw", "lamb"),
+    "optimizer.moment_dtype": ("float32", "bfloat16"),
     "optimizer.schedule": ("cosine", "linear", "constant"),
     "model.image.pool": ("cls", "mean", "map", "queries"),
     "model.image.activation": _ACTIVATIONS,

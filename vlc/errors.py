@@ -32,6 +32,10 @@ class TrainingDiverged(VlcError):
     """A loss term, or the gradient, became NaN or infinite."""
 
 
+class StartError(VlcError):
+    """The processes of a run could not start together."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns `' Did you mean "x"?'` for the nearest known name, or the list of names when none is near."""
     known = sorted(known)

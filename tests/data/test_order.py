@@ -83,9 +83,8 @@ def keys(make, start, stop, **options):
     processes = options.pop("processes", 1)
     steps = [set() for _ in range(start, stop)]
     for process in range(processes):
-        batches = train_batches(
-            make, batch_size=8, seed=4, start_step=start, process_index=process, process_count=processes, **options
-        )
+        rows = range(process, 8, processes)
+        batches = train_batches(make, batch_size=8, seed=4, start_step=start, rows=rows, **options)
         for step in steps:
             batch = next(batches)
             step |= {(int(i), image.tobytes()) for i, image in zip(batch["index"], batch["image"], strict=True)}

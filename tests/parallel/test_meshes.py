@@ -6,7 +6,7 @@ import pytest
 
 from tests.tiny import VOCAB, tiny_batch, tiny_config
 from vlc.errors import ConfigError
-from vlc.parallel import check_batch, make_mesh, put_batch, state_sharding
+from vlc.parallel import Share, check_batch, make_mesh, state_sharding
 from vlc.train.optimizer import make_optimizer
 from vlc.train.state import init_state, make_graph
 from vlc.train.step import loss_and_gradient
@@ -32,7 +32,7 @@ def run_on(shape, accumulate=1):
     sharding = state_sharding(jax.eval_shape(fresh, jax.random.key(0)), mesh)
     with jax.set_mesh(mesh):
         params = jax.jit(fresh, out_shardings=sharding)(jax.random.key(0))["params"]
-        batch = put_batch({k: np.asarray(v) for k, v in tiny_batch(config, 16).items()}, mesh)
+        batch = Share(mesh, 16).put({k: np.asarray(v) for k, v in tiny_batch(config, 16).items()})
         step = jax.jit(lambda p, b: loss_and_gradient(graph, p, b, config.objectives, accumulate))
         return jax.device_get((params, *step(params, batch)))
 

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vlc.train.flops import count_flops, peak_flops
+from tests.tiny import VOCAB, tiny_config
+from vlc.parallel import chip_of
+from vlc.train.flops import count_flops, step_flops
 
 
 def test_a_product_and_its_gradient():
@@ -21,7 +23,16 @@ def test_the_body_of_a_loop_counts_as_often_as_it_runs(wrap):
     assert count_flops(wrap(layers), jnp.ones((3, 8)), jnp.ones((7, 8, 8))) == 7 * 2 * 3 * 8 * 8
 
 
-def test_peaks_are_known_by_the_longest_name():
-    assert peak_flops("TPU v5 lite") == 197e12 and peak_flops("TPU v5") == 459e12
-    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
-    assert peak_flops("cpu") is None
+def test_chips_are_known_by_the_longest_name():
+    assert chip_of("TPU v5 lite").flops == 197e12 and chip_of("TPU v5").flops == 459e12
+    assert chip_of("NVIDIA H100 80GB HBM3").flops == 989e12
+    assert chip_of("cpu") is None
+
+
+def test_a_step_counts_what_the_model_asks_for():
+    """However it is computed: neither exchange, nor kernels, buckets, recomputation or accumulation change it."""
+    plain = step_flops(tiny_config(), VOCAB)
+    changes = {"objectives__clip__exchange": "ring", "objectives__filip__exchange": "ring", "accumulate": 2}
+    other = tiny_config(model__remat="full", model__scan=True, objectives__filip__buckets=(4, 8), **changes)
+    assert step_flops(other, VOCAB) == plain
+    assert step_flops(other, VOCAB, recomputed=True) > 1.2 * plain

@@ -3,9 +3,13 @@
 import argparse
 from collections.abc import Callable
 
-from vlc.errors import ConfigError
+from vlc.errors import ConfigError, TrainingDiverged, VlcError
 
 EXIT_BAD_INPUT, EXIT_DIVERGED = 2, 3
+
+
+def exit_status(error: VlcError) -> int:
+    return EXIT_DIVERGED if isinstance(error, TrainingDiverged) else EXIT_BAD_INPUT
 
 
 def add_command(commands, name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,20 +101,34 @@ def _with_position(position: int, index: int) -> tuple[int, int]:
     return position, index
 
 
+class _Rows(grain.MapDataset):
+    """The same rows of every batch of examples, one after another."""
+
+    def __init__(self, parent: grain.MapDataset, batch_size: int, rows: Sequence[int]):
+        super().__init__(parent)
+        self._batch_size, self._rows = batch_size, tuple(rows)
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._batch_size * len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        batch, row = divmod(index, len(self._rows))
+        return self._parent[batch * self._batch_size + self._rows[row]]
+
+
 def train_batches(
     make_example: MakeExample,
     *,
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     threads: int = 2,
     workers: int = 0,
 ) -> grain.DatasetIterator[Batch]:
-    """An endless stream of this process's share of every global batch.
+    """An endless stream of batches, or of this process's rows of every global batch.
 
-    In which order records are visited, `vlc.data.order.visits` says. The set of examples in a global batch, and their
+    In which order records are visited, `vlc.data.order.visits` says. What stands in a row of a global batch, and its
     augmentation, depend on `seed` and the step alone: not on processes, workers or where the run was resumed. There is
     no remainder: a batch goes on from one epoch into the next.
 
@@ -122,13 +137,14 @@ def train_batches(
         batch_size: The global batch.
         seed: Of shuffling, caption choice and augmentation.
         start_step: Batches already trained on; the whole state of the pipeline.
-        process_index: This process.
-        process_count: All processes; the batch is shared evenly among them.
+        rows: Those that this process reads (`vlc.parallel.Share`); all when `None`.
         threads: Reading threads (of each worker).
         workers: Worker processes; 0 reads in this one.
     """
     dataset = visits(make_example.source, seed).map_with_index(_with_position).random_map(make_example)
-    dataset = dataset[process_index::process_count].batch(batch_size // process_count)[start_step:]
+    if rows is not None:
+        dataset = _Rows(dataset, batch_size, rows)
+    dataset = dataset.batch(batch_size if rows is None else len(rows))[start_step:]
     read = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4))
     if workers:
         if not flags.FLAGS.is_parsed():

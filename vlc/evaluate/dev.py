@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from vlc.config import Config
 from vlc.data.tokenizers import Tokenizer
 from vlc.evaluate.retrieval import both_retrievals
@@ -12,7 +14,7 @@ from vlc.train.inputs import make_preprocess, open_split
 
 
 def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[str, float]] | None:
-    """Retrieval on `config.eval.examples` dev records.
+    """Retrieval on `config.eval.examples` dev records, encoded by all devices of all processes.
 
     Returns:
         The function that `vlc.train.train` calls, or `None` where the config names no dev data or trains no
@@ -23,7 +25,8 @@ def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[
         return None
 
     def evaluate(graph: Any, params: Any, tokenizer: Tokenizer) -> dict[str, float]:
-        model = Model(graph, params, config, tokenizer, make_preprocess(config.data.image))
+        mesh = jax.tree.leaves(params)[0].sharding.mesh
+        model = Model(graph, params, config, tokenizer, make_preprocess(config.data.image), mesh=mesh)
         records, _ = readable(model, good_records(source, config.eval.examples))
         texts = [main_captions(record) for record in records]
         image = model.encode_image([record.image for record in records])

@@ -35,7 +35,7 @@ from vlc.inference.captioning import (
 from vlc.interop import Imported, at_size, import_model, is_native, read_native
 from vlc.interop.load import abstract_params, rows_of
 from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
-from vlc.parallel.sharding import batch_sharding, state_sharding
+from vlc.parallel import batch_sharding, fetch, state_sharding
 from vlc.similarity import late_interaction
 from vlc.train.checkpoint import Checkpoints, array_checksums, read_meta
 from vlc.train.initial import Initial
@@ -58,13 +58,15 @@ class Model:
 
     def __init__(
         self, graph: nnx.GraphDef[DualEncoder], params: Any, config: Config, tokenizer: Tokenizer | None,
-        preprocess: Preprocess | None, batch_size: int = 64,
+        preprocess: Preprocess | None, batch_size: int = 64, mesh: Mesh | None = None,
     ):  # fmt: skip
         self.config, self.step = config, 0
         self.notes: tuple[str, ...] = ()
         self._tokenizer, self._preprocess = tokenizer, preprocess
-        self._graph, self._params, self._batch = graph, params, batch_size
-        self._mesh: Mesh | None = None
+        self._graph, self._params = graph, params
+        self._mesh = mesh  # that the parameters are spread over
+        self._shares = _shares(mesh)
+        self._batch = batch_size * self._shares
 
     @classmethod
     def load(
@@ -143,9 +145,9 @@ class Model:
         """The same model on all devices of a mesh: parameters by the rules of training, batches shared among them."""
         other = copy.copy(self)
         other.__dict__.pop("caption_blocks", None)
-        other._mesh = mesh
+        other._mesh, other._shares = mesh, _shares(mesh)
+        other._batch = self._batch // self._shares * other._shares
         other._params = jax.device_put(self._params, state_sharding(self._params, mesh))
-        other._batch = self._batch * mesh.shape["data"] * mesh.shape["fsdp"]
         return other
 
     @property
@@ -406,16 +408,21 @@ class Model:
             inputs: An array, or several that belong together.
             full: Always the full batch.
         """
-        count = len(jax.tree.leaves(inputs)[0])
-        small = next(size for size in (1, 8, self._batch) if count <= size or size == self._batch)
-        size = self._batch if self._mesh is not None or full else small
-        place = batch_sharding(self._mesh) if self._mesh is not None else None
+        count, mesh = len(jax.tree.leaves(inputs)[0]), self._mesh
+        sizes = [self._batch] if full else [self._shares, 8 * self._shares, self._batch]
+        size = next((size for size in sizes if count <= size), self._batch)
         results = []
-        with jax.set_mesh(self._mesh) if self._mesh is not None else contextlib.nullcontext():
+        with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
             for start in range(0, count, size):
                 filled = jax.tree.map(lambda x, start=start: _filled(x[start : start + size], size), inputs)
-                results.append(jax.device_get(function(self._graph, self._params, jax.device_put(filled, place))))
+                placed = jax.device_put(filled, batch_sharding(mesh) if mesh is not None else None)
+                results.append(fetch(function(self._graph, self._params, placed)))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *results)
+
+
+def _shares(mesh: Mesh | None) -> int:
+    """Among how many devices a batch is shared."""
+    return mesh.size // mesh.shape["tensor"] if mesh is not None else 1
 
 
 def _filled(x: np.ndarray, size: int) -> np.ndarray:

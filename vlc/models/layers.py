@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 # sharding a model could not be built outside a mesh, e.g. in a notebook.
 flax.config.update("flax_always_shard_variable", False)
 
-BATCH_AXES = ("data", "fsdp")
+BATCH_AXES = ("dcn", "data", "fsdp")  # dcn: slices of a pod, over the data-centre network
 REMAT_POLICIES: dict[str, Any] = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,

@@ -1,15 +1,42 @@
-"""Meshes and sharding rules."""
+"""Meshes, sharding rules, and several processes as one run."""
 
-from vlc.parallel.mesh import check_batch, make_mesh
-from vlc.parallel.sharding import batch_sharding, put_batch, replicated, state_sharding
+from vlc.parallel.chips import Chip, chip_of
+from vlc.parallel.mesh import check_batch, describe_mesh, make_mesh
+from vlc.parallel.place import Place, find_place
+from vlc.parallel.roll_call import EXIT_LOST, Watch
+from vlc.parallel.sharding import batch_sharding, replicated, state_sharding
+from vlc.parallel.share import Share
+from vlc.parallel.together import (
+    all_of_us,
+    fetch,
+    first_before_others,
+    is_first,
+    say,
+    start_together,
+    sums_of_us,
+)
 from vlc.parallel.topology import topology_devices
 
 __all__ = [
+    "EXIT_LOST",
+    "Chip",
+    "Place",
+    "Share",
+    "Watch",
+    "all_of_us",
     "batch_sharding",
     "check_batch",
+    "chip_of",
+    "describe_mesh",
+    "fetch",
+    "find_place",
+    "first_before_others",
+    "is_first",
     "make_mesh",
-    "put_batch",
     "replicated",
+    "say",
+    "start_together",
     "state_sharding",
+    "sums_of_us",
     "topology_devices",
 ]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from vlc.config import Config, check_config, resolve_auto
+from vlc.data.controls import slot_sizes
 from vlc.parallel import batch_sharding, check_batch, replicated, state_sharding
 from vlc.train.inputs import text_lengths
 from vlc.train.optimizer import make_optimizer
@@ -28,18 +29,28 @@ def lower_train_step(config: Config, mesh: Mesh) -> Any:
     check_config(config)
     check_batch(mesh, config.batch_size, config.accumulate)
     run = resolve_auto(config, mesh.devices.flat[0].platform)
-    vocabulary = run.data.vocab_size
-    optimizer = make_optimizer(run.optimizer, run.steps)
-    shapes = jax.eval_shape(functools.partial(init_state, run, vocabulary, optimizer), jax.random.key(run.seed))
+    function, optimizer = plain_step(run, run.data.vocab_size)
+    shapes = state_shapes(run, run.data.vocab_size, optimizer)
     sharding = state_sharding(shapes, mesh)
     step = jax.jit(
-        make_train_step(make_graph(run, vocabulary), optimizer, run),
+        function,
         in_shardings=(sharding, batch_sharding(mesh)),
         out_shardings=(sharding, replicated(mesh)),
         donate_argnums=0,
     )
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         return step.lower(shapes, batch_shapes(run))
+
+
+def plain_step(config: Config, vocab_size: int) -> tuple[Any, Any]:
+    """The step's function, not yet compiled, and its optimizer, of a resolved config."""
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    return make_train_step(make_graph(config, vocab_size), optimizer, config), optimizer
+
+
+def state_shapes(config: Config, vocab_size: int, optimizer: Any) -> Any:
+    """The train state as shapes."""
+    return jax.eval_shape(functools.partial(init_state, config, vocab_size, optimizer), jax.random.key(config.seed))
 
 
 def batch_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
@@ -49,5 +60,7 @@ def batch_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     shapes: dict[str, tuple[int, ...]] = {"text": (count, length), "target": (count, target_length)}
     if config.data.captions.sub_captions:
         shapes["subs"] = (count, config.data.captions.sub_captions, sub_length)
+    if slots := slot_sizes(config.model.decoder.control):
+        shapes["control"] = (count, len(slots))
     ids = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
     return ids | {"image": jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8)}

@@ -23,6 +23,7 @@ from orbax.checkpoint import checkpoint_managers
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer, tokenizer_from_json
 from vlc.errors import CheckpointError, ConfigError, DataError
+from vlc.parallel import all_of_us, first_before_others, is_first
 
 _NO_SCORE = -1e30
 log = logging.getLogger("vlc")
@@ -179,13 +180,24 @@ class Checkpoints:
         return state, meta
 
     def _restore_item(self, step: int, name: str, args: Any) -> Any:
+        item, problem = None, ""
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**{name: args}))[name]
+            item = self._manager.restore(step, args=ocp.args.Composite(**{name: args}))[name]
         except Exception as error:  # whatever a damaged file makes orbax, tensorstore or json raise
             first = (str(error).splitlines() or [""])[0][:160]
-            raise _Damaged(f"its {name} cannot be read: {type(error).__name__} {first}") from error
+            problem = f"its {name} cannot be read: {type(error).__name__} {first}"
+        if not all_of_us(not problem):
+            raise _Damaged(problem or f"another process cannot read its {name}")
+        return item
 
     def _move_aside(self, step: int) -> None:
+        self._manager.close()
+        with first_before_others(f"damaged {step}"):
+            if is_first():
+                self._rename_damaged(step)
+        self._manager = self._open()
+
+    def _rename_damaged(self, step: int) -> None:
         target = self.path.parent / "damaged" / str(step)
         number = 1
         while target.exists():
@@ -194,8 +206,6 @@ class Checkpoints:
         target.parent.mkdir(parents=True, exist_ok=True)
         (self.path / str(step)).rename(target)
         log.warning("It was moved to %s; going on from the one before.", target)
-        self._manager.close()
-        self._manager = self._open()
 
 
 class _Damaged(Exception):

@@ -1,35 +1,40 @@
-"""Model FLOPs from the jaxpr, and the peak rates of known chips: for model FLOPs utilisation."""
+"""FLOPs of a train step, from its jaxpr: for model FLOPs utilisation and for plans."""
 
 import math
 from typing import Any
 
 import jax
 
-# Dense bf16 peak, FLOP/s, by the vendors' data sheets.
-PEAK = {
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA A100": 312e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-}
+from vlc.config import Config
+from vlc.train.ahead import batch_shapes, plain_step, state_shapes
 
 
-def peak_flops(device_kind: str) -> float | None:
-    """The chip's peak by its longest matching name; `None` for a CPU or an unknown chip."""
-    names = [name for name in PEAK if device_kind.startswith(name)]
-    return PEAK[max(names, key=len)] if names else None
+def step_flops(config: Config, vocab_size: int, *, recomputed: bool = False) -> float:
+    """FLOPs of all matrix products of a step over the global batch.
+
+    What the model asks for, however it is computed: the late interaction as its equations, without the products that
+    kernels, rings and accumulation make a second time, nor (unless `recomputed`) those of `config.model.remat`.
+
+    Args:
+        config: Resolved (`vlc.config.resolve_auto`).
+        vocab_size: Of the tokenizer.
+        recomputed: Count what is computed again to save memory, accumulation included.
+    """
+    config = config.copy_and_resolve_references()
+    config.objectives.filip.implementation, config.objectives.filip.buckets = "reference", ()
+    for objective in config.objectives.values():
+        if "exchange" in objective:
+            objective.exchange = "gather"
+    if not recomputed:
+        config.model.remat, config.accumulate = "none", 1
+    step, optimizer = plain_step(config, vocab_size)
+    return count_flops(step, state_shapes(config, vocab_size, optimizer), batch_shapes(config))
 
 
 def count_flops(function: Any, *args: Any) -> float:
     """FLOPs of all matrix products of a call, from its jaxpr; the body of a loop counts as often as it runs.
 
-    The compiler's own count takes a scan's body once, and so is of no use here.
+    The compiler's own count takes a scan's body once, and so is of no use here. What runs inside a kernel is not seen.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 

@@ -13,6 +13,7 @@ from vlc.data.controls import slot_sizes
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import ConfigError
+from vlc.parallel import say
 from vlc.train.state import State
 
 _OWN = ("dtype", "scan", "remat")  # how a model is computed, not what it is
@@ -97,6 +98,6 @@ def start_from(state: State, initial: Initial, sharding: Any) -> State:
     if left:
         raise ConfigError(f"config.init: the model has {left[0]} (and {len(left) - 1} more), the config has not.")
     parts = ", ".join(sorted({"/".join(name.split("/")[:2]) for name in fresh})) or "nothing"
-    print(f"Started from another model: {len(taken)} arrays taken; learned anew: {parts}.", flush=True)
+    say(f"Started from another model: {len(taken)} arrays taken; learned anew: {parts}.")
     started = state | {"params": params}
     return started | {"ema": jax.tree.map(jnp.copy, params)} if "ema" in state else started

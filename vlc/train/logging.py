@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 from tensorboardX import SummaryWriter
 
+from vlc.parallel import is_first, say
 from vlc.train.feed import slow_stage
 
 _WAIT_SHOWN = 0.05  # a smaller share of waiting is not worth a word
@@ -22,15 +23,21 @@ class MetricLog:
     """Writes metrics to `workdir/metrics.jsonl` and `workdir/tensorboard`.
 
     After a resume the lines of steps that will be taken again are dropped, so that each step stands there once.
+    Of several processes only the first writes.
     """
 
     def __init__(self, workdir: Path, first_step: int):
+        self._writes = is_first()
+        if not self._writes:
+            return
         self.path = workdir / "metrics.jsonl"
         _drop_from(self.path, first_step)
         self._file = self.path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step)
 
     def write(self, step: int, metrics: dict[str, Any]) -> None:
+        if not self._writes:
+            return
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         self._file.flush()
         for name, value in metrics.items():
@@ -38,8 +45,9 @@ class MetricLog:
                 self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        if self._writes:
+            self._file.close()
+            self._board.close()
 
 
 def _drop_from(path: Path, first_step: int) -> None:
@@ -57,12 +65,12 @@ def _drop_from(path: Path, first_step: int) -> None:
 
 
 class Progress:
-    """One live line on a terminal, a plain line every so often elsewhere."""
+    """One live line on a terminal, a plain line every so often elsewhere; of several processes the first shows it."""
 
     def __init__(self, steps: int, first_step: int, batch_size: int):
         self.steps, self.batch_size = steps, batch_size
         self._times = deque([(first_step, time.perf_counter())], maxlen=21)
-        self._live = Live(console=Console(), refresh_per_second=4) if sys.stdout.isatty() else None
+        self._live = Live(console=Console(), refresh_per_second=4) if sys.stdout.isatty() and is_first() else None
         if self._live:
             self._live.start()
 
@@ -83,7 +91,7 @@ class Progress:
             done = int(24 * step / self.steps)
             self._live.update(Text.assemble(("━" * done, "green"), ("━" * (24 - done), "grey37"), "  " + line))
         else:
-            print(line, flush=True)
+            say(line)
         return {"images_per_second": rate * self.batch_size}
 
     def close(self) -> None:

@@ -4,9 +4,7 @@ import contextlib
 import json
 import logging
 import math
-import signal
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -15,20 +13,36 @@ from typing import Any
 import jax
 
 from vlc.config import Config, check_config, config_from_json, resolve_auto
-from vlc.data.pipeline import count_skipped, describe_batch, train_batches
+from vlc.data.pipeline import describe_batch, train_batches
 from vlc.data.record import skipped_of
 from vlc.data.tokenizers import Tokenizer
-from vlc.errors import CheckpointError, TrainingDiverged
-from vlc.parallel import batch_sharding, check_batch, make_mesh, put_batch, replicated, state_sharding
+from vlc.errors import CheckpointError, ConfigError, TrainingDiverged
+from vlc.parallel import (
+    Share,
+    batch_sharding,
+    check_batch,
+    chip_of,
+    describe_mesh,
+    first_before_others,
+    is_first,
+    make_mesh,
+    replicated,
+    say,
+    state_sharding,
+)
 from vlc.train.checkpoint import Checkpoints, make_meta, read_meta
 from vlc.train.feed import Feed
-from vlc.train.flops import count_flops, peak_flops
+from vlc.train.flops import step_flops
+from vlc.train.goodput import Goodput
 from vlc.train.initial import Initial, adopt, load_start, start_from
 from vlc.train.inputs import alignment_edges, get_tokenizer, make_example_maker, open_split
 from vlc.train.logging import MetricLog, Progress
 from vlc.train.optimizer import make_optimizer
 from vlc.train.state import count_parameters, eval_params, init_state, make_graph
 from vlc.train.step import make_train_step
+from vlc.train.stop import StopOnSigterm
+from vlc.train.tally import Tally
+from vlc.train.trace import Trace
 
 MODEL_INPUTS = {"image", "text", "subs", "target", "control"}
 EXIT_PREEMPTED = 75  # asked to stop by SIGTERM, saved, and can be started again; EX_TEMPFAIL of sysexits.h
@@ -45,11 +59,15 @@ def train(
     *,
     make_evaluation: Callable[[Config], DevEvaluation | None] = lambda config: None,
     load_initial: Callable[[str], Initial] | None = None,
+    profile: tuple[int, int] | None = None,
 ) -> int:
     """Trains, or goes on from the newest checkpoint in the workdir.
 
     Killed at any moment and started again with the same arguments on the same machine shape, a run ends with the same
-    parameters bit for bit: the state holds everything, and the data pipeline is a function of the step.
+    parameters bit for bit: the state holds everything, and the data pipeline is a function of the step. On another mesh
+    or another number of processes it goes on with the same examples, and the same parameters up to rounding.
+
+    Several processes (`vlc.parallel.start_together`) call this alike, with a workdir on a disk that all of them share.
 
     Args:
         config: See `vlc.config.default_config`.
@@ -57,16 +75,17 @@ def train(
         make_evaluation: Makes what is called every `config.eval.every` steps, e.g.
             `vlc.evaluate.dev.make_dev_evaluation`.
         load_initial: Loads the model of `config.init`, e.g. `vlc.inference.load_initial`.
+        profile: The first and the last of the steps that are traced to `workdir/profile`.
 
     Returns:
-        0 when all steps are done, `EXIT_PREEMPTED` after a SIGTERM.
+        0 when all steps are done, `EXIT_PREEMPTED` after a SIGTERM to any of the processes.
 
     Raises:
         ConfigError, DataError: Before anything is compiled.
         CheckpointError: The workdir's checkpoints do not fit the config, or cannot be written.
         TrainingDiverged: A loss or the gradient is no longer finite.
     """
-    workdir = Path(workdir)
+    workdir, goodput = Path(workdir), Goodput()
 
     # -- what is trained on, and where. All that can be wrong with a config is found here, before compilation.
     initial = load_start(config, load_initial)
@@ -75,15 +94,17 @@ def train(
     check_config(config)
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.batch_size, config.accumulate)
-    source = open_split(config, "train", workdir)
-    assert source is not None
-    workdir.mkdir(parents=True, exist_ok=True)
-    tokenizer = initial.tokenizer if initial is not None else get_tokenizer(config, source, workdir)
-    config.model.decoder.control.edges = alignment_edges(config, source)
-    make_example = make_example_maker(config, source, tokenizer)
-    evaluate = make_evaluation(config)
-    saved_config = json.loads(config.to_json_best_effort())
-    (workdir / "config.json").write_text(json.dumps(saved_config, indent=1) + "\n")
+    with first_before_others("data"):  # who finds indices, filtered records and the tokenizer there
+        source = open_split(config, "train", workdir)
+        assert source is not None
+        if is_first():
+            workdir.mkdir(parents=True, exist_ok=True)
+        tokenizer = initial.tokenizer if initial is not None else get_tokenizer(config, source, workdir)
+        config.model.decoder.control.edges = alignment_edges(config, source)
+        make_example = make_example_maker(config, source, tokenizer)
+        evaluate = make_evaluation(config)
+        saved_config = json.loads(config.to_json_best_effort())
+        _keep_config(saved_config, workdir)
 
     # -- the state: shapes first, then shardings, so that every array is born where it will live.
     run = resolve_auto(config, jax.default_backend())
@@ -108,7 +129,7 @@ def train(
     if restored:
         state, saved_meta = restored
         first_step, digest = saved_meta["step"], saved_meta["digest"]
-        print(f"Resuming from step {first_step} in {workdir}.", flush=True)
+        say(f"Resuming from step {first_step} in {workdir}.")
     else:
         with jax.set_mesh(mesh):
             state = jax.jit(fresh, out_shardings=sharding)(jax.random.key(run.seed))
@@ -117,9 +138,9 @@ def train(
         first_step, digest = 0, 0
 
     # -- input, compiled step, logs.
+    share = Share(mesh, run.batch_size)
     host_batches = train_batches(
-        make_example, batch_size=run.batch_size, seed=run.seed, start_step=first_step,
-        process_index=jax.process_index(), process_count=jax.process_count(),
+        make_example, batch_size=run.batch_size, seed=run.seed, start_step=first_step, rows=share.rows.tolist(),
         threads=run.data.threads, workers=run.data.workers,
     )  # fmt: skip
     step_function = jax.jit(
@@ -131,8 +152,8 @@ def train(
     metric_log = MetricLog(workdir, first_step)
     _describe_run(run, mesh, source, state, first_step)
     progress = Progress(run.steps, first_step, run.batch_size)
-    peak = peak_flops(jax.devices()[0].device_kind)
-    flops = 0.0
+    chip = chip_of(jax.devices()[0].device_kind)
+    flops = step_flops(run, tokenizer.vocab_size) if chip else 0.0
 
     unread: deque[tuple[int, dict[str, jax.Array]]] = deque()
 
@@ -146,89 +167,89 @@ def train(
         return numbers
 
     def save(step: int, score: float | None = None) -> None:
-        checkpoints.save(step, state, meta | {"digest": digest}, score=score)
+        with goodput.spent("checkpoint"):
+            checkpoints.save(step, state, meta | {"digest": tally.total()[0]}, score=score)
 
     # -- the loop. From here on SIGTERM asks for a save.
-    stop = _StopOnSigterm()
-    feed = Feed(host_batches, lambda batch: put_batch(batch, mesh), MODEL_INPUTS)
+    stop, trace, tally = StopOnSigterm(), Trace(workdir, profile), Tally(share, digest)
+    feed = Feed(host_batches, share.put, MODEL_INPUTS)
     step = shown_at = first_step
-    skipped, since = {}, time.perf_counter()
+    since, stopping = time.perf_counter(), False
+    goodput.started()
     try:
-        while step < run.steps and not stop.asked:
+        while step < run.steps and not stopping:
             host_batch, batch = next(feed)
             if step == first_step:
-                print(
-                    f"The first captions, as the model sees them:\n{describe_batch(host_batch, tokenizer)}", flush=True
-                )
-            digest = zlib.crc32(host_batch["index"].tobytes(), digest)
-            for reason, count in count_skipped(host_batch).items():
-                skipped[reason] = skipped.get(reason, 0) + count
-            with jax.set_mesh(mesh), jax.transfer_guard("disallow"):
-                if peak and not flops:
-                    flops = count_flops(step_function, shapes, batch)
+                say(f"The first captions, as the model sees them:\n{describe_batch(host_batch, tokenizer)}")
+            tally.add(step, host_batch)
+            trace.before(step + 1)
+            compiling = goodput.spent("compilation") if step == first_step else contextlib.nullcontext()
+            with compiling, jax.set_mesh(mesh), jax.transfer_guard("disallow"):
                 state, metrics = step_function(state, batch)
             step += 1
+            trace.after(step, metrics)
 
-            last = step == run.steps
+            last, stopping = step == run.steps, stop.asked(step)
             shown = step % run.log_every == 0 or last or step == first_step + 1
-            saving = step % run.checkpoint.every == 0 or last or stop.asked
+            saving = step % run.checkpoint.every == 0 or last or stopping
             evaluating = evaluate is not None and (step % run.eval.every == 0 or last)
             # Read one step late, so that the devices are never idle, but before anything is shown or saved.
             unread.append((step, metrics))
             numbers = read(leave=0 if shown or saving or evaluating else 1)
             if shown:
                 elapsed = time.perf_counter() - since
-                if peak:
-                    numbers["mfu"] = flops * (step - shown_at) / elapsed / peak / mesh.size
+                if chip:
+                    numbers["mfu"] = flops * (step - shown_at) / elapsed / chip.flops / mesh.size
+                goodput.add("input", feed.waited)
                 numbers |= feed.report()
                 numbers |= progress.update(step, numbers)
-                numbers |= {"seen": digest}
+                numbers |= {f"time/{part}": share for part, share in goodput.shares().items()}
+                numbers["seen"], skipped = tally.total()
                 numbers |= {f"skipped/{reason}": float(count) for reason, count in skipped.items()}
                 metric_log.write(step, numbers)
                 since, shown_at = time.perf_counter(), step
             score = None
             if evaluating and evaluate is not None:
-                dev = evaluate(graph, eval_params(state), tokenizer)
+                with goodput.spent("evaluation"):
+                    dev = evaluate(graph, eval_params(state), tokenizer)
                 score = dev.get("score")
                 metric_log.write(step, {f"dev/{name}": value for name, value in dev.items()})
-                print("dev  " + "  ".join(f"{k} {v:.3f}" for k, v in dev.items() if k != "score"), flush=True)
+                say("dev  " + "  ".join(f"{k} {v:.3f}" for k, v in dev.items() if k != "score"))
                 since = time.perf_counter()
                 feed.pause()
             if saving:
                 save(step, score)
-        if stop.asked:
-            read(leave=0)
-            save(step)  # does nothing where the loop has just saved
-        checkpoints.wait()
+        with goodput.spent("checkpoint"):
+            checkpoints.wait()
+        if step > first_step:
+            say(f"Time of this run: {goodput.line()}.")
     finally:
         progress.close()
         metric_log.close()
         checkpoints.close()
         feed.close()
+        trace.close()
         stop.restore()
-    if stop.asked and step < run.steps:
-        print(f"Asked to stop: saved at step {step}. The same command goes on from here.", flush=True)
+    if stopping and step < run.steps:
+        say(f"Asked to stop: saved at step {step}. The same command goes on from here.")
         return EXIT_PREEMPTED
     return 0
 
 
-class _StopOnSigterm:
-    """Turns SIGTERM into a flag that the loop reads between steps."""
+def _keep_config(config: dict[str, Any], workdir: Path) -> None:
+    """Writes the run's config once; the other processes look for it there.
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: Any = None
-        with contextlib.suppress(ValueError):  # outside the main thread there is no signal to catch
-            self._before = signal.signal(signal.SIGTERM, self._ask)
-
-    def _ask(self, number: int, frame: Any) -> None:
-        del number, frame
-        self.asked = True
-
-    def restore(self) -> None:
-        """Puts back what SIGTERM did before."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+    Raises:
+        ConfigError: They do not find it.
+    """
+    path = workdir / "config.json"
+    if is_first():
+        path.write_text(json.dumps(config, indent=1) + "\n")
+    elif not path.exists():
+        raise ConfigError(
+            f"{workdir}: process {jax.process_index()} does not find there what process 0 has written. --workdir must "
+            "be on a disk that all processes share."
+        )
 
 
 def _check_same_model(saved: dict, current: dict, where: str) -> None:
@@ -275,13 +296,12 @@ def _check_finite(step: int, numbers: dict[str, float], checkpoints: Checkpoints
 
 
 def _describe_run(run: Config, mesh: Any, source: Any, state: Any, first_step: int) -> None:
-    axes = " x ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
-    skipped = skipped_of(source)
-    print(
-        f"{count_parameters(state['params']):,} parameters on {mesh.size} {jax.devices()[0].device_kind} ({axes}), "
+    skipped, kind = skipped_of(source), jax.devices()[0].device_kind
+    processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    say(
+        f"{count_parameters(state['params']):,} parameters on {mesh.size} {kind}{processes} ({describe_mesh(mesh)}), "
         f"{len(source):,} records, batch {run.batch_size}, steps {first_step} to {run.steps}"
-        + (f"; left out before: {skipped}" if skipped else ""),
-        flush=True,
+        + (f"; left out before: {skipped}" if skipped else "")
     )
     for dropped in getattr(source, "dropped", ()):
-        print(f"  {dropped['step']} dropped {dropped['images']:,} images, {dropped['captions']:,} captions", flush=True)
+        say(f"  {dropped['step']} dropped {dropped['images']:,} images, {dropped['captions']:,} captions")

@@ -1,0 +1,200 @@
+"""Which process this is, the roll-call before a start, and the watch after it."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from vlc.errors import ConfigError, StartError
+from vlc.parallel import EXIT_LOST, find_place
+from vlc.parallel.place import Place, expand_hosts
+from vlc.parallel.roll_call import call_roll
+
+SAME = {"config": "abc"}
+
+
+def test_alone_where_nothing_is_told():
+    assert find_place(env={}) == Place()
+    assert find_place(env={"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}) == Place()
+    assert find_place(env={"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}).count == 1  # salloc, srun --pty
+
+
+def test_slurm_tells():
+    env = {
+        "SLURM_STEP_NUM_TASKS": "5", "SLURM_PROCID": "3", "SLURM_STEP_NODELIST": "gpu[07-08],big",
+        "SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_JOB_ID": "123456", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
+    }  # fmt: skip
+    place = find_place(env=env)
+    assert (place.index, place.count, place.local_index, place.local_count) == (3, 5, 1, 2)
+    assert place.hosts == ("gpu07", "gpu07", "gpu08", "gpu08", "big")
+    assert place.coordinator == "gpu07:26912" and place.name(4) == "process 4 (big)"
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("a", "a"),
+        ("a,b", "a b"),
+        ("a[1-3]", "a1 a2 a3"),
+        ("a[08-10,3],b[1]x", "a08 a09 a10 a3 b1x"),
+        ("r[1-2]n[1-2]", "r1n1 r1n2 r2n1 r2n2"),
+    ],
+)
+def test_hosts_are_expanded_as_slurm_writes_them(text, hosts):
+    assert expand_hosts(text) == hosts.split()
+
+
+def test_a_job_set_counts_through_its_jobs():
+    env = {
+        "VLC_COORDINATOR": "run-slice-0-0.run:12620", "VLC_PROCESSES": "8", "JOB_COMPLETION_INDEX": "1",
+        "VLC_GROUP": "1", "VLC_GROUP_SIZE": "4",
+    }  # fmt: skip
+    place = find_place(env=env)
+    assert (place.index, place.count, place.address) == (5, 8, ("run-slice-0-0.run", 12620))
+
+
+def test_tpu_slices_count_through():
+    env = {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}
+    assert find_place(env=env) == Place(1, 2, "a:12620", "the TPU's worker number", ("a", "b"))
+    env |= {"MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1", "MEGASCALE_COORDINATOR_ADDRESS": "c:8080"}
+    place = find_place(env=env)
+    assert (place.index, place.count, place.coordinator) == (3, 4, "c:12620")
+
+
+def test_flags_come_first():
+    assert find_place("h:1", 2, 1, env={"VLC_COORDINATOR": "x:2"}) == Place(1, 2, "h:1", "--process")
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "said"),
+    [
+        (("h:1", 2, -1), {}, "belong together"),
+        (("h:1", 2, 2), {}, "number 2 of 2 .--process.; numbers go from 0 to 1"),
+        (("h", 2, 0), {}, "must be HOST:PORT"),
+        ((), {"VLC_COORDINATOR": "h:1", "VLC_PROCESSES": "2"}, "JOB_COMPLETION_INDEX is not"),
+        ((), {"VLC_COORDINATOR": "h:1", "VLC_PROCESSES": "two", "VLC_PROCESS": "0"}, 'VLC_PROCESSES is "two"'),
+    ],
+)
+def test_half_a_place_is_refused(flags, env, said):
+    with pytest.raises(ConfigError, match=said):
+        find_place(*flags, env=env)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+class Crew:
+    """Processes of a run, each a thread here; `left` collects who left, and why."""
+
+    def __init__(self, count, **changes):
+        self.port, self.count = free_port(), count
+        self.watches, self.errors, self.left = {}, {}, {}
+        self.threads = []
+        self.changes = changes
+
+    def come(self, *indices, about=SAME, patience=3.0, count=0):
+        for index in indices:
+            thread = threading.Thread(target=self._run, args=(index, about, patience, count or self.count))
+            thread.start()
+            self.threads.append(thread)
+        return self
+
+    def _run(self, index, about, patience, count):
+        place = Place(index, count, f"localhost:{self.port}")
+
+        def leave(message, status):
+            self.left[index] = (message, status)
+
+        try:
+            self.watches[index] = call_roll(place, about, patience=patience, silence=1.0, leave=leave)
+        except StartError as error:
+            self.errors.setdefault(index, []).append(str(error))
+
+    def joined(self):
+        for thread in self.threads:
+            thread.join(20)
+        return self
+
+    def wait_for(self, *indices):
+        end = time.monotonic() + 10
+        while not set(indices) <= self.left.keys() and time.monotonic() < end:
+            time.sleep(0.02)
+        return self.left
+
+
+def test_all_come_and_part_in_peace():
+    crew = Crew(3).come(2, 1, 0).joined()
+    assert sorted(crew.watches) == [0, 1, 2] and not crew.errors
+    crew.watches[1].close()
+    time.sleep(1.5)  # longer than the silence that is allowed: who said good-bye is not missed
+    crew.watches[0].close(), crew.watches[2].close()
+    assert not crew.left
+
+
+def test_who_is_missing_is_named_everywhere():
+    crew = Crew(4).come(0, 2, patience=1.0).joined()
+    for index in (0, 2):
+        assert "2 of 4 processes did not come within 1 s: process 1, process 3" in crew.errors[index][0]
+        assert "There are: process 0" in crew.errors[index][0]
+
+
+def test_without_process_0_the_others_say_so():
+    crew = Crew(2).come(1, patience=0.7).joined()
+    assert "process 0 was not reached at localhost" in crew.errors[1][0]
+
+
+def test_another_config_is_refused():
+    crew = Crew(2).come(0).come(1, about={"config": "xyz"}).joined()
+    assert all("has another config than process 0: xyz instead of abc" in crew.errors[i][0] for i in (0, 1))
+
+
+def test_another_count_and_the_same_number_twice_are_refused():
+    crew = Crew(2).come(0).come(1, count=3).joined()
+    assert "was told of 3 processes, process 0 of 2" in crew.errors[0][0]
+    crew = Crew(3).come(0, 1, 1).joined()
+    assert "Two processes say that they are number 1" in crew.errors[0][0]
+    assert len(crew.errors[1]) == 2
+
+
+def test_strangers_do_no_harm():
+    crew = Crew(2).come(0)
+    time.sleep(0.3)
+    for words in (b"GET / HTTP/1.0\r\n\r\n", b"[1]\n", b'{"hello": 1}\n', b""):
+        with socket.create_connection(("localhost", crew.port)) as stranger:
+            stranger.sendall(words)
+    crew.come(1).joined()
+    assert sorted(crew.watches) == [0, 1]
+
+
+def test_a_port_in_use_is_said():
+    with socket.create_server(("", 0)) as taken:
+        crew = Crew(2)
+        crew.port = taken.getsockname()[1]
+        crew.come(0, patience=0.5).joined()
+    assert "cannot listen on port" in crew.errors[0][0]
+
+
+def test_a_closed_connection_is_a_lost_process():
+    crew = Crew(3).come(0, 1, 2).joined()
+    crew.watches[1].peers[0].shutdown(socket.SHUT_RDWR)  # as the system does for a process that is killed
+    left = crew.wait_for(0, 2)
+    assert all("process 1" in left[i][0] and "of 3 is gone" in left[i][0] and left[i][1] == EXIT_LOST for i in (0, 2))
+
+
+def test_silence_is_a_lost_process():
+    crew = Crew(3).come(0, 1, 2).joined()
+    crew.watches[2]._closing.set()  # it neither beats nor closes: stopped, or the network is cut
+    left = crew.wait_for(0, 1)
+    assert all("has been silent for 1 s" in left[i][0] and "process 2" in left[i][0] for i in (0, 1))
+
+
+def test_one_that_fails_tells_the_others_why():
+    crew = Crew(3).come(0, 1, 2).joined()
+    crew.watches[2].fail("The disk is full.", 2)
+    left = crew.wait_for(0, 1)
+    assert all("process 2" in left[i][0] and "stopped: The disk is full." in left[i][0] for i in (0, 1))
+    assert {status for _, status in left.values()} == {2}
