@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 COMPILERS := $(VENV)/compilers
 
-.PHONY: quickstart test lint peers clean
+.PHONY: quickstart test lint peers compilers clean
 
 quickstart: $(STAMP)
 	$(VENV)/bin/vlc train --config configs/quickstart.py --workdir runs/quickstart
@@ -14,6 +14,8 @@ quickstart: $(STAMP)
 # look for such devices at every start.
 test: lint $(COMPILERS)
 	PYTHONPATH=$(COMPILERS) $(VENV)/bin/python -m pytest -n auto --dist worksteal
+
+compilers: $(COMPILERS)
 
 $(COMPILERS): $(STAMP)
 	$(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $@ $$($(VENV)/bin/python -c \

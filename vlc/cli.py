@@ -12,6 +12,7 @@ from pathlib import Path
 from vlc.commands.captioning import add_caption
 from vlc.commands.data import add_data_commands
 from vlc.commands.evaluate import add_eval
+from vlc.commands.plan import add_plan
 from vlc.commands.shared import add_command, add_step, exit_status, load_model
 from vlc.commands.together import add_start, together
 from vlc.errors import VlcError
@@ -44,6 +45,7 @@ def _make_parser() -> argparse.ArgumentParser:
     train.epilog = "Any setting can be changed: --config.optimizer.lr=1e-3"
     train.set_defaults(takes_overrides=True)
 
+    add_plan(commands)
     add_eval(commands)
     add_caption(commands)
 

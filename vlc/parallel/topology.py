@@ -38,11 +38,12 @@ _H100_VERSIONS = (
 )
 
 
-def topology_devices(topology: str) -> list[Any]:
+def topology_devices(topology: str, slices: int = 1) -> list[Any]:
     """The devices of a topology, to build a mesh of and compile for.
 
     Args:
         topology: A TPU slice such as `v5e:16x16`, `v5p:2x2x2` or `v6e:16x16`, or `h100:8` for GPUs of one host.
+        slices: So many TPU slices.
 
     Raises:
         ConfigError: The name is not understood, or its compiler is not installed.
@@ -51,7 +52,11 @@ def topology_devices(topology: str) -> list[Any]:
     try:
         if gpus:
             return list(_gpu_topology(int(gpus[1])).devices)
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+        # A v4 chip has two cores that programs see as one device.
+        more: dict[str, Any] = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+        if slices > 1:
+            more["num_slices"] = slices
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **more).devices)
     except Exception as error:
         raise ConfigError(
             f'Cannot compile for the topology "{topology}": {str(error).splitlines()[0]}. Names are like "v5e:16x16", '
