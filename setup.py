@@ -61,6 +61,7 @@ setup(
             "pyright[nodejs]>=1.1.390",
             "import-linter>=2.1",
             "datasets>=3",
+            "psutil>=6",
             "pycocoevalcap>=1.2",
         ],
     },

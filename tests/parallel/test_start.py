@@ -198,3 +198,34 @@ def test_one_that_fails_tells_the_others_why():
     left = crew.wait_for(0, 1)
     assert all("process 2" in left[i][0] and "stopped: The disk is full." in left[i][0] for i in (0, 1))
     assert {status for _, status in left.values()} == {2}
+
+
+@pytest.mark.parametrize("wishing", [(0,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_all_stop_after_the_same_step(wishing, ahead):
+    """Even where one has begun more steps than the others, and waits for them in a collective."""
+    crew = Crew(3).come(0, 1, 2).joined()
+    stopped, met = {}, threading.Barrier(3)
+
+    def loop(index):
+        for step in range(1, 200):
+            if index != 1 or step > ahead:
+                met.wait(10)
+            if step == 5 and index in wishing:
+                crew.watches[index].stop.wish()
+            time.sleep(0.002 * index)
+            if crew.watches[index].stop.after(step):
+                stopped[index] = step
+                break
+        for _ in range(ahead if index == 1 else 0):
+            met.wait(10)
+
+    loops = [threading.Thread(target=loop, args=(index,)) for index in range(3)]
+    for thread in loops:
+        thread.start()
+    for thread in loops:
+        thread.join(15)
+    for watch in crew.watches.values():
+        watch.close()
+    assert len(stopped) == 3 and len(set(stopped.values())) == 1 and min(stopped.values()) >= 5
+    assert not crew.left

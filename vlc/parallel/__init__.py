@@ -7,6 +7,7 @@ from vlc.parallel.roll_call import EXIT_LOST, Watch
 from vlc.parallel.sharding import batch_sharding, replicated, state_sharding
 from vlc.parallel.share import Share
 from vlc.parallel.together import (
+    agreed_stop,
     all_of_us,
     fetch,
     first_before_others,
@@ -23,6 +24,7 @@ __all__ = [
     "Place",
     "Share",
     "Watch",
+    "agreed_stop",
     "all_of_us",
     "batch_sharding",
     "check_batch",

@@ -18,6 +18,7 @@ from typing import Any
 
 from vlc.errors import StartError
 from vlc.parallel.place import Place
+from vlc.parallel.stop import Stop
 
 EXIT_LOST = 76  # another process is gone; start all of them again
 _RETRY = 0.2  # seconds between two attempts to reach process 0
@@ -33,6 +34,7 @@ class Watch:
         peers: Its connections by the number of the process there: all others for process 0, 0 for the others.
         silence: Seconds without a beat after which a process is taken for lost.
         leave: Called with the message and the exit status when another process is gone; does not return.
+        stop: How all agree to stop early.
     """
 
     place: Place
@@ -40,8 +42,12 @@ class Watch:
     silence: float
     leave: Callable[[str, int], None]
     hosts: dict[int, str] = field(default_factory=dict)
+    stop: "Stop" = field(init=False)
     _closing: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.stop = Stop(self.place, self._tell)
 
     def begin(self) -> "Watch":
         """Beats and listens from now on, in two threads."""
@@ -92,6 +98,8 @@ class Watch:
                 for message in messages:
                     if "gone" in message:
                         self._lost(message["gone"], message["why"], message["status"], told_by=index)
+                    elif "stop" in message:
+                        self.stop.hear(index, message)
                 if not data:
                     self._lost(index, "is gone: its connection was closed", EXIT_LOST)
             now = time.monotonic()

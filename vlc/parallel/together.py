@@ -10,7 +10,9 @@ from jax.experimental import multihost_utils
 
 from vlc.parallel.place import Place
 from vlc.parallel.roll_call import Watch, call_roll
+from vlc.parallel.stop import Stop
 
+_watch: Watch | None = None  # of this process, where several have started together
 _SLOWER = 60  # seconds by which JAX's own watch lags behind ours, which has names
 
 
@@ -29,16 +31,22 @@ def start_together(place: Place, about: dict[str, str], *, patience: float = 300
     Raises:
         StartError: See `call_roll`.
     """
+    global _watch
     if place.count == 1:
         return None
-    watch = call_roll(place, about, patience=patience, silence=silence)
+    _watch = call_roll(place, about, patience=patience, silence=silence)
     host, port = place.address
     jax.distributed.initialize(
         f"{host}:{port + 1}", place.count, place.index,
         local_device_ids=[place.local_index] if place.local_count > 1 else None,
         initialization_timeout=int(patience), heartbeat_timeout_seconds=int(silence) + _SLOWER,
     )  # fmt: skip
-    return watch
+    return _watch
+
+
+def agreed_stop() -> Stop | None:
+    """How the processes of this run agree to stop; `None` for a process that is alone."""
+    return _watch.stop if _watch is not None else None
 
 
 def is_first() -> bool:

@@ -44,7 +44,8 @@ def with_change(config: Config, change: Change) -> Config:
 def advise(config: Config, plan: Plan, devices: list[Any], tries: int) -> Iterator[Advice]:
     """Tries changes one by one, those that change least first, until three fit or `tries` are spent."""
     fitting = 0
-    for change in list(changes(config, plan))[:tries]:
+    hopeful = [change for change in changes(config, plan) if could_fit(change, config, plan)]
+    for change in hopeful[:tries]:
         try:
             advice = Advice(change, make_plan(with_change(config, change), plan.topology, devices, plan.config))
         except ConfigError as error:
@@ -53,6 +54,28 @@ def advise(config: Config, plan: Plan, devices: list[Any], tries: int) -> Iterat
         fitting += bool(advice.plan and advice.plan.fits)
         if fitting == 3:
             return
+
+
+def could_fit(change: Change, config: Config, plan: Plan) -> bool:
+    """Whether a change could save enough at the very most; what cannot is not compiled."""
+    memory = plan.memory
+    state = memory["parameters"] + memory["optimizer"] + memory.get("average", 0)
+    passing = memory["activations"] + memory["temporaries"]
+    saved = 0.0
+    if "mesh.fsdp" in change:  # of the state, and of gradients, which are temporary
+        saved += (state + memory["parameters"]) * (1 - plan.mesh["fsdp"] / change["mesh.fsdp"])
+    if "optimizer.moment_dtype" in change:
+        saved += memory["optimizer"] / 4
+    kept = 1.0
+    if "model.remat" in change:
+        kept *= 0.05 if change["model.remat"] == "full" else 0.2
+    if "accumulate" in change:
+        kept *= config.accumulate / change["accumulate"]
+    saved += passing * (1 - kept)
+    if any(key.endswith("exchange") for key in change):
+        scores = 4 * plan.batch_size**2 / plan.devices  # of all pairs, float32; a few of them are alive at once
+        saved += passing if "objectives.filip.exchange" in change else 8 * scores
+    return plan.needed - saved <= plan.capacity
 
 
 def changes(config: Config, plan: Plan) -> Iterator[Change]:

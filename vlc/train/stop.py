@@ -4,31 +4,28 @@ import contextlib
 import signal
 from typing import Any
 
-import jax
-from jax.experimental import multihost_utils
+from vlc.parallel import agreed_stop
 
 
 class StopOnSigterm:
-    """Turns SIGTERM into an answer that the loop asks for after every step.
-
-    With several processes JAX catches the signal on each, and lets them agree on a step that all of them reach.
-    """
+    """Turns SIGTERM into an answer that the loop asks for after every step."""
 
     def __init__(self) -> None:
-        self._alone = jax.process_count() == 1
+        self._together = agreed_stop()
         self._caught = False
         self._before: Any = None
-        if self._alone:
-            with contextlib.suppress(ValueError):  # outside the main thread there is no signal to catch
-                self._before = signal.signal(signal.SIGTERM, self._catch)
+        with contextlib.suppress(ValueError):  # outside the main thread there is no signal to catch
+            self._before = signal.signal(signal.SIGTERM, self._catch)
 
     def _catch(self, number: int, frame: Any) -> None:
         del number, frame
         self._caught = True
+        if self._together is not None:
+            self._together.wish()
 
     def asked(self, step: int) -> bool:
-        """Whether to stop after this step, of which each must be asked about once."""
-        return self._caught if self._alone else multihost_utils.reached_preemption_sync_point(step)
+        """Whether to stop after this step; to be asked after each."""
+        return self._together.after(step) if self._together is not None else self._caught
 
     def restore(self) -> None:
         """Puts back what SIGTERM did before."""
