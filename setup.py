@@ -62,6 +62,8 @@ setup(
             "import-linter>=2.1",
             "datasets>=3",
             "psutil>=6",
+            "pyyaml>=6",
+            "kubeflow-trainer-api>=2.1",  # the published schema of JobSet
             "pycocoevalcap>=1.2",
         ],
     },

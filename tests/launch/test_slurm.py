@@ -93,6 +93,8 @@ def cluster(tmp_path_factory):
         assert time.monotonic() < end, (folder / "slurmctld.log").read_text()
         time.sleep(0.3)
     yield env
+    subprocess.run(["scancel", "--signal=KILL", "--full", "--state=running"], env=env)
+    until(lambda: not subprocess.run(["squeue", "-h"], capture_output=True, text=True, env=env).stdout.strip(), 30)
     for daemon in ("slurmd", "slurmctld"):
         os.kill(int((folder / f"{daemon}.pid").read_text()), signal.SIGTERM)
 

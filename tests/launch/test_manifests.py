@@ -1,0 +1,59 @@
+"""The Kubernetes manifests against JobSet's published schema, and what they tell the processes."""
+
+import subprocess
+from typing import get_args, get_origin
+
+import pytest
+import yaml
+from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
+
+from tests.conftest import ROOT
+from vlc.parallel import find_place
+
+MANIFESTS = sorted((ROOT / "launch" / "kubernetes").glob("*.yaml"))
+
+
+def unknown(manifest, schema, where=""):
+    """Keys of a manifest that the schema has not; pydantic would pass over them."""
+    fields = {field.alias or name: field.annotation for name, field in schema.model_fields.items()}
+    for key, value in manifest.items():
+        if key not in fields:
+            yield f"{where}{key}"
+            continue
+        kinds, inner = [fields[key]], None
+        while kinds:
+            kind = kinds.pop()
+            kinds += get_args(kind) if get_origin(kind) is not dict else ()  # whose keys are free
+            inner = kind if isinstance(kind, type) and hasattr(kind, "model_fields") else inner
+        for part in value if isinstance(value, list) else [value]:
+            if inner is not None and isinstance(part, dict):
+                yield from unknown(part, inner, f"{where}{key}.")
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_it_fits_the_schema(path):
+    manifest = yaml.safe_load(path.read_text())
+    JobsetV1alpha2JobSet.from_dict(manifest)
+    assert list(unknown(manifest, JobsetV1alpha2JobSet)) == []
+    manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["parallelisms"] = 3
+    assert list(unknown(manifest, JobsetV1alpha2JobSet)) == ["spec.replicatedJobs.template.spec.parallelisms"]
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_its_pods_find_their_places(path):
+    """Every pod of it has a number of its own, and they know how many they are and where the first is."""
+    manifest = yaml.safe_load(path.read_text())
+    name, job = manifest["metadata"]["name"], manifest["spec"]["replicatedJobs"][0]
+    pods = job["template"]["spec"]["parallelism"]
+    variables = job["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    told = {one["name"]: one.get("value") or "0" for one in variables}
+    places = [find_place(env=told | {"JOB_COMPLETION_INDEX": str(pod)}) for pod in range(pods)]
+    assert [place.index for place in places] == list(range(places[0].count)) and job["replicas"] == 1
+    assert places[0].address == (f"{name}-{job['name']}-0-0.{name}", 12620)
+
+
+def test_the_tpu_script_is_sound_and_says_what_is_missing():
+    script = ROOT / "launch" / "tpu_vm.sh"
+    subprocess.run(["bash", "-n", script], check=True)
+    answer = subprocess.run(["bash", script, "create"], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+    assert answer.returncode and "set NAME" in answer.stderr
