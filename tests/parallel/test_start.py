@@ -7,7 +7,7 @@ import time
 import pytest
 
 from vlc.errors import ConfigError, StartError
-from vlc.parallel import EXIT_LOST, find_place
+from vlc.parallel import EXIT_LOST, find_place, set_flags
 from vlc.parallel.place import Place, expand_hosts
 from vlc.parallel.roll_call import call_roll
 
@@ -229,3 +229,15 @@ def test_all_stop_after_the_same_step(wishing, ahead):
         watch.close()
     assert len(stopped) == 3 and len(set(stopped.values())) == 1 and min(stopped.values()) >= 5
     assert not crew.left
+
+
+def test_flags_are_added_and_the_users_own_win():
+    env = {"XLA_FLAGS": "--xla_gpu_enable_pipelined_all_gather=false --mine"}
+    set_flags(env, gpu=True, tpu=False)
+    assert env["XLA_FLAGS"].endswith("--xla_gpu_enable_pipelined_all_gather=false --mine")
+    assert env["XLA_FLAGS"].count("pipelined_all_gather") == 1 and "latency_hiding_scheduler=true" in env["XLA_FLAGS"]
+    set_flags(env, gpu=False, tpu=True)
+    assert "--xla_tpu_enable_async_collective_fusion=true" in env["LIBTPU_INIT_ARGS"]
+    off = {"VLC_XLA_FLAGS": "off"}
+    set_flags(off, gpu=True, tpu=True)
+    assert off == {"VLC_XLA_FLAGS": "off"}

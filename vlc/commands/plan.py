@@ -131,8 +131,9 @@ def _prepare(emulated: int) -> None:
 def _devices(options: argparse.Namespace) -> tuple[list[Any], str]:
     import jax
 
-    from vlc.parallel import topology_devices
+    from vlc.parallel import set_flags, topology_devices
 
+    set_flags(gpu=options.topology.startswith("h100"), tpu=options.topology.startswith("v"))  # as a run would
     if options.devices:
         return jax.devices()[: options.devices], f"cpu:{options.devices}"
     name = options.topology + (f" x {options.slices}" if options.slices > 1 else "")

@@ -37,8 +37,9 @@ def together(options: argparse.Namespace, **about: str) -> Iterator[None]:
     import jax
 
     from vlc import __version__
-    from vlc.parallel import find_place, start_together
+    from vlc.parallel import find_place, set_flags, start_together
 
+    set_flags()
     place = find_place(options.coordinator, options.processes, options.process)
     digests = {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in about.items()}
     digests |= {"version of vlc": __version__, "version of jax": jax.__version__}

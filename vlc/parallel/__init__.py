@@ -1,6 +1,7 @@
 """Meshes, sharding rules, and several processes as one run."""
 
 from vlc.parallel.chips import Chip, chip_of
+from vlc.parallel.flags import set_flags
 from vlc.parallel.mesh import check_batch, describe_mesh, make_mesh
 from vlc.parallel.place import Place, find_place
 from vlc.parallel.roll_call import EXIT_LOST, Watch
@@ -37,6 +38,7 @@ __all__ = [
     "make_mesh",
     "replicated",
     "say",
+    "set_flags",
     "start_together",
     "state_sharding",
     "sums_of_us",

@@ -1,0 +1,50 @@
+"""Compiler flags for training on several devices: collectives run beside computation. On by default, all in one place.
+
+What a user has set of `XLA_FLAGS` and `LIBTPU_INIT_ARGS` stays and wins; `VLC_XLA_FLAGS=off` adds nothing.
+"""
+
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+
+GPU = {
+    "xla_gpu_enable_latency_hiding_scheduler": "true",  # collectives start early and are waited for late
+    "xla_gpu_enable_highest_priority_async_stream": "true",  # and are not queued behind computation
+    "xla_gpu_all_reduce_combine_threshold_bytes": "134217728",  # gradients of several layers in one
+    "xla_gpu_all_gather_combine_threshold_bytes": "134217728",  # fsdp weights of a layer in one
+    "xla_gpu_reduce_scatter_combine_threshold_bytes": "67108864",
+    "xla_gpu_enable_pipelined_all_gather": "true",  # of the next layer, while this one computes
+    "xla_gpu_enable_pipelined_reduce_scatter": "true",
+    "xla_gpu_enable_while_loop_double_buffering": "true",  # what pipelining in a scan over layers needs
+}
+TPU = {
+    "xla_tpu_enable_async_collective_fusion": "true",  # collectives go on inside of fused computation
+    "xla_tpu_enable_async_collective_fusion_fuse_all_gather": "true",
+    "xla_tpu_enable_async_collective_fusion_multiple_steps": "true",
+    "xla_tpu_overlap_compute_collective_tc": "true",
+    "xla_enable_async_all_gather": "true",
+    "xla_tpu_enable_data_parallel_all_reduce_opt": "true",  # gradients' all-reduces overlap with the next iteration
+    "xla_tpu_data_parallel_opt_different_sized_ops": "true",
+}
+
+
+def set_flags(env: MutableMapping[str, str] = os.environ, *, gpu: bool | None = None, tpu: bool | None = None) -> None:
+    """Adds the flags to the environment; before JAX looks for devices.
+
+    Args:
+        env: The environment.
+        gpu: Whether there is an NVIDIA GPU; found out when `None`.
+        tpu: Whether there is a TPU; found out when `None`.
+    """
+    if env.get("VLC_XLA_FLAGS") == "off":
+        return
+    if gpu if gpu is not None else Path("/dev/nvidia0").exists():
+        _add(env, "XLA_FLAGS", GPU)
+    if tpu if tpu is not None else any(Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0")):
+        _add(env, "LIBTPU_INIT_ARGS", TPU)
+
+
+def _add(env: MutableMapping[str, str], name: str, flags: dict[str, str]) -> None:
+    own = env.get(name, "")
+    new = [f"--{flag}={value}" for flag, value in flags.items() if f"--{flag}" not in own]
+    env[name] = " ".join([*new, own]).strip()
