@@ -52,6 +52,16 @@ def test_on_an_accelerator_it_runs_the_kernels_on_bfloat16(topology, compiler, k
     assert calls and all("bf16>" in call for call in calls)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="`make test` installs libtpu")
+def test_slices_are_an_axis_of_their_own_and_a_v4_chip_is_one_device():
+    assert len(topology_devices("v4:2x2x2")) == 8
+    mesh = make_mesh({"data": -1, "fsdp": 2, "tensor": 1}, topology_devices("v5e:2x2", slices=2))
+    assert dict(mesh.shape) == {"dcn": 2, "data": 2, "fsdp": 2, "tensor": 1}
+    assert [{device.slice_index for device in part.flat} for part in mesh.devices] == [{0}, {1}]
+    with pytest.raises(ConfigError, match="2 slices"):
+        make_mesh({"dcn": 1, "data": -1, "fsdp": 1, "tensor": 1}, topology_devices("v5e:2x2", slices=2))
+
+
 @pytest.mark.parametrize("name", ["v99:2x2", "h100", "a100:8"])
 def test_a_topology_that_is_not_known_is_named(name):
     with pytest.raises(ConfigError, match=name):

@@ -20,6 +20,7 @@ from vlc.inference import load
 from vlc.train import EXIT_PREEMPTED, train
 from vlc.train.checkpoint import Checkpoints, make_meta
 from vlc.train.loop import _check_same_model
+from vlc.train.trace import parse_steps
 
 # CLIP alone, which compiles in half the time, where the objectives are not what is tried.
 PLAIN = {"objectives__filip__weight": 0.0, "objectives__caption__weight": 0.0, "model__decoder__layers": 0}
@@ -65,10 +66,28 @@ def test_a_run_leaves_what_it_should(finished):
     assert steps == [1, 2, 3, 4]
     assert {"loss/clip", "loss/filip", "loss/caption", "grad_norm", "images_per_second"} <= rows[0].keys()
     assert {"input_wait", "input/read", "input/image", "input/text", "seen"} <= rows[0].keys()
+    shares = {name: value for name, value in rows[-2].items() if name.startswith("time/")}
+    assert sum(shares.values()) == pytest.approx(1, abs=0.01) and shares["time/compilation"] > shares["time/input"]
     assert 0 <= rows[-1]["dev/score"] <= 1
     assert (finished / "tokenizer.model").exists() and list((finished / "tensorboard").iterdir())
     meta = _meta(finished)
     assert meta["config"]["steps"] == 4 and meta["preprocess"]["size"] == 32
+
+
+def test_steps_are_traced_with_the_names_of_their_parts(tmp_path, capsys):
+    assert train(config(steps=3), tmp_path, profile=(2, 3)) == 0
+    assert "Profile of steps 2 to 3" in capsys.readouterr().out
+    traces = list((tmp_path / "profile").rglob("*.xplane.pb"))
+    written = b"".join(path.read_bytes() for path in traces)
+    for name in (b"image_tower", b"text_tower", b"late_interaction", b"decoder", b"optimizer"):
+        assert name in written, name
+
+
+def test_steps_to_trace_are_read():
+    assert parse_steps("") is None and parse_steps("10:15") == (10, 15)
+    for text in ("10", "15:10", "0:3", "a:b"):
+        with pytest.raises(ConfigError, match="10:15"):
+            parse_steps(text)
 
 
 def test_a_finished_run_does_nothing_more(finished):
