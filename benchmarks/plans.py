@@ -49,7 +49,7 @@ def print_table(rows: list[dict]) -> None:
         for row in [of[0], *[row for row in of[1:] if row["fits"]][:1]]:
             change = " ".join(f"{key.split('.', 1)[-1]}={value}" for key, value in row["change"].items())
             share = f"{row['needed'] / row['capacity']:.0%}" + ("" if row["fits"] else ", does not fit")
-            best = f"{1e3 * row['step_seconds_at_best']:.0f} | {row['images_per_second_at_best']:,.0f}"
+            best = f"{1e3 * row['step_seconds_at_best']:.3g} | {row['images_per_second_at_best']:,.0f}"
             print(
                 f"| {name} | {topology} | {row['batch_size']:,} | {change} | {row['needed'] / 2**30:.1f} | {share} | "
                 f"{row['model_flops']:.2g} | {best} | {row['limit']} | {row['compile_seconds']:.0f} |"
