@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parent.parent
 STEPS, SILENCE = 20, 10
 
@@ -119,15 +121,17 @@ def full_disk(run: Run) -> None:
 
 
 def no_network(run: Run) -> None:
-    """Packets of the loopback between the two processes are dropped, then let through again."""
-    port = re.search(rb"VLC_COORDINATOR=localhost:(\d+)", Path(f"/proc/{run.pid(0)}/environ").read_bytes())
-    assert port is not None
-    rules = [["-p", "tcp", f"--{way}", port[1].decode(), "-j", "DROP"] for way in ("dport", "sport")]
+    """All packets between the two processes are dropped until they notice, then let through again."""
+    open_now = [one for index in (0, 1) for one in psutil.Process(run.pid(index)).net_connections()]
+    ports = {str(one.laddr.port) for one in open_now if one.laddr}
+    rules = [["-p", "tcp", f"--{way}", port, "-j", "DROP"] for port in ports for way in ("dport", "sport")]
     for rule in rules:
         subprocess.run(["iptables", "-I", "INPUT", *rule], check=True)
-    run.wait_for("has been silent")
-    for rule in rules:
-        subprocess.run(["iptables", "-D", "INPUT", *rule], check=True)
+    try:
+        run.wait_for("has been silent")
+    finally:
+        for rule in rules:
+            subprocess.run(["iptables", "-D", "INPUT", *rule], check=True)
 
 
 FAULTS: dict[str, tuple[str, Callable[[Run], None]]] = {
