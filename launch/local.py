@@ -3,8 +3,9 @@
     python launch/local.py --processes 2 -- vlc train --config configs/quickstart.py --workdir runs/two
     python launch/local.py --processes 4 --devices 2 -- vlc train ...     # eight emulated CPU devices
 
-Each line of the processes is shown with their number. When one of them is killed or lost, the others leave, all are
-started again, and the run goes on from its last checkpoint. SIGTERM asks all of them to save and to stop.
+On a machine with GPUs each process takes one. Each line of the processes is shown with their number. When one of them
+is killed or lost, the others leave, all are started again, and the run goes on from its last checkpoint. SIGTERM asks
+all of them to save and to stop.
 """
 
 import argparse

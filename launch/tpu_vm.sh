@@ -13,6 +13,7 @@ set -euo pipefail
 ACTION=${1:?create, setup, run, stop or delete}
 shift
 on_all() { gcloud compute tpus tpu-vm ssh "$NAME" --zone "$ZONE" --worker=all --command "$1"; }
+on_first() { gcloud compute tpus tpu-vm ssh "$NAME" --zone "$ZONE" --worker=0 --command "$1"; }
 
 case $ACTION in
   create)
@@ -29,15 +30,16 @@ case $ACTION in
     ;;
   run)
     # Again where a host was lost (76) or a process was killed; not after bad input, divergence, or when asked to stop.
+    # gcloud has a status of its own, so the first host keeps the command's.
     for _ in $(seq "${RESTARTS:-20}"); do
-      status=0
-      on_all "cd vlc && PATH=\$PWD/.venv/bin:\$PATH $(printf '%q ' "$@")" || status=$?
+      on_all "cd vlc && rm -f status && PATH=\$PWD/.venv/bin:\$PATH $(printf '%q ' "$@"); echo \$? > status" || true
+      status=$(on_first 'cat vlc/status' || echo 255)
       case $status in 0 | 2 | 3 | 75) exit "$status" ;; esac
-      on_all 'pkill -KILL -f "vlc train" || true'
+      on_all 'pkill -KILL -f "[v]lc train"' || true
     done
     exit "$status"
     ;;
-  stop) gcloud compute tpus tpu-vm ssh "$NAME" --zone "$ZONE" --worker=0 --command 'pkill -TERM -f "vlc train"' ;;
+  stop) on_first 'pkill -TERM -f "[v]lc train"' ;;
   delete) gcloud compute tpus queued-resources delete "$NAME" --zone "$ZONE" --force ;;
   *) echo "launch/tpu_vm.sh: no action \"$ACTION\"; create, setup, run, stop or delete." >&2; exit 2 ;;
 esac

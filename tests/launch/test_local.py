@@ -61,6 +61,15 @@ def test_a_killed_process_is_named_and_all_start_again(tmp_path, alone):
     same_run(metrics(workdir), alone)
 
 
+def test_sigterm_while_the_run_still_starts_is_not_forgotten(tmp_path):
+    workdir = tmp_path / "run"
+    job = launch(2, 2, train_command(workdir, 100_000, "--config.log_every=1"))
+    read_until(job, "parameters on 4 cpu")  # the step is not compiled yet
+    job.send_signal(signal.SIGTERM)
+    assert "Asked to stop: saved at step" in finish(job, 75)
+    assert max(metrics(workdir)) < 10
+
+
 def test_what_fails_on_one_is_said_by_all(tmp_path):
     """A config that cannot be, and processes that are about to run different ones, end at once, without a restart."""
     job = launch(2, 2, train_command(tmp_path / "run", 2, "--config.batch_size=6"))

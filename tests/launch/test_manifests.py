@@ -1,4 +1,4 @@
-"""The Kubernetes manifests against JobSet's published schema, and what they tell the processes."""
+"""The Kubernetes manifests against JobSet's published schema, and what they tell the processes; the TPU VMs' script."""
 
 import subprocess
 from typing import get_args, get_origin
@@ -57,3 +57,26 @@ def test_the_tpu_script_is_sound_and_says_what_is_missing():
     subprocess.run(["bash", "-n", script], check=True)
     answer = subprocess.run(["bash", script, "create"], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
     assert answer.returncode and "set NAME" in answer.stderr
+
+
+@pytest.mark.parametrize(("statuses", "ends", "runs"), [((76, 137, 0), 0, 3), ((2, 0), 2, 1), ((75, 0), 75, 1)])
+def test_the_tpu_script_starts_again_what_was_lost_and_nothing_else(statuses, ends, runs, tmp_path):
+    """With a gcloud that runs commands here and has a status of its own, and a vlc that ends with one after another."""
+    tools, home = tmp_path / "tools", tmp_path / "home"
+    for folder in (tools, home / "vlc" / ".venv" / "bin"):
+        folder.mkdir(parents=True)
+    wanted = tmp_path / "statuses"
+    wanted.write_text("".join(f"{status}\n" for status in statuses))
+    scripts = {
+        tools / "gcloud": f'cd {home}; bash -c "${{@: -1}}"; [[ "$*" == *--worker=0* ]]',
+        tools / "pkill": f"echo killed >> {tmp_path}/killed",
+        home / "vlc" / ".venv" / "bin" / "vlc":
+        f'echo "$*" >> {tmp_path}/said; status=$(head -1 {wanted}); sed -i 1d {wanted}; exit $status',
+    }  # fmt: skip
+    for path, text in scripts.items():
+        path.write_text(f"#!/bin/bash\n{text}\n")
+        path.chmod(0o755)
+    env = {"PATH": f"{tools}:/usr/bin:/bin", "NAME": "n", "ZONE": "z"}
+    command = ["bash", ROOT / "launch" / "tpu_vm.sh", "run", "vlc", "train", "--workdir", "a b"]
+    assert subprocess.run(command, env=env).returncode == ends
+    assert (tmp_path / "said").read_text().splitlines() == ["train --workdir a b"] * runs

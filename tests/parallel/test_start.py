@@ -200,6 +200,19 @@ def test_one_that_fails_tells_the_others_why():
     assert {status for _, status in left.values()} == {2}
 
 
+def test_last_words_are_heard_that_come_with_a_good_bye():
+    """An answer about the step to stop after and the good-bye, read at once: else the others would wait for ever."""
+    crew = Crew(2).come(0, 1).joined()
+    crew.watches[0].stop.after(3)
+    crew.watches[1].peers[0].sendall(b'{"stop": "wish"}\n{"stop": "at", "step": 4}\n{"bye": true}\n')
+    crew.watches[1]._closing.set()
+    end = time.monotonic() + 5
+    while crew.watches[0].stop._after is None and time.monotonic() < end:
+        time.sleep(0.02)
+    assert crew.watches[0].stop.after(4) and not crew.left
+    crew.watches[0].close()
+
+
 @pytest.mark.parametrize("wishing", [(0,), (2,), (0, 1, 2)])
 @pytest.mark.parametrize("ahead", [0, 3])
 def test_all_stop_after_the_same_step(wishing, ahead):

@@ -15,7 +15,7 @@ from tests.tiny import VOCAB, tiny_batch, tiny_config
 from vlc.cli import main
 from vlc.errors import ConfigError
 from vlc.models import layers, vit
-from vlc.parallel import Share, make_mesh, state_sharding
+from vlc.parallel import Share, make_mesh, state_sharding, topology_devices
 from vlc.plan import advise, make_plan
 from vlc.plan.advice import could_fit
 from vlc.plan.collectives import read_collectives
@@ -97,7 +97,7 @@ def unexplained(config):
     params = jax.tree.leaves(state_shapes(config, VOCAB, optimizer)["params"])
     largest = 4 * max(leaf.size for leaf in params)
     compared = 4 * config.batch_size * config.model.embed_dim
-    for one in read_collectives(compile_step(config, mesh).partitioned, dict(mesh.shape)):
+    for one in read_collectives(compile_step(config, mesh, 0).partitioned, dict(mesh.shape)):
         if one.operation != "all-gather":
             continue
         of_tower = any(name in one.source for name in ("image_tower", "text_tower", "decoder"))
@@ -201,12 +201,19 @@ def test_the_command_writes_figures_and_a_picture(tmp_path, capsys, monkeypatch)
     assert out.with_suffix(".png").stat().st_size > 10_000
 
 
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="`make test` installs libtpu")
+def test_what_a_tpu_compiler_refuses_is_a_plan_that_does_not_fit():
+    config = read_config("siglip_b16", "smoke")
+    config.batch_size = 131_072  # 20 GiB of scores of all pairs
+    plan = make_plan(config, "v5e:2x2", topology_devices("v5e:2x2"), "siglip")
+    assert plan.fits is False and plan.needed > plan.capacity and sum(plan.memory.values()) == plan.needed
+    assert could_fit({"objectives.siglip.exchange": "ring"}, config, plan)
+
+
 @pytest.mark.parametrize(("topology", "compiler"), [("v5e:2x2", "libtpu"), ("h100:4", "jax_cuda13_plugin")])
 def test_on_chips_there_is_an_estimate(topology, compiler):
     if importlib.util.find_spec(compiler) is None:
         pytest.skip(f"{compiler} is not installed; `make test` installs it")
-    from vlc.parallel import topology_devices
-
     config = read_config("siglip_b16", "smoke")
     plan = make_plan(config, topology, topology_devices(topology), "siglip")
     assert plan.fits and plan.capacity > 15 * 2**30

@@ -35,7 +35,7 @@ from vlc.inference.captioning import (
 from vlc.interop import Imported, at_size, import_model, is_native, read_native
 from vlc.interop.load import abstract_params, rows_of
 from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
-from vlc.parallel import batch_sharding, fetch, state_sharding
+from vlc.parallel import batch_sharding, data_shares, fetch, state_sharding
 from vlc.similarity import late_interaction
 from vlc.train.checkpoint import Checkpoints, array_checksums, read_meta
 from vlc.train.initial import Initial
@@ -65,7 +65,7 @@ class Model:
         self._tokenizer, self._preprocess = tokenizer, preprocess
         self._graph, self._params = graph, params
         self._mesh = mesh  # that the parameters are spread over
-        self._shares = _shares(mesh)
+        self._shares = data_shares(mesh) if mesh is not None else 1
         self._batch = batch_size * self._shares
 
     @classmethod
@@ -145,7 +145,7 @@ class Model:
         """The same model on all devices of a mesh: parameters by the rules of training, batches shared among them."""
         other = copy.copy(self)
         other.__dict__.pop("caption_blocks", None)
-        other._mesh, other._shares = mesh, _shares(mesh)
+        other._mesh, other._shares = mesh, data_shares(mesh)
         other._batch = self._batch // self._shares * other._shares
         other._params = jax.device_put(self._params, state_sharding(self._params, mesh))
         return other
@@ -418,11 +418,6 @@ class Model:
                 placed = jax.device_put(filled, batch_sharding(mesh) if mesh is not None else None)
                 results.append(fetch(function(self._graph, self._params, placed)))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *results)
-
-
-def _shares(mesh: Mesh | None) -> int:
-    """Among how many devices a batch is shared."""
-    return mesh.size // mesh.shape["tensor"] if mesh is not None else 1
 
 
 def _filled(x: np.ndarray, size: int) -> np.ndarray:

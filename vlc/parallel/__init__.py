@@ -2,7 +2,7 @@
 
 from vlc.parallel.chips import Chip, chip_of
 from vlc.parallel.flags import set_flags
-from vlc.parallel.mesh import check_batch, describe_mesh, make_mesh
+from vlc.parallel.mesh import check_batch, data_shares, describe_mesh, make_mesh
 from vlc.parallel.place import Place, find_place
 from vlc.parallel.roll_call import EXIT_LOST, Watch
 from vlc.parallel.sharding import batch_sharding, replicated, state_sharding
@@ -30,6 +30,7 @@ __all__ = [
     "batch_sharding",
     "check_batch",
     "chip_of",
+    "data_shares",
     "describe_mesh",
     "fetch",
     "find_place",

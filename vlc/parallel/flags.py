@@ -7,6 +7,8 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from vlc.parallel.place import has_tpu
+
 GPU = {
     "xla_gpu_enable_latency_hiding_scheduler": "true",  # collectives start early and are waited for late
     "xla_gpu_enable_highest_priority_async_stream": "true",  # and are not queued behind computation
@@ -40,7 +42,7 @@ def set_flags(env: MutableMapping[str, str] = os.environ, *, gpu: bool | None = 
         return
     if gpu if gpu is not None else Path("/dev/nvidia0").exists():
         _add(env, "XLA_FLAGS", GPU)
-    if tpu if tpu is not None else any(Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0")):
+    if tpu if tpu is not None else has_tpu():
         _add(env, "LIBTPU_INIT_ARGS", TPU)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -29,7 +30,7 @@ def make_mesh(shape: Any, devices: list | None = None) -> Mesh:
     slices = _slices(devices)
     sizes = [int(shape.get(axis, 0)) or (len(slices) if axis == "dcn" else 0) for axis in AXES]
     known = math.prod(size for size in sizes if size != -1)
-    asked = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True) if axis != "dcn" or size != 1)
+    asked = describe_mesh(dict(zip(AXES, sizes, strict=True)))
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise ConfigError(f"config.mesh is {asked}: sizes are positive, and only one may be -1 (the rest).")
     if -1 in sizes and len(devices) % known == 0:
@@ -63,7 +64,7 @@ def _lay_out(devices: list, sizes: list[int]) -> np.ndarray:
 
 def check_batch(mesh: Mesh, batch_size: int, accumulate: int) -> None:
     """Raises `ConfigError` when a (part of a) batch cannot be shared evenly along all axes but tensor."""
-    shares = mesh.size // mesh.shape["tensor"]
+    shares = data_shares(mesh)
     part = batch_size // accumulate
     if part % shares:
         raise ConfigError(
@@ -73,6 +74,11 @@ def check_batch(mesh: Mesh, batch_size: int, accumulate: int) -> None:
         )
 
 
-def describe_mesh(mesh: Mesh) -> str:
+def data_shares(mesh: Mesh) -> int:
+    """Among how many devices a batch is shared: all axes but tensor."""
+    return mesh.size // mesh.shape["tensor"]
+
+
+def describe_mesh(sizes: Mapping[str, int]) -> str:
     """`data=4 x fsdp=2 x tensor=1`; dcn only where there are slices."""
-    return " x ".join(f"{axis}={size}" for axis, size in mesh.shape.items() if axis != "dcn" or size > 1)
+    return " x ".join(f"{axis}={size}" for axis, size in sizes.items() if axis != "dcn" or size != 1)

@@ -1,5 +1,6 @@
 """Which process of how many this is, as the launcher tells: flags, SLURM, Kubernetes, Cloud TPU."""
 
+import importlib.util
 import os
 import re
 import urllib.error
@@ -12,7 +13,6 @@ from vlc.errors import ConfigError
 
 PORT = 12620  # of the roll-call; JAX's own coordinator takes the next
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
-_TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _of_variables(env: Mapping[str, str]) -> Place | None:
     """`VLC_COORDINATOR`, `VLC_PROCESSES`, and `VLC_PROCESS` or an indexed Job's `JOB_COMPLETION_INDEX`.
 
     With `VLC_GROUP` (number of the Job in a JobSet) and `VLC_GROUP_SIZE` (its pods), processes are counted through.
-    Where a host has several processes, `VLC_LOCAL_PROCESS` and `VLC_LOCAL_PROCESSES` share its GPUs among them.
+    Where a host has several processes, with `VLC_LOCAL_PROCESS` and `VLC_LOCAL_PROCESSES` each takes one of its GPUs.
     """
     if not env.get("VLC_COORDINATOR"):
         return None
@@ -149,7 +149,7 @@ def _of_tpu(env: Mapping[str, str]) -> Place | None:
     """A host of a TPU slice: what GKE sets, or what the metadata server of a TPU VM tells; several slices count on."""
     if env.get("TPU_WORKER_HOSTNAMES"):
         hosts, index = tuple(env["TPU_WORKER_HOSTNAMES"].split(",")), int(env.get("TPU_WORKER_ID") or 0)
-    elif any(Path(device).exists() for device in _TPU_DEVICES):
+    elif has_tpu():
         workers = _metadata("worker-network-endpoints")
         hosts, index = tuple(one.split(":")[2] for one in workers.split(",")), int(_metadata("agent-worker-number"))
     else:
@@ -162,6 +162,12 @@ def _of_tpu(env: Mapping[str, str]) -> Place | None:
     return Place(
         slice_index * len(hosts) + index, slices * len(hosts), f"{first}:{PORT}", "the TPU's worker number", known
     )
+
+
+def has_tpu() -> bool:
+    """Whether this host has a TPU and what drives it; other devices may be passed on by vfio too."""
+    devices = any(Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0"))
+    return devices and importlib.util.find_spec("libtpu") is not None
 
 
 def _metadata(name: str) -> str:

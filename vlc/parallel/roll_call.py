@@ -34,6 +34,7 @@ class Watch:
         peers: Its connections by the number of the process there: all others for process 0, 0 for the others.
         silence: Seconds without a beat after which a process is taken for lost.
         leave: Called with the message and the exit status when another process is gone; does not return.
+        hosts: What each process called its host at the roll-call.
         stop: How all agree to stop early.
     """
 
@@ -41,8 +42,8 @@ class Watch:
     peers: dict[int, socket.socket]
     silence: float
     leave: Callable[[str, int], None]
-    hosts: dict[int, str] = field(default_factory=dict)
-    stop: "Stop" = field(init=False)
+    hosts: dict[int, str]
+    stop: Stop = field(init=False)
     _closing: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -91,16 +92,15 @@ class Watch:
                 heard[index] = time.monotonic()
                 *lines, texts[index] = (texts[index] + data).split(b"\n")
                 messages = [json.loads(line) for line in lines]
-                if any("bye" in message for message in messages):
-                    waiting.unregister(connection)
-                    del heard[index]
-                    continue
                 for message in messages:
                     if "gone" in message:
                         self._lost(message["gone"], message["why"], message["status"], told_by=index)
                     elif "stop" in message:
                         self.stop.hear(index, message)
-                if not data:
+                if any("bye" in message for message in messages):
+                    waiting.unregister(connection)
+                    del heard[index]
+                elif not data:
                     self._lost(index, "is gone: its connection was closed", EXIT_LOST)
             now = time.monotonic()
             for index, last in heard.items():
@@ -112,8 +112,7 @@ class Watch:
             return
         self._tell({"gone": index, "why": why, "status": status}, but=told_by)
         self._closing.set()
-        name = self.place.name(index) if self.place.hosts else _named(index, self.hosts)
-        self.leave(f"{name} of {self.place.count} {why}", status)
+        self.leave(f"{_named(index, self.hosts)} of {self.place.count} {why}", status)
 
 
 def call_roll(

@@ -1,6 +1,7 @@
 """What the processes of a run do together. Alone, each of these is free."""
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,9 @@ _SLOWER = 60  # seconds by which JAX's own watch lags behind ours, which has nam
 def start_together(place: Place, about: dict[str, str], *, patience: float = 300, silence: float = 60) -> Watch | None:
     """Calls the roll, then joins this process with the others. Before anything else asks JAX for devices.
 
+    From then on SIGTERM to any of them is a wish that all stop after the same step (`agreed_stop`); one that comes
+    while the run still starts is not forgotten.
+
     Args:
         place: This process's (`find_place`).
         about: What must be equal everywhere.
@@ -34,14 +38,16 @@ def start_together(place: Place, about: dict[str, str], *, patience: float = 300
     global _watch
     if place.count == 1:
         return None
-    _watch = call_roll(place, about, patience=patience, silence=silence)
+    _watch = watch = call_roll(place, about, patience=patience, silence=silence)
     host, port = place.address
     jax.distributed.initialize(
         f"{host}:{port + 1}", place.count, place.index,
         local_device_ids=[place.local_index] if place.local_count > 1 else None,
         initialization_timeout=int(patience), heartbeat_timeout_seconds=int(silence) + _SLOWER,
     )  # fmt: skip
-    return _watch
+    with contextlib.suppress(ValueError):  # outside the main thread there is no signal to catch
+        signal.signal(signal.SIGTERM, lambda number, frame: watch.stop.wish())
+    return watch
 
 
 def agreed_stop() -> Stop | None:

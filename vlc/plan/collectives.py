@@ -117,9 +117,7 @@ def _calls(instruction: _Instruction, computations: dict[str, list[_Instruction]
         if body and condition:
             yield body[1], _trips(computations.get(condition[1], []))
     elif instruction.operation in ("call", "conditional", "async-start"):
-        for called in re.findall(
-            r"(?:to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)", instruction.rest
-        ):
+        for called in _CALLED.findall(instruction.rest):
             yield called, 1
         for branches in re.findall(r"branch_computations=\{([^}]*)\}", instruction.rest):
             yield from ((called.strip().lstrip("%"), 1) for called in branches.split(","))

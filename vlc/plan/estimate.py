@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 
 from vlc.config import Config, resolve_auto
 from vlc.objectives import encode_batch, total_loss
-from vlc.parallel import Chip, batch_sharding, chip_of, make_mesh, state_sharding
+from vlc.parallel import Chip, batch_sharding, chip_of, data_shares, make_mesh, state_sharding
 from vlc.plan.collectives import read_collectives, sent_by_axis
-from vlc.plan.compiled import DoesNotFit, compile_step
+from vlc.plan.compiled import compile_step
 from vlc.train.ahead import batch_shapes, plain_step, state_shapes
 from vlc.train.flops import step_flops
 from vlc.train.state import count_parameters, make_graph
@@ -85,31 +85,23 @@ def make_plan(config: Config, topology: str, devices: list[Any], name: str) -> P
     _, optimizer = plain_step(run, vocabulary)
     shapes = state_shapes(run, vocabulary, optimizer)
     known = _state_bytes(shapes, run, mesh)
-    activations = _activation_bytes(run, vocabulary) // _shares(mesh)
-    try:
-        compiled = compile_step(config, mesh)
-        needed, seconds, text = compiled.arguments + compiled.temporary, compiled.seconds, compiled.partitioned
-        refused = False
-    except DoesNotFit as error:
-        needed, seconds, text, refused = error.needed, error.seconds, error.partitioned, True
-    rest = max(needed - sum(known.values()), 0)
+    activations = _activation_bytes(run, vocabulary) // data_shares(mesh)
+    compiled = compile_step(config, mesh, sum(known.values()))
+    rest = max(compiled.needed - sum(known.values()), 0)
     memory = known | {"activations": min(activations, rest), "temporaries": max(rest - activations, 0)}
+    collectives = read_collectives(compiled.partitioned, dict(mesh.shape))
     sent: dict[str, dict[str, float]] = {}
-    for (axes, operation), count in sorted(sent_by_axis(read_collectives(text, dict(mesh.shape))).items()):
+    for (axes, operation), count in sorted(sent_by_axis(collectives).items()):
         sent.setdefault(axes, {})[operation] = count
     flops = step_flops(run, vocabulary, recomputed=True) / mesh.size
     return Plan(
         config=name, topology=topology, mesh=dict(mesh.shape), devices=mesh.size, batch_size=run.batch_size,
-        parameters=count_parameters(shapes["params"]), memory=memory, needed=needed,
+        parameters=count_parameters(shapes["params"]), memory=memory, needed=compiled.needed,
         capacity=int(chip.memory) if chip else 0,
-        fits=(not refused and needed <= chip.memory) if chip else None,
-        model_flops=step_flops(run, vocabulary), device_flops=flops, sent=sent, compile_seconds=seconds,
+        fits=(not compiled.refused and compiled.needed <= chip.memory) if chip else None,
+        model_flops=step_flops(run, vocabulary), device_flops=flops, sent=sent, compile_seconds=compiled.seconds,
         seconds=_roofline(chip, run, flops, memory, sent, _whole(shapes["params"])) if chip else {},
     )  # fmt: skip
-
-
-def _shares(mesh: Mesh) -> int:
-    return mesh.size // mesh.shape["tensor"]
 
 
 def _whole(tree: Any) -> int:

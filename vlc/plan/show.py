@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from vlc.parallel import describe_mesh
 from vlc.plan.advice import Advice
 from vlc.plan.estimate import Plan
 
@@ -14,11 +15,10 @@ _GIB, _MIB = 2**30, 2**20
 
 def show_plan(plan: Plan, console: Console) -> None:
     """The tables a person decides from."""
-    mesh = " x ".join(f"{axis}={size}" for axis, size in plan.mesh.items() if axis != "dcn" or size > 1)
     console.print(
-        f"{plan.config} on {plan.topology}: {plan.devices} devices ({mesh}), batch {plan.batch_size:,} "
-        f"({plan.batch_size / plan.devices:g} a device), {plan.parameters / 1e6:.1f} million parameters; compiled in "
-        f"{plan.compile_seconds:.0f} s"
+        f"{plan.config} on {plan.topology}: {plan.devices} devices ({describe_mesh(plan.mesh)}), batch "
+        f"{plan.batch_size:,} ({plan.batch_size / plan.devices:g} a device), {plan.parameters / 1e6:.1f} million "
+        f"parameters; compiled in {plan.compile_seconds:.0f} s"
     )
     console.print(_memory_table(plan))
     if plan.sent:
@@ -41,7 +41,7 @@ def verdict(plan: Plan) -> str:
         return f"DOES NOT FIT: {share}."
     low, high = plan.step_seconds
     return (
-        f"Fits: {share}. Estimate at peak rates: {low * 1e3:.0f} to {high * 1e3:.0f} ms a step, at best "
+        f"Fits: {share}. Estimate at peak rates: {_ms(low)} to {_ms(high)} ms a step, at best "
         f"{plan.images_per_second:,.0f} images/s on a device; limited by {plan.limit}."
     )
 
@@ -66,7 +66,7 @@ def _network_table(plan: Plan) -> Table:
 def _time_table(plan: Plan) -> Table:
     table = Table("estimate at the chip's peak rates", "ms a step", box=None, header_style="bold")
     for part, seconds in plan.seconds.items():
-        table.add_row(part, f"{seconds * 1e3:.1f}")
+        table.add_row(part, _ms(seconds))
     return table
 
 
@@ -79,15 +79,17 @@ def show_tried(tried: Sequence[Advice], console: Console, title: str) -> None:
             continue
         plan = one.plan
         fits = {True: "yes", False: "no", None: "?"}[plan.fits]
-        figures = (
-            [f"{plan.step_seconds[0] * 1e3:.0f}", f"{plan.images_per_second:,.0f}"] if plan.seconds else ["-", "-"]
-        )
-        table.add_row(one.flags, f"{plan.needed / _GIB:.2f}", fits, *figures, plan.limit or "-")
+        step, rate = _ms(plan.step_seconds[0]), f"{plan.images_per_second:,.0f}"
+        table.add_row(_short(one), _size(plan.needed), fits, *([step, rate, plan.limit] if plan.seconds else "---"))
     console.print(table)
 
 
 def _size(count: float) -> str:
     return f"{count / _GIB:.2f} GiB" if count >= _GIB / 4 else f"{count / _MIB:.2f} MiB"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:,.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
 
 
 def _short(one: Advice) -> str:

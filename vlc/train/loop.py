@@ -299,9 +299,9 @@ def _describe_run(run: Config, mesh: Any, source: Any, state: Any, first_step: i
     skipped, kind = skipped_of(source), jax.devices()[0].device_kind
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     say(
-        f"{count_parameters(state['params']):,} parameters on {mesh.size} {kind}{processes} ({describe_mesh(mesh)}), "
-        f"{len(source):,} records, batch {run.batch_size}, steps {first_step} to {run.steps}"
-        + (f"; left out before: {skipped}" if skipped else "")
+        f"{count_parameters(state['params']):,} parameters on {mesh.size} {kind}{processes} "
+        f"({describe_mesh(mesh.shape)}), {len(source):,} records, batch {run.batch_size}, "
+        f"steps {first_step} to {run.steps}" + (f"; left out before: {skipped}" if skipped else "")
     )
     for dropped in getattr(source, "dropped", ()):
         say(f"  {dropped['step']} dropped {dropped['images']:,} images, {dropped['captions']:,} captions")

@@ -14,14 +14,13 @@ class StopOnSigterm:
         self._together = agreed_stop()
         self._caught = False
         self._before: Any = None
-        with contextlib.suppress(ValueError):  # outside the main thread there is no signal to catch
-            self._before = signal.signal(signal.SIGTERM, self._catch)
+        if self._together is None:  # else it is caught already
+            with contextlib.suppress(ValueError):  # outside the main thread there is no signal to catch
+                self._before = signal.signal(signal.SIGTERM, self._catch)
 
     def _catch(self, number: int, frame: Any) -> None:
         del number, frame
         self._caught = True
-        if self._together is not None:
-            self._together.wish()
 
     def asked(self, step: int) -> bool:
         """Whether to stop after this step; to be asked after each."""

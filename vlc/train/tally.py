@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vlc.data.pipeline import Batch
+from vlc.data.pipeline import Batch, count_skipped
 from vlc.data.record import REASONS
 from vlc.parallel import Share, sums_of_us
 
@@ -15,16 +15,16 @@ class Tally:
 
     def __init__(self, share: Share, digest: int):
         self._rows, self._counted = share.rows.astype(np.uint64), share.counted
-        self._digest = self._start = digest
+        self._start = digest
         self._sums = np.zeros(1 + len(REASONS), np.uint32)
 
     def add(self, step: int, batch: Batch) -> None:
         """Counts this process's rows of the batch that comes after `step` steps."""
         records = batch["index"].astype(np.uint64)[self._counted]
         hashed = _mixed(_mixed(records) + _mixed(np.uint64(step) << np.uint64(32) | self._rows[self._counted]))
-        skipped = np.bincount(batch["skipped"][self._counted], minlength=len(REASONS))
-        skipped[0] = 0  # none
-        self._sums += np.concatenate([[hashed.sum() & np.uint64(0xFFFFFFFF)], skipped]).astype(np.uint32)
+        skipped = count_skipped({"skipped": batch["skipped"][self._counted]})
+        self._sums[:1] += hashed.sum(keepdims=True).astype(np.uint32)
+        self._sums[1:] += np.array([skipped.get(reason, 0) for reason in REASONS], np.uint32)
 
     def total(self) -> tuple[int, dict[str, int]]:
         """The digest, and records replaced by reason, of all processes: each of them must ask."""
