@@ -15,7 +15,7 @@ from tests.tiny import VOCAB, tiny_batch, tiny_config
 from vlc.cli import main
 from vlc.errors import ConfigError
 from vlc.models import layers, vit
-from vlc.parallel import Share, make_mesh, state_sharding, topology_devices
+from vlc.parallel import Share, data_shares, make_mesh, state_sharding, topology_devices
 from vlc.plan import advise, make_plan
 from vlc.plan.advice import could_fit
 from vlc.plan.collectives import read_collectives
@@ -90,31 +90,35 @@ def unexplained(config):
     """Gathers of a step that the rules do not explain.
 
     Weights may be gathered along fsdp and tensor; embeddings and tokens of the whole batch along all axes, but only
-    outside of the towers, by the losses.
+    outside of the towers, by the losses. XLA looks words up in shares along tensor and puts them together once, which
+    costs one activation.
     """
     mesh = make_mesh(config.mesh)
     _, optimizer = plain_step(config, VOCAB)
     params = jax.tree.leaves(state_shapes(config, VOCAB, optimizer)["params"])
     largest = 4 * max(leaf.size for leaf in params)
     compared = 4 * config.batch_size * config.model.embed_dim
+    words = 4 * config.batch_size // data_shares(mesh) * config.model.text.length * config.model.text.width
     for one in read_collectives(compile_step(config, mesh, 0).partitioned, dict(mesh.shape)):
         if one.operation != "all-gather":
             continue
         of_tower = any(name in one.source for name in ("image_tower", "text_tower", "decoder"))
         over_data = "data" in one.axes
+        if one.axes == ("tensor",) and "_take" in one.source and one.bytes <= words:
+            continue
         if one.bytes > (compared if over_data else largest) or (of_tower and over_data):
             yield one
 
 
 @pytest.mark.parametrize("shape", [(4, 2, 1), (2, 2, 2)])
 def test_nothing_is_gathered_that_the_rules_do_not_explain(shape):
-    assert list(unexplained(clip(shape, batch_size=64))) == []
+    assert list(unexplained(clip(shape, batch_size=512))) == []  # any share of activations is larger than a weight
 
 
 def test_a_replicated_activation_would_be_found(monkeypatch):
     whole = lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()) if layers.batch_axes() else x  # noqa: E731
     monkeypatch.setattr(vit, "shard_batch", whole)
-    assert list(unexplained(clip((4, 2, 1), batch_size=64)))
+    assert list(unexplained(clip((4, 2, 1), batch_size=512)))
 
 
 def test_a_loop_counts_as_often_as_it_runs():
