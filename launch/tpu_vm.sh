@@ -35,11 +35,11 @@ case $ACTION in
       on_all "cd vlc && rm -f status && PATH=\$PWD/.venv/bin:\$PATH $(printf '%q ' "$@"); echo \$? > status" || true
       status=$(on_first 'cat vlc/status' || echo 255)
       case $status in 0 | 2 | 3 | 75) exit "$status" ;; esac
-      on_all 'pkill -KILL -f "[v]lc train"' || true
+      on_all 'pkill -KILL -f "[v]lc (train|eval|caption)"' || true
     done
     exit "$status"
     ;;
-  stop) on_first 'pkill -TERM -f "[v]lc train"' ;;
+  stop) on_first 'pkill -TERM -f "[v]lc (train|eval|caption)"' ;;
   delete) gcloud compute tpus queued-resources delete "$NAME" --zone "$ZONE" --force ;;
   *) echo "launch/tpu_vm.sh: no action \"$ACTION\"; create, setup, run, stop or delete." >&2; exit 2 ;;
 esac

@@ -76,7 +76,7 @@ def _train(options: argparse.Namespace) -> int:
     from vlc.train.trace import parse_steps
 
     config, profile = load_config(options.config, options.overrides), parse_steps(options.profile)
-    with together(options, config=config.to_json_best_effort()):
+    with together(options, stops=True, config=config.to_json_best_effort()):
         return train(
             config, options.workdir, make_evaluation=make_dev_evaluation, load_initial=load_initial, profile=profile
         )

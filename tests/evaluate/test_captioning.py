@@ -136,7 +136,7 @@ def test_figures_without_references_by_hand():
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     """Spread over eight emulated devices it would take thrice the time; other tests do that."""
-    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ WRONG = {
     "no out": (["caption", "--workdir", "MODEL", "--data", "scenes"], "--data needs --out"),
     "two scales": (["caption", "--workdir", "MODEL", "--data", "scenes", "--out", "x", "--guidance-scale", "1,2"],
                    "at one --guidance-scale"),
-    "process": (["caption", "--workdir", "MODEL", "--data", "scenes", "--out", "x", "--process", "3/2"], "write 1/4"),
+    "part": (["caption", "--workdir", "MODEL", "--data", "scenes", "--out", "x", "--part", "3/2"], "write 1/4"),
     "control": (["caption", "--workdir", "MODEL", "a.jpg", "--control", "length"], "of the form length=8"),
     "no curve": (["eval", "MODEL", "--task", "caption", "--data", "scenes", "--examples", "2", "--compare", "nowhere"],
                  "no sweep there"),

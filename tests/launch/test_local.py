@@ -17,11 +17,16 @@ def finish(job, status=0):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """One process with all eight devices, to the end."""
+def alone_in(tmp_path_factory):
+    """One process with all eight devices, to the end; its workdir."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     finish(launch(1, 8, train_command(workdir, STEPS, "--config.log_every=1")))
-    return metrics(workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def alone(alone_in):
+    return metrics(alone_in)
 
 
 def same_run(rows, alone):
@@ -61,9 +66,10 @@ def test_a_killed_process_is_named_and_all_start_again(tmp_path, alone):
     same_run(metrics(workdir), alone)
 
 
-def test_sigterm_while_the_run_still_starts_is_not_forgotten(tmp_path):
+def test_sigterm_while_the_run_still_starts_is_not_forgotten(tmp_path, alone_in):
+    """A run that starts from another one's parameters, which each process reads for itself."""
     workdir = tmp_path / "run"
-    job = launch(2, 2, train_command(workdir, 100_000, "--config.log_every=1"))
+    job = launch(2, 2, train_command(workdir, 100_000, "--config.log_every=1", f"--config.init={alone_in}"))
     read_until(job, "parameters on 4 cpu")  # the step is not compiled yet
     job.send_signal(signal.SIGTERM)
     assert "Asked to stop: saved at step" in finish(job, 75)

@@ -17,7 +17,8 @@ from vlc.data.images import Preprocess
 from vlc.errors import CheckpointError, ConfigError, TrainingDiverged
 from vlc.evaluate.dev import make_dev_evaluation
 from vlc.inference import load
-from vlc.train import EXIT_PREEMPTED, train
+from vlc.parallel import EXIT_PREEMPTED
+from vlc.train import train
 from vlc.train.checkpoint import Checkpoints, make_meta
 from vlc.train.loop import _check_same_model
 from vlc.train.trace import parse_steps

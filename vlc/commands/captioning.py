@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vlc.commands.shared import add_command, add_step, load_model, model_path, open_some, read_numbers
+from vlc.commands.shared import add_command, add_step, load_here, model_path, open_some, read_numbers
+from vlc.commands.together import add_start, same_command, together
 from vlc.errors import ConfigError
 
 
@@ -29,7 +30,8 @@ def add_caption(commands) -> None:
     several.add_argument("--drop-originals", action="store_true", help="leave the captions that are there out")
     several.add_argument("--records", type=int, default=0, help="only so many images, evenly spaced (all)")
     several.add_argument("--shard-records", type=int, default=4096, help="images in a shard (4096)")
-    several.add_argument("--process", default="1/1", help="which of several processes this is: 1/4, 2/4, ...")
+    several.add_argument("--part", default="1/1", help="only a part of the shards, for jobs apart: 1/4, 2/4, ...")
+    add_start(command)
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +64,7 @@ def read_asked(options: argparse.Namespace, model, samples: int = 1):
     if len(weights) != 2:
         raise ConfigError(f'--language-weights is "{options.language_weights}"; write two numbers, as in 2,1.')
     path = options.language_model
-    other = (model if path == model_path(options) else load_model(path, "last")) if path else None
+    other = (model if path == model_path(options) else load_here(path)) if path else None
     asked = Asked(1.0, search, options.prompt, parse_control(options.control), other, (weights[0], weights[1]))
     if model.config.model.decoder.layers:
         asked.check(model)
@@ -74,11 +76,10 @@ def _caption(options: argparse.Namespace) -> int:
 
     if bool(options.images) == bool(options.data):
         raise ConfigError("Give image files, or a data set with --data PATH --out DIR.")
-    model = load_model(options.workdir, options.step)
-    judge = load_model(options.judge, "last") if options.judge else model if model.compares else None
     scales = read_numbers(options.guidance_scale)
     if options.data:
-        return _recaption(options, model, judge, scales)
+        return _recaption(options, scales)
+    model, judge = _load_both(options)
     asked = at_scales(read_asked(options, model, options.samples), scales)
     ranked_by = judge if options.samples > 1 and options.beams == 1 else None
     columns = [model.write(options.images, one, judge=ranked_by) for one in asked]
@@ -89,28 +90,53 @@ def _caption(options: argparse.Namespace) -> int:
     return 0
 
 
-def _recaption(options: argparse.Namespace, model, judge, scales: Sequence[float]) -> int:
-    from vlc.inference.recaption import Recaption, recaption
+def _load_both(options: argparse.Namespace):
+    """The captioner, and who judges its captions: `None` where nobody can."""
+    model = load_here(options.workdir, options.step)
+    return model, load_here(options.judge) if options.judge else model if model.compares else None
 
+
+def _recaption(options: argparse.Namespace, scales: Sequence[float]) -> int:
     if not options.out:
         raise ConfigError("--data needs --out DIR, the folder of the new data set.")
     if len(scales) > 1:
         raise ConfigError("A data set is captioned at one --guidance-scale; give each its own --name and --out.")
-    part, _, parts = options.process.partition("/")
+    part, _, parts = options.part.partition("/")
     if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
-        raise ConfigError(f'--process is "{options.process}"; write 1/4 for the first of four.')
-    asked = replace(read_asked(options, model, options.samples), guidance_scale=scales[0]) if options.samples else None
+        raise ConfigError(f'--part is "{options.part}"; write 1/4 for the first of four.')
+    with together(options, command=same_command(options)):
+        _write_dataset(options, scales[0], int(part) - 1, int(parts))
+    return 0
+
+
+def _write_dataset(options: argparse.Namespace, scale: float, part: int, parts: int) -> None:
+    """The shards of one of several jobs, whose processes share them."""
+    import jax
+
+    from vlc.inference.recaption import Recaption, recaption
+    from vlc.parallel import is_first, meet, say
+
+    model, judge = _load_both(options)
+    asked = replace(read_asked(options, model, options.samples), guidance_scale=scale) if options.samples else None
     wanted = Recaption(
         options.data, options.columns, options.name, asked, options.keep, options.min_score, not options.drop_originals,
         options.shard_records,
     )  # fmt: skip
-    manifest = recaption(
-        model, open_some(options.data, options), wanted, options.out, judge=judge, part=int(part) - 1, parts=int(parts)
-    )
+    source, processes = open_some(options.data, options), jax.process_count()
+
+    def write():
+        own = part * processes + jax.process_index()
+        return recaption(
+            model, source, wanted, options.out, judge=judge, part=own, parts=parts * processes, quiet=not is_first()
+        )
+
+    manifest = write()
+    meet("shards")
+    if processes > 1 and is_first():
+        manifest = write()  # whose own shards are there: looks whether all are
     if manifest is None:
-        print(f"{options.out}: this process is done; the others are not yet.")
-        return 0
-    print(f"{options.out}: {manifest['captions']:,} captions of {manifest['records']:,} images")
+        say(f"{options.out}: this part is done; the others are not yet.")
+        return
+    say(f"{options.out}: {manifest['captions']:,} captions of {manifest['records']:,} images")
     for reason, count in manifest["left out"]["records"].items():
-        print(f"  {count:,} left out: {reason}")
-    return 0
+        say(f"  {count:,} left out: {reason}")

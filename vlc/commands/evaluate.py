@@ -1,11 +1,13 @@
 """`vlc eval`: zero-shot, retrieval, captions, ..., and a report."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from vlc.commands.captioning import add_search, read_asked
-from vlc.commands.shared import add_command, add_step, load_model, model_path, read_numbers
+from vlc.commands.shared import add_command, add_step, load_here, model_path, read_numbers
+from vlc.commands.together import add_start, same_command, together
 from vlc.errors import ConfigError
 
 
@@ -39,28 +41,33 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", default="", help="folder of the results (the workdir, or eval/NAME)")
     command.add_argument("--cache", default="", help="folder of embeddings ($VLC_CACHE, or ~/.cache/vlc)")
     command.add_argument("--tokenizer", default="", help="of a model whose tokenizer does not lie beside the weights")
+    add_start(command)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     path = model_path(options)
     out = Path(options.out or (path if (Path(path) / "checkpoints").is_dir() else Path("eval") / Path(path).stem))
-    if options.task:
-        return _evaluate_tasks(options, path, out)
-    from vlc.evaluate.run import evaluate, summary
-
-    if len(options.data) > 1:
+    if not options.task and len(options.data) > 1:
         raise ConfigError("Several --data go with --task; without it one source is evaluated.")
     scales = read_numbers(options.guidance_scale)
-    model = load_model(path, options.step, options.tokenizer)
-    out.mkdir(parents=True, exist_ok=True)
-    examples = 512 if options.examples is None else options.examples
-    results = evaluate(model, out, data=next(iter(options.data), ""), examples=examples, scales=scales)
-    print(summary(results))
-    print(f"Written: {out / 'eval.json'} and {out / 'report.html'}")
+    with together(options, command=same_command(options)):
+        from vlc.parallel import say
+
+        run = _evaluate_tasks if options.task else _evaluate_run
+        say("\n\n".join([*run(options, path, out, scales), f"Written: {out / 'eval.json'} and {out / 'report.html'}"]))
     return 0
 
 
-def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path) -> int:
+def _evaluate_run(options: argparse.Namespace, path: str, out: Path, scales: Sequence[float]) -> list[str]:
+    from vlc.evaluate.run import evaluate, summary
+
+    model = load_here(path, options.step, options.tokenizer)
+    out.mkdir(parents=True, exist_ok=True)
+    examples = 512 if options.examples is None else options.examples
+    return [summary(evaluate(model, out, data=next(iter(options.data), ""), examples=examples, scales=scales))]
+
+
+def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path, scales: Sequence[float]) -> list[str]:
     from vlc.evaluate.embeddings import cache_folder
     from vlc.evaluate.tasks import TASKS, Options, as_table, evaluate_tasks
 
@@ -79,14 +86,12 @@ def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path) -> int:
         columns=options.columns,
     )
     tasks = [task.strip() for task in options.task.split(",") if task.strip()]
-    model = load_model(path, options.step, options.tokenizer)
+    model = load_here(path, options.step, options.tokenizer)
     asked = replace(
-        asked, scales=read_numbers(options.guidance_scale), asked=read_asked(options, model), judge_name=options.judge,
-        judge=load_model(options.judge, "last") if options.judge else None, references=options.references,
+        asked, scales=scales, asked=read_asked(options, model), judge_name=options.judge,
+        judge=load_here(options.judge) if options.judge else None, references=options.references,
         compare=options.compare,
     )  # fmt: skip
     cache = Path(options.cache) if options.cache else cache_folder()
     results = evaluate_tasks(model, tasks, asked, out, cache=cache, name=path)
-    print("\n\n".join([as_table(results), *results["texts"]]))
-    print(f"Written: {out / 'eval.json'} and {out / 'report.html'}")
-    return 0
+    return [as_table(results), *results["texts"]]

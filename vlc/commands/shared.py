@@ -39,6 +39,11 @@ def load_model(path: str, step: str, tokenizer: str = ""):
     return load(path, step=int(step), tokenizer=tokenizer)
 
 
+def load_here(path: str, step: str = "last", tokenizer: str = ""):
+    """The model on all devices of this process."""
+    return load_model(path, step, tokenizer).spread_here()
+
+
 def open_some(spec: str, options: argparse.Namespace):
     from vlc.data.sources import Sample, open_source
 

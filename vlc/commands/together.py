@@ -26,12 +26,19 @@ def add_start(command: argparse.ArgumentParser) -> None:
     group.add_argument("--silence", type=float, default=60, metavar="S", help="seconds until one is given up (60)")
 
 
+def same_command(options: argparse.Namespace) -> str:
+    """All that a command was told, but which process it is."""
+    apart = ("run", "coordinator", "processes", "process", "start_timeout", "silence")
+    return repr(sorted((name, value) for name, value in vars(options).items() if name not in apart))
+
+
 @contextlib.contextmanager
-def together(options: argparse.Namespace, **about: str) -> Iterator[None]:
+def together(options: argparse.Namespace, *, stops: bool = False, **about: str) -> Iterator[None]:
     """Runs the block on all processes, or on none: one that fails takes the others with it, and each says why.
 
     Args:
         options: With the flags of `add_start`.
+        stops: Whether the block agrees with the other processes to stop on SIGTERM.
         **about: What must be the same on all of them, besides the versions of vlc and JAX.
     """
     import jax
@@ -43,7 +50,7 @@ def together(options: argparse.Namespace, **about: str) -> Iterator[None]:
     place = find_place(options.coordinator, options.processes, options.process)
     digests = {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in about.items()}
     digests |= {"version of vlc": __version__, "version of jax": jax.__version__}
-    watch = start_together(place, digests, patience=options.start_timeout, silence=options.silence)
+    watch = start_together(place, digests, patience=options.start_timeout, silence=options.silence, stops=stops)
     if watch is None:
         yield
         return

@@ -20,6 +20,7 @@ from vlc.evaluate.reference_metrics import reference_figures
 from vlc.evaluate.report import Report
 from vlc.inference import Model
 from vlc.inference.captioning import Asked, write_captions
+from vlc.parallel import shared_out
 
 # Figure, its heading in the table, and how it is written; the order is that of Kornblith et al., table 1.
 COLUMNS = (
@@ -72,7 +73,7 @@ def references_of(record: Record, wanted: str) -> tuple[str, ...]:
 def write_all(
     model: Model, pixels: Callable[[Sequence[int]], np.ndarray], images: int, asks: Sequence[Asked], part: int = 256
 ) -> list[list[str]]:
-    """The best caption of each image for each of several wishes; an image is encoded once.
+    """The best caption of each image for each of several wishes; an image is encoded once, by one of the processes.
 
     Args:
         model: With a captioner.
@@ -81,14 +82,13 @@ def write_all(
         asks: What is wanted.
         part: Images at a time.
     """
-    written: list[list[str]] = [[] for _ in asks]
-    for start in range(0, images, part):
-        numbers = range(start, min(start + part, images))
+
+    def write(numbers: Sequence[int]) -> list[list[str]]:
         encoded = model.encode_pixels(pixels(numbers))
-        for captions, asked in zip(written, asks, strict=True):
-            found = write_captions(model, encoded, asked, indices=np.asarray(numbers))
-            captions += [some[0].text for some in found]
-    return written
+        columns = [write_captions(model, encoded, asked, indices=np.asarray(numbers)) for asked in asks]
+        return [[some[0].text for some in row] for row in zip(*columns, strict=True)]
+
+    return [list(column) for column in zip(*shared_out(images, write, most=part), strict=True)]
 
 
 def judge_captions(

@@ -23,6 +23,7 @@ from vlc.evaluate.pictures import Pictures
 from vlc.inference import Model
 from vlc.inference.reading import ahead, progress_bar, read_pixels
 from vlc.models import ImageEncoding, TextEncoding
+from vlc.parallel import is_first, meet, own_share
 
 PART = 512
 
@@ -145,21 +146,29 @@ class Cache:
         self, place: Path, count: int, prepare: Callable[[range], tuple[Any, dict[int, str]]],
         encode: Callable[[Any], dict[str, np.ndarray]], what: str,
     ) -> Embedded:  # fmt: skip
-        """Computes the parts that are not there yet; while one is encoded, the next is prepared."""
+        """Computes the parts that are not there yet, each process its share of them; then waits for the others."""
         made = Embedded(place, count)
-        missing = [part for part in range(made.parts) if not (place / f"{part:06d}.json").is_file()]
-        rows = [range(part * PART, min(count, (part + 1) * PART)) for part in missing]
-        if not missing:
-            return made
-        with progress_bar(self.quiet) as bar:
-            task = bar.add_task(what, total=count, completed=count - sum(map(len, rows)), rate="")
-            done, started = 0, time.perf_counter()
-            for part, (of_part, (given, reasons)) in zip(missing, ahead(prepare, rows), strict=True):
-                _write_part(place, part, encode(given), reasons)
-                done += len(of_part)
-                speed = done / (time.perf_counter() - started)
-                bar.update(task, advance=len(of_part), rate=f"{speed:,.0f} {what}/s")
+        own = [range(part * PART, min(count, (part + 1) * PART)) for part in own_share(made.parts)]
+        missing = [rows for rows in own if not (place / f"{rows.start // PART:06d}.json").is_file()]
+        if missing:
+            self._compute(place, missing, sum(map(len, own)), prepare, encode, what)
+        meet(what)
         return made
+
+    def _compute(
+        self, place: Path, missing: Sequence[range], total: int,
+        prepare: Callable[[range], tuple[Any, dict[int, str]]], encode: Callable[[Any], dict[str, np.ndarray]],
+        what: str,
+    ) -> None:  # fmt: skip
+        """Computes parts; while one is encoded, the next is prepared."""
+        with progress_bar(self.quiet or not is_first()) as bar:
+            task = bar.add_task(what, total=total, completed=total - sum(map(len, missing)), rate="")
+            done, started = 0, time.perf_counter()
+            for rows, (given, reasons) in ahead(prepare, missing):
+                _write_part(place, rows.start // PART, encode(given), reasons)
+                done += len(rows)
+                speed = done / (time.perf_counter() - started)
+                bar.update(task, advance=len(rows), rate=f"{speed:,.0f} {what}/s")
 
 
 def _image_arrays(image: ImageEncoding, tokens: bool) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from vlc.data.record import Record
 from vlc.evaluate.ranking import ranks, recall
 from vlc.evaluate.scenes_suite import caption_facts
 from vlc.inference import Model
+from vlc.parallel import shared_out
 
 SCALES = (1.0, 1.5, 2.0, 3.0)
 
@@ -15,7 +16,7 @@ SCALES = (1.0, 1.5, 2.0, 3.0)
 def guidance_sweep(
     model: Model, records: Sequence[Record], reference_source: str, scales: Sequence[float] = SCALES
 ) -> list[dict]:
-    """Captions every image at every scale.
+    """Captions every image at every scale; several processes share the images.
 
     Args:
         model: With a captioner.
@@ -34,7 +35,9 @@ def guidance_sweep(
     references = [record.captions.get(reference_source) or record.all_captions() for record in records]
     rows = []
     for scale in scales:
-        captions = model.caption(images, guidance_scale=scale)
+        captions = shared_out(
+            len(images), lambda some, scale=scale: model.caption([images[i] for i in some], guidance_scale=scale)
+        )
         text = model.encode_text(captions)
         belongs = np.eye(len(records), dtype=bool)
         overlap = [max(word_f1(c, r) for r in refs) for c, refs in zip(captions, references, strict=True)]

@@ -1,12 +1,13 @@
 """`vlc eval`: every measurement that the data allows, as `eval.json` and `report.html`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vlc.data.files import write_whole
 from vlc.data.record import Record, Source
 from vlc.data.sources import Scenes, open_source
 from vlc.data.sources.scenes import language
@@ -24,6 +25,7 @@ from vlc.evaluate.scenes_suite import (
     sentence_recall,
 )
 from vlc.inference import Model
+from vlc.parallel import is_first
 
 
 def open_eval_source(model: Model, data: str, examples: int) -> Source:
@@ -103,9 +105,15 @@ def evaluate(
     if model.config.model.decoder.layers:
         _captions(model, report, results, records, scales)
 
-    (workdir / "eval.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    (workdir / "report.html").write_text(report.render())
+    write_results(workdir, results, report)
     return results
+
+
+def write_results(folder: Path, results: Mapping[str, Any], report: Report) -> None:
+    """`eval.json` and `report.html`, by one of the processes."""
+    if is_first():
+        write_whole(folder / "eval.json", (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
+        write_whole(folder / "report.html", report.render().encode())
 
 
 def main_captions(record: Record) -> tuple[str, ...]:

@@ -1,17 +1,14 @@
 """`vlc eval MODEL --task ...`: the field's evaluations of a dual encoder, over embeddings that are computed once."""
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from vlc.data.files import write_whole
 from vlc.data.record import Source, add_counts
 from vlc.data.sources import Annotations, open_source
 from vlc.errors import ConfigError, DataError, did_you_mean
@@ -25,13 +22,14 @@ from vlc.evaluate.pictures import Pictures
 from vlc.evaluate.probes import knn_scores, linear_scores
 from vlc.evaluate.report import Report
 from vlc.evaluate.retrieval import cosines, stored_recalls
+from vlc.evaluate.run import write_results
 from vlc.evaluate.scenes_suite import open_test_scenes
 from vlc.evaluate.segmentation import open_masked, segmentation
 from vlc.evaluate.templates import read_templates
 from vlc.evaluate.zero_shot import accuracy, by_class, class_embeddings, fill_templates, token_class_scores
 from vlc.inference import Model
 from vlc.inference.captioning import Asked
-from vlc.parallel.mesh import make_mesh
+from vlc.parallel import check_shared
 
 SCORES = ("auto", "embed", "tokens", "both")
 _SCENES = 512  # that are drawn where no number is given
@@ -104,14 +102,14 @@ class Outcome:
 def evaluate_tasks(
     model: Model, tasks: Sequence[str], options: Options, out: Path, *, cache: Path, name: str, quiet: bool = False
 ) -> dict[str, Any]:
-    """Runs tasks, and writes `eval.json` and `report.html`.
+    """Runs tasks, and writes `eval.json` and `report.html`. Several processes share the images, texts and captions.
 
     Args:
-        model: Is spread over all devices of this process.
+        model: The model.
         tasks: Names of `TASKS`.
         options: Their data, and how they are scored.
         out: The folder for the results.
-        cache: The folder in which embeddings are kept.
+        cache: The folder in which embeddings are kept; where there are several processes, they share it.
         name: What the model is called in the report.
         quiet: No progress bars.
 
@@ -119,7 +117,7 @@ def evaluate_tasks(
         What `eval.json` holds.
 
     Raises:
-        ConfigError: A task is not known, or has no data.
+        ConfigError: A task is not known, or has no data, or the processes do not share the cache.
         DataError: Its data is missing or damaged.
     """
     for task in tasks:
@@ -127,8 +125,7 @@ def evaluate_tasks(
             raise ConfigError(f'--task "{task}" is not known.{did_you_mean(task, TASKS)}')
         options.path(task)
     by = compared(model, options.score)
-    if jax.local_device_count() > 1:
-        model = model.spread(make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
+    check_shared(cache, "--cache")
     kept = Cache(cache, model, quiet=quiet)
     results: dict[str, Any] = {"model": name, "step": model.step, "tasks": {}}
     report = Report("vlc evaluation", name)
@@ -149,8 +146,7 @@ def evaluate_tasks(
     for task, outcome in parts:
         report.text(task, outcome.note)
         outcome.more(report)
-    write_whole(out / "eval.json", (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
-    write_whole(out / "report.html", report.render().encode())
+    write_results(out, results, report)
     results["table"] = table
     results["texts"] = [outcome.text for _, outcome in parts if outcome.text]
     return results

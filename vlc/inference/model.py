@@ -35,7 +35,7 @@ from vlc.inference.captioning import (
 from vlc.interop import Imported, at_size, import_model, is_native, read_native
 from vlc.interop.load import abstract_params, rows_of
 from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
-from vlc.parallel import batch_sharding, data_shares, fetch, state_sharding
+from vlc.parallel import batch_sharding, data_shares, fetch, local_mesh, state_sharding
 from vlc.similarity import late_interaction
 from vlc.train.checkpoint import Checkpoints, array_checksums, read_meta
 from vlc.train.initial import Initial
@@ -125,7 +125,7 @@ class Model:
             saved, tokenizer, preprocess = read_meta(meta, str(path))
             config = config_from_json(saved)
             loaded.update(config=config, tokenizer=tokenizer, preprocess=preprocess)
-            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             shapes = abstract_params(config, tokenizer)
             shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), shapes)
             return {"ema" if config.optimizer.ema else "params": shapes}
@@ -149,6 +149,11 @@ class Model:
         other._batch = self._batch // self._shares * other._shares
         other._params = jax.device_put(self._params, state_sharding(self._params, mesh))
         return other
+
+    def spread_here(self) -> "Model":
+        """The same model on all devices of this process."""
+        mesh = local_mesh()
+        return self if mesh is None else self.spread(mesh)
 
     @property
     def tokenizer(self) -> Tokenizer:

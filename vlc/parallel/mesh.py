@@ -48,6 +48,13 @@ def make_mesh(shape: Any, devices: list | None = None) -> Mesh:
     return Mesh(np.concatenate([_lay_out(some, [sizes[0] // len(slices), *sizes[1:]]) for some in slices]), AXES)
 
 
+def local_mesh() -> Mesh | None:
+    """The devices of this process, for sharing batches among them; `None` where it has one."""
+    devices = jax.local_devices()
+    # Not laid out by `_lay_out`: on a TPU that wants a whole slice, and batches alone send nothing.
+    return Mesh(np.asarray(devices).reshape(1, len(devices), 1, 1), AXES) if len(devices) > 1 else None
+
+
 def _slices(devices: list) -> list[list]:
     """Devices that reach each other without the data-centre network."""
     found = defaultdict(list)

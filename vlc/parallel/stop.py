@@ -13,6 +13,8 @@ from typing import Any
 
 from vlc.parallel.place import Place
 
+EXIT_PREEMPTED = 75  # stopped by SIGTERM, and the same command goes on from there; EX_TEMPFAIL of sysexits.h
+
 
 class Stop:
     """One process's side. Messages are `{"stop": "wish" | "when" | "at" | "after", ...}`."""

@@ -1,33 +1,42 @@
 """What the processes of a run do together. Alone, each of these is free."""
 
 import contextlib
+import json
+import os
+import secrets
 import signal
-from collections.abc import Iterator
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from vlc.errors import ConfigError
 from vlc.parallel.place import Place
 from vlc.parallel.roll_call import Watch, call_roll
-from vlc.parallel.stop import Stop
+from vlc.parallel.stop import EXIT_PREEMPTED, Stop
 
 _watch: Watch | None = None  # of this process, where several have started together
 _SLOWER = 60  # seconds by which JAX's own watch lags behind ours, which has names
 
 
-def start_together(place: Place, about: dict[str, str], *, patience: float = 300, silence: float = 60) -> Watch | None:
+def start_together(
+    place: Place, about: dict[str, str], *, patience: float = 300, silence: float = 60, stops: bool = True
+) -> Watch | None:
     """Calls the roll, then joins this process with the others. Before anything else asks JAX for devices.
-
-    From then on SIGTERM to any of them is a wish that all stop after the same step (`agreed_stop`); one that comes
-    while the run still starts is not forgotten.
 
     Args:
         place: This process's (`find_place`).
         about: What must be equal everywhere.
         patience: Seconds to wait for the others.
         silence: Seconds after which a process that says nothing is taken for lost.
+        stops: From now on SIGTERM to any of them is a wish that all stop after the same step (`agreed_stop`); one
+            that comes while the run still starts is not forgotten. Else it ends all of them with `EXIT_PREEMPTED`.
 
     Returns:
         The watch, or `None` for a process that is alone.
@@ -46,8 +55,28 @@ def start_together(place: Place, about: dict[str, str], *, patience: float = 300
         initialization_timeout=int(patience), heartbeat_timeout_seconds=int(silence) + _SLOWER,
     )  # fmt: skip
     with contextlib.suppress(ValueError):  # outside the main thread there is no signal to catch
-        signal.signal(signal.SIGTERM, lambda number, frame: watch.stop.wish())
+        if stops:
+            signal.signal(signal.SIGTERM, lambda number, frame: watch.stop.wish())
+        else:
+            _leave_on_sigterm(watch)
     return watch
+
+
+def _leave_on_sigterm(watch: Watch) -> None:
+    """By a thread, since the main one may be waiting for another process."""
+    told, tell = socket.socketpair()
+    tell.setblocking(False)
+    signal.set_wakeup_fd(tell.fileno())
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # in place of JAX's, which only takes note
+
+    def listen(told: socket.socket, tell: socket.socket) -> None:
+        while signal.SIGTERM not in told.recv(64):
+            pass
+        watch.fail("asked to. The same command goes on from here", EXIT_PREEMPTED)
+        print("vlc: asked to stop. The same command goes on from here.", file=sys.stderr, flush=True)
+        os._exit(EXIT_PREEMPTED)
+
+    threading.Thread(target=listen, args=(told, tell), name="vlc-sigterm", daemon=True).start()
 
 
 def agreed_stop() -> Stop | None:
@@ -66,14 +95,76 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def meet(what: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
 @contextlib.contextmanager
 def first_before_others(what: str) -> Iterator[None]:
     """The first process does the block alone, then the others do it, who find what it left on the shared disk."""
     if not is_first():
-        multihost_utils.sync_global_devices(what)
+        meet(what)
     yield
-    if is_first() and jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
+    if is_first():
+        meet(what)
+
+
+def own_share(count: int) -> range:
+    """Which of so many pieces of work are this process's."""
+    return range(jax.process_index(), count, jax.process_count())
+
+
+def everyones(value: Any) -> list[Any]:
+    """What each process gives, in the order of the processes; it must be JSON."""
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(len(text)))
+    rows = multihost_utils.process_allgather(np.pad(text, (0, int(sizes.max()) - len(text))))
+    return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes, strict=True)]
+
+
+def shared_out[T](count: int, work: Callable[[Sequence[int]], Sequence[T]], *, most: int = 1 << 30) -> list[T]:
+    """What a function makes of the numbers below `count`, each process calling it for its share of them.
+
+    Args:
+        count: How many numbers there are.
+        work: Gives a JSON value for each of some numbers.
+        most: Numbers that it is called for at once.
+    """
+    size = max(1, min(most, -(-count // jax.process_count())))
+    parts = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    mine = {str(part): list(work(parts[part])) for part in own_share(len(parts))}
+    made = {part: rows for of_one in everyones(mine) for part, rows in of_one.items()}
+    return [row for part in range(len(parts)) for row in made[str(part)]]
+
+
+def check_shared(folder: Path, option: str) -> None:
+    """Makes sure that all processes see the same folder; makes it where it is not there.
+
+    Raises:
+        ConfigError: They do not, or it cannot be written.
+    """
+    if jax.process_count() == 1:
+        return
+    mark = folder / f".seen-{everyones(secrets.token_hex(8))[0]}"
+    try:
+        if is_first():
+            folder.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written ({error.strerror}). Name another place by {option}.") from error
+    meet("a mark is left")
+    blind = [index for index, seen in enumerate(everyones(mark.exists())) if not seen]
+    if is_first():
+        mark.unlink(missing_ok=True)
+    if blind:
+        raise ConfigError(
+            f"{folder}: process {blind[0]} does not find there what process 0 has written. {option} must be on a disk "
+            "that all processes share."
+        )
 
 
 def all_of_us(fine: bool) -> bool:
@@ -91,7 +182,7 @@ def sums_of_us(numbers: np.ndarray) -> np.ndarray:
 
 
 def fetch(tree: Any) -> Any:
-    """Arrays of the devices as NumPy arrays, whole on every process."""
-    if jax.process_count() == 1:
+    """Arrays of the devices as NumPy arrays, whole on every process that has a part of them."""
+    if all(x.is_fully_addressable for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)):
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vlc.config import Config
 from vlc.data.controls import slot_sizes
@@ -91,7 +92,8 @@ def start_from(state: State, initial: Initial, sharding: Any) -> State:
         if other.shape != own.shape:
             raise ConfigError(f"config.init: its {name} is {other.shape}, but the config makes it {own.shape}.")
         taken.add(name)
-        return jax.device_put(jnp.asarray(other, own.dtype), place)
+        values = np.asarray(other, own.dtype)  # every process has all, and gives its devices their parts
+        return jax.make_array_from_callback(values.shape, place, lambda index: values[index])
 
     params = jax.tree_util.tree_map_with_path(pick, state["params"], sharding["params"])
     left = sorted(theirs.keys() - taken - {_MASK})  # the mask token is of no use where nothing is predicted in parallel

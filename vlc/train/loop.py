@@ -16,11 +16,13 @@ from vlc.config import Config, check_config, config_from_json, resolve_auto
 from vlc.data.pipeline import describe_batch, train_batches
 from vlc.data.record import skipped_of
 from vlc.data.tokenizers import Tokenizer
-from vlc.errors import CheckpointError, ConfigError, TrainingDiverged
+from vlc.errors import CheckpointError, TrainingDiverged
 from vlc.parallel import (
+    EXIT_PREEMPTED,
     Share,
     batch_sharding,
     check_batch,
+    check_shared,
     chip_of,
     describe_mesh,
     first_before_others,
@@ -45,7 +47,6 @@ from vlc.train.tally import Tally
 from vlc.train.trace import Trace
 
 MODEL_INPUTS = {"image", "text", "subs", "target", "control"}
-EXIT_PREEMPTED = 75  # asked to stop by SIGTERM, saved, and can be started again; EX_TEMPFAIL of sysexits.h
 
 log = logging.getLogger("vlc")
 
@@ -94,6 +95,7 @@ def train(
     check_config(config)
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.batch_size, config.accumulate)
+    check_shared(workdir, "--workdir")
     with first_before_others("data"):  # who finds indices, filtered records and the tokenizer there
         source = open_split(config, "train", workdir)
         assert source is not None
@@ -104,7 +106,8 @@ def train(
         make_example = make_example_maker(config, source, tokenizer)
         evaluate = make_evaluation(config)
         saved_config = json.loads(config.to_json_best_effort())
-        _keep_config(saved_config, workdir)
+        if is_first():
+            (workdir / "config.json").write_text(json.dumps(saved_config, indent=1) + "\n")
 
     # -- the state: shapes first, then shardings, so that every array is born where it will live.
     run = resolve_auto(config, jax.default_backend())
@@ -234,22 +237,6 @@ def train(
         say(f"Asked to stop: saved at step {step}. The same command goes on from here.")
         return EXIT_PREEMPTED
     return 0
-
-
-def _keep_config(config: dict[str, Any], workdir: Path) -> None:
-    """Writes the run's config once; the other processes look for it there.
-
-    Raises:
-        ConfigError: They do not find it.
-    """
-    path = workdir / "config.json"
-    if is_first():
-        path.write_text(json.dumps(config, indent=1) + "\n")
-    elif not path.exists():
-        raise ConfigError(
-            f"{workdir}: process {jax.process_index()} does not find there what process 0 has written. --workdir must "
-            "be on a disk that all processes share."
-        )
 
 
 def _check_same_model(saved: dict, current: dict, where: str) -> None:
