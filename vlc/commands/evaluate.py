@@ -8,6 +8,7 @@ from pathlib import Path
 from vlc.commands.captioning import add_search, read_asked
 from vlc.commands.shared import add_command, add_step, load_here, model_path, read_numbers
 from vlc.commands.together import add_start, same_command, together
+from vlc.data.files import local_folder
 from vlc.errors import ConfigError
 
 
@@ -46,7 +47,8 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     path = model_path(options)
-    out = Path(options.out or (path if (Path(path) / "checkpoints").is_dir() else Path("eval") / Path(path).stem))
+    default = path if (Path(path) / "checkpoints").is_dir() else Path("eval") / Path(path).stem
+    out = local_folder(options.out or default, "--out")
     if not options.task and len(options.data) > 1:
         raise ConfigError("Several --data go with --task; without it one source is evaluated.")
     scales = read_numbers(options.guidance_scale)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vlc.data.files import local_folder
 from vlc.data.filters import parse_filters
 from vlc.data.images import decode
 from vlc.data.join import Joined, join_captions
@@ -78,7 +79,7 @@ def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> d
     Raises:
         DataError: The folder holds another dataset, no record is left, or the disk is full.
     """
-    out = Path(out)
+    out = local_folder(out, "--out")
     parse_filters(plan.filters)  # so that a slip of the pen leaves nothing behind
     manifest = start_dataset(out, _plain(plan), {"records in the source": len(source)})
     if manifest is not None:

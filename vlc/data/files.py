@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import fsspec
 
-from vlc.errors import DataError
+from vlc.errors import ConfigError, DataError
 
 _GLOB_LETTERS = "*?["
 _OPEN_FILES = 256
@@ -23,6 +23,20 @@ _OPEN_FILES = 256
 def is_remote(path: str | Path) -> bool:
     """Whether the path is a URL of another store than the local disk."""
     return "://" in str(path)
+
+
+def local_folder(path: str | Path, option: str) -> Path:
+    """A folder to write to.
+
+    Raises:
+        ConfigError: It is a URL, whose name would become a folder here.
+    """
+    if is_remote(path):
+        raise ConfigError(
+            f"{option} {path}: vlc reads from object stores but writes to disks. Mount the bucket (Cloud Storage FUSE, "
+            "s3fs) and name the folder, or write to a disk and copy."
+        )
+    return Path(path)
 
 
 @contextmanager

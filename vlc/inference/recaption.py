@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vlc.data.build import Plan, encode_image
+from vlc.data.files import local_folder
 from vlc.data.record import Record, Source, add_counts, skipped_of
 from vlc.data.shards import GOES_ON, finish_dataset, finished_shard, shard_names, start_dataset, write_shard
 from vlc.errors import ConfigError, DataError
@@ -97,7 +98,7 @@ def recaption(
         ConfigError: A setting makes no sense.
         DataError: The folder holds another data set, no caption is left, or the disk is full.
     """
-    out = Path(out)
+    out = local_folder(out, "--out")
     wanted.check(model, judge)
     plan = wanted.to_json(model, judge) | {"records in the source": len(source)}
     names = shard_names("train", -(-len(source) // wanted.shard_records))

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from vlc.config import Config, check_config, config_from_json, resolve_auto
+from vlc.data.files import local_folder
 from vlc.data.pipeline import describe_batch, train_batches
 from vlc.data.record import skipped_of
 from vlc.data.tokenizers import Tokenizer
@@ -86,7 +87,7 @@ def train(
         CheckpointError: The workdir's checkpoints do not fit the config, or cannot be written.
         TrainingDiverged: A loss or the gradient is no longer finite.
     """
-    workdir, goodput = Path(workdir), Goodput()
+    workdir, goodput = local_folder(workdir, "--workdir"), Goodput()
 
     # -- what is trained on, and where. All that can be wrong with a config is found here, before compilation.
     initial = load_start(config, load_initial)
