@@ -71,6 +71,14 @@ def test_memory_is_that_of_a_run(planned):
     assert sum(plan.memory.values()) == plan.needed
 
 
+def test_frozen_parameters_have_no_optimizer_state():
+    config = clip((8, 1, 1), optimizer__frozen=("image_tower", "text_tower"))
+    memory = make_plan(config, "cpu:8", jax.devices(), "tiny").memory
+    _, optimizer = plain_step(config, VOCAB)
+    kept = jax.tree.leaves(state_shapes(config, VOCAB, optimizer)["opt"])
+    assert memory["optimizer"] == sum(leaf.size * leaf.dtype.itemsize for leaf in kept) < 0.2 * memory["parameters"]
+
+
 def test_traffic_is_what_theory_gives(planned):
     """Gradients go round along data, and along fsdp weights are gathered for both passes and gradients scattered."""
     config, plan = planned
