@@ -44,12 +44,14 @@ def print_table(rows: list[dict]) -> None:
     columns = ("config", "on", "batch", "change", "memory, GiB", "", "FLOPs a step", "ms, at best",
                "images/s a device", "limit", "compiled, s")  # fmt: skip
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-    for name, topology in dict.fromkeys((row["config"], row["topology"]) for row in rows if "config" in row):
+    pairs = {(row["config"], row["topology"]) for row in rows if "config" in row}
+    for name, topology in sorted(pairs, key=lambda pair: (pair[0], pair[1].startswith("h"))):
         of = [row for row in rows if (row.get("config"), row.get("topology")) == (name, topology)]
         for row in [of[0], *[row for row in of[1:] if row["fits"]][:1]]:
             change = " ".join(f"{key.split('.', 1)[-1]}={value}" for key, value in row["change"].items())
             share = f"{row['needed'] / row['capacity']:.0%}" + ("" if row["fits"] else ", does not fit")
-            best = f"{1e3 * row['step_seconds_at_best']:.3g} | {row['images_per_second_at_best']:,.0f}"
+            milliseconds = 1e3 * row["step_seconds_at_best"]
+            best = f"{milliseconds:,.{0 if milliseconds > 100 else 2}f} | {row['images_per_second_at_best']:,.0f}"
             print(
                 f"| {name} | {topology} | {row['batch_size']:,} | {change} | {row['needed'] / 2**30:.1f} | {share} | "
                 f"{row['model_flops']:.2g} | {best} | {row['limit']} | {row['compile_seconds']:.0f} |"

@@ -189,21 +189,18 @@ def _around(axes: tuple[str, ...], visit: Callable, total: Any, carried: Any, te
     """Calls `total, carried = visit(total, carried, texts, constants, own)` at each stop.
 
     `total` stays with the device, `carried` goes home with the texts. The next texts are sent for before a block is
-    computed, so that they travel meanwhile; the last need not be sent on.
+    computed, so that they travel meanwhile.
     """
     arriving = _onward(axes, (texts, constants))
     total, carried = visit(total, carried, texts, constants, True)
 
-    def stop(total, carried, here):
-        return visit(total, _onward(axes, carried), *here, False)
+    def stop(_, state):
+        total, carried, (texts, constants) = state
+        carried = _onward(axes, carried)
+        arriving = _onward(axes, (texts, constants))
+        return *visit(total, carried, texts, constants, False), arriving
 
-    def stop_and_send(_, state):
-        total, carried, here = state
-        arriving = _onward(axes, here)
-        return *stop(total, carried, here), arriving
-
-    between = jax.lax.fori_loop(1, jax.lax.axis_size(axes) - 1, stop_and_send, (total, carried, arriving))
-    total, carried = stop(*between)
+    total, carried, _ = jax.lax.fori_loop(1, jax.lax.axis_size(axes), stop, (total, carried, arriving))
     return total, _onward(axes, carried)
 
 
