@@ -140,6 +140,7 @@ def default_config() -> Config:
                     "length": 0,  # words, up to so many
                     "alignment": 0,  # bins of the similarity of image and caption
                     "edges": (),  # between the bins; empty: from the training data's scores
+                    "best": 0,  # the bin that alignment=best asks for; 0: from those scores, or the highest
                     "sources": "",  # caption sources that are told apart, "alt,short,long*"
                 }
             ),
@@ -224,7 +225,7 @@ def shrink(config: Config) -> Config:
     config.model.text.update({"width": 32, "layers": 1, "heads": 2, "length": 48})
     if config.model.decoder.layers:
         config.model.decoder.update({"width": 32, "layers": 1, "heads": 2, "queries": 4})
-        config.model.decoder.control.update({"alignment": 0, "edges": ()})  # scenes have no scores
+        config.model.decoder.control.update({"alignment": 0, "edges": (), "best": 0})  # scenes have no scores
     config.optimizer.warmup_steps = 1
     config.checkpoint.every = config.eval.every = 2
     config.eval.examples = 16
@@ -358,6 +359,8 @@ def _check_captioner(config: Config) -> None:
             f"config.model.decoder.control.edges has {len(control.edges)} edges; {control.alignment} bins have "
             f"{control.alignment - 1} between them."
         )
+    if not 0 <= control.best <= control.alignment:
+        raise ConfigError(f"config.model.decoder.control.best is {control.best}; bins are 1 to {control.alignment}.")
     if decoder.reads == "text" and (decoder.parallel or control.length or control.alignment or control.sources):
         raise ConfigError(
             'config.model.decoder.reads="text" (CoCa) has neither control nor parallel prediction: set reads="ids".'

@@ -7,7 +7,7 @@ import pytest
 
 from vlc.data.build import Plan, build
 from vlc.data.captions import CaptionChoice, Mix
-from vlc.data.controls import Controls, even_edges, parse_control, slot_sizes
+from vlc.data.controls import Controls, even_bins, parse_control, slot_sizes
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample
 from vlc.data.record import Record
@@ -63,10 +63,14 @@ def test_what_is_typed_is_read():
 
 
 def test_bins_are_of_one_width():
-    assert even_edges([0.0, 0.1, 0.4, 0.8], 4) == pytest.approx((0.2, 0.4, 0.6))
+    edges, best = even_bins([0.0, 0.1, 0.4, 0.8], 4)
+    assert edges == pytest.approx((0.2, 0.4, 0.6)) and best == 4
+    crowd = [0.0, *[0.3] * 20, *[0.5] * 20, 0.8]  # one of 42 is alone at the top
+    assert even_bins(crowd, 4)[1] == 3
+    assert Controls(bins=4, best=3).ask({"alignment": "best"}) == 3 and Controls(bins=4).ask({"alignment": "best"}) == 4
     for scores in ([], [0.2, 0.2]):
         with pytest.raises(ConfigError, match="--samples 0"):
-            even_edges(scores, 4)
+            even_bins(scores, 4)
 
 
 class Scored:

@@ -16,7 +16,7 @@ from vlc.generate import Search
 from vlc.inference import recaption as module
 from vlc.inference.captioning import Asked
 from vlc.inference.recaption import Recaption, recaption
-from vlc.train.inputs import alignment_edges
+from vlc.train.inputs import alignment_bins
 
 ASKED = Asked(1.5, Search(samples=3, top_p=0.9, seed=4), control={"source": "long"})
 WANTED = Recaption("scenes", asked=ASKED, shard_records=4)
@@ -136,14 +136,14 @@ def test_scores_become_the_bins_of_alignment(whole):
     config.model.decoder.control.alignment = 4
     source = open_source(str(whole))
     scores = [score for record in source for score in record.flat_scores()]
-    edges = alignment_edges(config, source)
+    edges, _ = alignment_bins(config, source)
     assert np.allclose(edges, np.linspace(min(scores), max(scores), 5)[1:-1])
     config.model.decoder.control.edges = edges
     check_config(config)
-    assert alignment_edges(config, source) == edges
+    assert alignment_bins(config, source) == (edges, 0)
     with pytest.raises(ConfigError, match="no scores"):
         config.model.decoder.control.edges = ()
-        alignment_edges(config, Scenes(side=16, length=3))
+        alignment_bins(config, Scenes(side=16, length=3))
 
 
 def test_a_wish_that_cannot_be_met_leaves_nothing_behind(model, source, tmp_path):

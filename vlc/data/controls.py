@@ -43,6 +43,7 @@ class Controls:
         length: The longest caption that is asked for by length, in words; 0: no such control.
         bins: Of alignment; 0: no such control.
         edges: Between the bins, `bins - 1` similarities, rising.
+        best: The bin that `alignment=best` asks for; 0: the highest.
         sources: Caption sources that are told apart; names may end in `*`.
         unsaid: Chance in training that a slot is left unsaid.
     """
@@ -50,6 +51,7 @@ class Controls:
     length: int = 0
     bins: int = 0
     edges: tuple[float, ...] = ()
+    best: int = 0
     sources: tuple[str, ...] = ()
     unsaid: float = 0.1
 
@@ -58,7 +60,7 @@ class Controls:
         """From a whole config."""
         control = config.model.decoder.control
         return cls(
-            control.length, control.alignment, tuple(control.edges), sources_of(control),
+            control.length, control.alignment, tuple(control.edges), control.get("best", 0), sources_of(control),
             config.objectives.caption.unsaid_rate,
         )  # fmt: skip
 
@@ -116,7 +118,7 @@ class Controls:
                 raise ConfigError(f'control source="{value}": this captioner knows {", ".join(self.sources)}.')
             return 1 + self.sources.index(names[0])
         most = self.length if kind == "length" else self.bins
-        number = self.bins if kind == "alignment" and value == "best" else value
+        number = (self.best or self.bins) if kind == "alignment" and value == "best" else value
         if not str(number).isdigit() or not 1 <= int(number) <= most:
             best = ' or "best"' if kind == "alignment" else ""
             raise ConfigError(f"control {kind}={value}: it must be a whole number from 1 to {most}{best}.")
@@ -138,8 +140,12 @@ def parse_control(text: str) -> dict[str, Any]:
     return control
 
 
-def even_edges(scores: Sequence[float], bins: int) -> tuple[float, ...]:
-    """Edges between bins of one width from the lowest to the highest score, as NoC has them.
+def even_bins(scores: Sequence[float], bins: int) -> tuple[tuple[float, ...], int]:
+    """Bins of one width from the lowest to the highest score, as NoC has them.
+
+    Returns:
+        The edges between them, and the highest bin that has at least half of an even share of the captions: of those
+        above it a captioner sees too few to write like them.
 
     Raises:
         ConfigError: There are no scores, or all are the same.
@@ -150,4 +156,6 @@ def even_edges(scores: Sequence[float], bins: int) -> tuple[float, ...]:
             f"{'one score, all of them' if len(scores) else 'no scores'}. "
             "`vlc caption MODEL --data DATA --out DIR --samples 0` writes them beside the captions."
         )
-    return tuple(float(edge) for edge in np.linspace(min(scores), max(scores), bins + 1)[1:-1])
+    edges = np.linspace(min(scores), max(scores), bins + 1)[1:-1]
+    filled = np.bincount(np.digitize(scores, edges), minlength=bins) >= len(scores) / (2 * bins)
+    return tuple(map(float, edges)), 1 + int(np.flatnonzero(filled)[-1])

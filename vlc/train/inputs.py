@@ -12,7 +12,7 @@ from typing import Any
 
 from vlc.config import Config, parse_weights
 from vlc.data.captions import CaptionChoice, Mix
-from vlc.data.controls import Controls, even_edges
+from vlc.data.controls import Controls, even_bins
 from vlc.data.files import version_of
 from vlc.data.images import Preprocess
 from vlc.data.join import join_captions
@@ -156,16 +156,17 @@ def get_tokenizer(config: Config, source: Source, workdir: Path | None) -> Token
     return tokenizer
 
 
-def alignment_edges(config: Config, source: Source) -> tuple[float, ...]:
-    """The edges between the bins of alignment: those of the config, or of one width over the captions' scores.
+def alignment_bins(config: Config, source: Source) -> tuple[tuple[float, ...], int]:
+    """The edges between the bins of alignment, and the best bin: those of the config, or `even_bins` of the scores.
 
     Raises:
         ConfigError: The captions have no scores, or too few different ones.
     """
     control = config.model.decoder.control
     if not control.alignment or control.edges:
-        return tuple(control.edges)
-    return even_edges(list(sample_scores(source, config.data.tokenizer_samples)), control.alignment)
+        return tuple(control.edges), control.best
+    edges, best = even_bins(list(sample_scores(source, config.data.tokenizer_samples)), control.alignment)
+    return edges, control.best or best
 
 
 def text_lengths(config: Config) -> tuple[int, int, int]:

@@ -38,7 +38,7 @@ from vlc.train.feed import Feed
 from vlc.train.flops import step_flops
 from vlc.train.goodput import Goodput
 from vlc.train.initial import Initial, adopt, load_start, start_from
-from vlc.train.inputs import alignment_edges, get_tokenizer, make_example_maker, open_split
+from vlc.train.inputs import alignment_bins, get_tokenizer, make_example_maker, open_split
 from vlc.train.logging import MetricLog, Progress
 from vlc.train.optimizer import make_optimizer
 from vlc.train.state import count_parameters, eval_params, init_state, make_graph
@@ -103,7 +103,8 @@ def train(
         if is_first():
             workdir.mkdir(parents=True, exist_ok=True)
         tokenizer = initial.tokenizer if initial is not None else get_tokenizer(config, source, workdir)
-        config.model.decoder.control.edges = alignment_edges(config, source)
+        control = config.model.decoder.control
+        control.edges, control.best = alignment_bins(config, source)
         make_example = make_example_maker(config, source, tokenizer)
         evaluate = make_evaluation(config)
         saved_config = json.loads(config.to_json_best_effort())
