@@ -5,8 +5,9 @@
 The alt-texts describe their scene in full, but half of them are of another one. `alt` is trained on them. From it the
 rest go on for as many steps on the same images: `control` on the alt-text again, others on what `alt` itself wrote, by
 guidance or without (`unguided`), alone or beside the alt-text (`mixed`), or beside the part of the alt-text that
-`alt` finds to fit (`filtered`, by `--min-score`). Retrieval and binding are those of `vlc eval` on held-out scenes.
-Started again, it goes on where it was.
+`alt` finds to fit (`filtered`, by `--min-score`), or on that part alone (`kept`). Retrieval and binding are those of
+`vlc eval` on held-out scenes. Started again, it goes on where it was; `--arms` measures some only, beside what the
+results have already.
 """
 
 import argparse
@@ -36,6 +37,15 @@ COMMON = [
     "--config.checkpoint.every=100000",
 ]
 
+ARMS = {  # data, and the captions of it that are drawn
+    "control": ("data", "alt"),
+    "unguided": ("plain", "longVLC"),
+    "recaptioned": ("guided", "longVLC"),
+    "mixed": ("guided", "longVLC:1,alt:1"),
+    "filtered": ("cleaned", "longVLC:1,alt:1"),
+    "kept": ("fitting", "alt"),
+}
+
 
 def run(*command: object) -> None:
     """One command of `vlc`, in this process."""
@@ -55,6 +65,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--keep", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     folder = options.workdir
@@ -78,20 +89,18 @@ def main() -> None:
         )  # fmt: skip
 
     train("alt", "data", "alt")
-    caption("guided", options.guidance_scale)
-    caption("plain", 1.0)
-    caption("cleaned", options.guidance_scale, "--min-score", options.min_score)
-    arms = {
-        "control": ("data", "alt"),
-        "unguided": ("plain", "longVLC"),
-        "recaptioned": ("guided", "longVLC"),
-        "mixed": ("guided", "longVLC:1,alt:1"),
-        "filtered": ("cleaned", "longVLC:1,alt:1"),
+    make = {
+        "guided": lambda: caption("guided", options.guidance_scale),
+        "plain": lambda: caption("plain", 1.0),
+        "cleaned": lambda: caption("cleaned", options.guidance_scale, "--min-score", options.min_score),
+        "fitting": lambda: caption("fitting", 1.0, "--samples", 0, "--min-score", options.min_score),
     }
-    for name, (data, mix) in arms.items():
+    found = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    for name in options.arms:
+        data, mix = ARMS[name]
+        make.get(data, lambda: None)()
         train(name, data, mix, f"--config.init={folder / 'alt'}")
-    found = {}
-    for name in ("alt", *arms):
+    for name in ("alt", *options.arms):
         run("eval", folder / name, "--data", "scenes", "--guidance-scale", "1")
         held = json.loads((folder / name / "eval.json").read_text())
         found[name] = {
@@ -100,9 +109,9 @@ def main() -> None:
             "matched": held["matched"],
         }
         print(name, found[name], flush=True)
-    settings = {key: str(value) for key, value in vars(options).items() if key not in ("workdir", "out")}
+    settings = {key: str(value) for key, value in vars(options).items() if key not in ("workdir", "out", "arms")}
     if options.out:
-        options.out.write_text(json.dumps({"settings": settings, **found}, indent=1) + "\n")
+        options.out.write_text(json.dumps(found | {"settings": settings}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -27,12 +27,12 @@ def run(count, command):
 
 
 def test_two_processes_evaluate_as_one(model, tmp_path):
-    """520 images are two parts of embeddings and three of captions; their 2,080 captions are five parts."""
+    """140 images have 560 captions, which are two parts of embeddings; the images' own are one, of one process."""
     found = {}
     for count in (1, 2):
         out, cache = tmp_path / f"out{count}", tmp_path / f"cache{count}"
         said, status = run(count, [
-            *VLC, "eval", str(model), "--task", "retrieval,caption", "--data", "scenes", "--examples", "520",
+            *VLC, "eval", str(model), "--task", "retrieval,caption", "--data", "scenes", "--examples", "140",
             "--references", "reference", "--max-length", "4", "--out", str(out), "--cache", str(cache),
             "--guidance-scale", "1,2",
         ])  # fmt: skip

@@ -76,7 +76,7 @@ def test_a_run_leaves_what_it_should(finished):
 
 
 def test_steps_are_traced_with_the_names_of_their_parts(tmp_path, capsys):
-    assert train(config(steps=3), tmp_path, profile=(2, 3)) == 0
+    assert train(config(), tmp_path, profile=(2, 3)) == 0
     assert "Profile of steps 2 to 3" in capsys.readouterr().out
     traces = list((tmp_path / "profile").rglob("*.xplane.pb"))
     written = b"".join(path.read_bytes() for path in traces)
