@@ -42,7 +42,9 @@ PUBLISHED = {"bleu1": 0.6667, "bleu2": 0.4899, "bleu3": 0.3469, "bleu4": 0.0, "r
 
 
 @pytest.mark.parametrize("words", ["python", pytest.param("java", marks=needs_java)])
-def test_published_figures_to_four_digits(words):
+def test_published_figures_to_four_digits(words, request):
+    if words == "python":
+        request.getfixturevalue("no_java")
     figures, notes = reference_figures(SAID, MEANT, tokenizer=words)
     assert {name: round(figures[name].value, 4) for name in PUBLISHED} == PUBLISHED
     assert notes["words"] == ptb.NAMES[words]
@@ -88,8 +90,13 @@ def test_words_are_cut_as_java_cuts_them():
     assert ptb.tokenize(list(CUT), use="java") == (list(CUT.values()), "java")
 
 
-def test_without_java_the_figures_say_so(monkeypatch):
+@pytest.fixture
+def no_java(monkeypatch):
+    """As on a machine without it; METEOR takes seconds."""
     monkeypatch.setattr(shutil, "which", lambda name: None)
+
+
+def test_without_java_the_figures_say_so(no_java):
     figures, notes = reference_figures(SAID, MEANT)
     assert "meteor" not in figures and "METEOR needs Java" in notes["meteor"]
     assert notes["words"] == ptb.NAMES["python"] and round(figures["cider"].value, 4) == 0.5637
@@ -146,7 +153,7 @@ def folder(tokenizer, tmp_path_factory):
     return path
 
 
-def test_a_sweep_writes_one_table_a_picture_and_samples(folder, tmp_path, capsys):
+def test_a_sweep_writes_one_table_a_picture_and_samples(folder, tmp_path, capsys, no_java):
     command = ["eval", str(folder), "--task", "caption", "--data", "scenes", "--examples", "9", "--references",
                "reference", "--cache", str(tmp_path / "cache"), "--control", "length=4"]  # fmt: skip
     assert main([*command, "--guidance-scale", "1,2", "--out", str(tmp_path / "one")]) == 0

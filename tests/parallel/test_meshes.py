@@ -54,8 +54,7 @@ def test_parameters_are_born_bit_equal_and_gradients_agree(shape, alone):
     _assert_close(gradient, alone[3])
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
-@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize(("shape", "accumulate"), [((1, 1, 1), 2), ((2, 2, 2), 4)])
 def test_accumulated_gradients_are_those_of_the_whole_batch(shape, accumulate, alone):
     _, total, terms, gradient = run_on(shape, accumulate)
     assert total == pytest.approx(alone[1], rel=1e-5)

@@ -33,13 +33,13 @@ def clip(shape, batch_size=16, **changes):
     data, fsdp, tensor = shape
     return tiny_config(
         **CLIP, batch_size=batch_size, data__vocab_size=VOCAB, model__image__layers=3, model__text__layers=3,
-        mesh__data=data, mesh__fsdp=fsdp, mesh__tensor=tensor, **changes,
+        mesh__data=data, mesh__fsdp=fsdp, mesh__tensor=tensor, **{"model__scan": True} | changes,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=[(8, 1, 1), (2, 4, 1), (2, 2, 2)], ids=str)
 def planned(request):
-    config = clip(request.param, model__scan=True)
+    config = clip(request.param)
     return config, make_plan(config, "cpu:8", jax.devices(), "tiny")
 
 

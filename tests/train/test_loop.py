@@ -195,7 +195,7 @@ def test_one_device_loads_what_eight_trained(finished):
 def test_killed_while_saving_it_ends_with_the_same_bits(tmp_path):
     """SIGKILL while checkpoints are written; `benchmarks/kills.py` does this twenty times at random moments."""
     command = [sys.executable, "-m", "vlc.cli", "train", "--config", f"{ROOT}/configs/quickstart.py:smoke"]
-    settings = ["--config.steps=25", "--config.checkpoint.every=1", "--config.eval.every=1000"]
+    settings = ["--config.steps=12", "--config.checkpoint.every=1", "--config.eval.every=1000"]
     settings += [f"--config.{key.replace('__', '.')}={value}" for key, value in PLAIN.items()]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
 
