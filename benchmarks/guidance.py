@@ -28,20 +28,28 @@ def run(*command: object) -> None:
 def sweep(options: argparse.Namespace, hidden: float, seed: int) -> list[dict]:
     """Trains one captioner and evaluates it at all scales."""
     folder = options.workdir / f"g{hidden}-{seed}"
-    if not (folder / "checkpoints").is_dir():
-        run(
-            "train", "--config", "configs/captioner_frozen.py", "--workdir", folder, f"--config.init={options.init}",
-            f"--config.seed={seed}", f"--config.steps={options.steps}", f"--config.checkpoint.every={options.steps}",
-            f"--config.objectives.caption.null_rate={hidden}", "--config.data.captions.target=reference",
-            "--config.data.scenes.reference_generic_rate=0.8", "--config.model.decoder.control.length=0",
-            "--config.model.decoder.length=28",
-        )  # fmt: skip
+    train(options.init, folder, options.steps, hidden, seed)
+    if options.further:
+        first, folder = folder, options.workdir / f"further{hidden}-{seed}"
+        train(first, folder, options.further, hidden, seed + 100)
     if not (folder / "eval.json").exists():
         run(
             "eval", folder, "--task", "caption", "--data", "scenes", "--examples", options.images, "--judge",
             options.init, "--references", "reference", "--guidance-scale", SCALES,
         )  # fmt: skip
     return json.loads((folder / "eval.json").read_text())["tasks"]["caption"]["scales"]
+
+
+def train(init: str | Path, folder: Path, steps: int, hidden: float, seed: int) -> None:
+    if (folder / "checkpoints").is_dir():
+        return
+    run(
+        "train", "--config", "configs/captioner_frozen.py", "--workdir", folder, f"--config.init={init}",
+        f"--config.seed={seed}", f"--config.steps={steps}", f"--config.checkpoint.every={steps}",
+        f"--config.objectives.caption.null_rate={hidden}", "--config.data.captions.target=reference",
+        "--config.data.scenes.reference_generic_rate=0.8", "--config.model.decoder.control.length=0",
+        "--config.model.decoder.length=28",
+    )  # fmt: skip
 
 
 def mean_and_range(rows: list[dict], name: str) -> list[float]:
@@ -55,6 +63,8 @@ def main() -> None:
     parser.add_argument("--init", required=True)
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--further", type=int, default=0, help="steps from there, with a learning rate of their own")
+    parser.add_argument("--hidden", type=float, nargs="*", default=[0.5, 0.0])
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
@@ -62,7 +72,7 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, list[dict]] = {}
     curves: dict[str, list[dict]] = {}
-    for hidden in (0.5, 0.0):
+    for hidden in options.hidden:
         by_seed = [sweep(options, hidden, seed) for seed in range(options.seeds)]
         rows = [list(of_scale) for of_scale in zip(*by_seed, strict=True)]
         name = f"hidden {hidden:g}"
@@ -79,7 +89,12 @@ def main() -> None:
         for row in found[name]:
             print(name, {key: [round(x, 3) for x in v] if isinstance(v, list) else v for key, v in row.items()})
     if options.out:
-        settings = {"steps": options.steps, "images": options.images, "seeds": options.seeds}
+        settings = {
+            "steps": options.steps,
+            "further": options.further,
+            "images": options.images,
+            "seeds": options.seeds,
+        }
         options.out.write_text(json.dumps(settings | {"mean, lowest, highest over seeds": found}, indent=1) + "\n")
     if options.picture:
         from vlc.evaluate.figures import pareto
