@@ -14,8 +14,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-from caption_noise import HELD_OUT, SCENES, write_captions, write_images
-from recaption_loop import COMMON, run
+from caption_noise import HELD_OUT, SCENES
+from recaption_loop import run, train, write_noisy
 
 import vlc
 from vlc.evaluate.ranking import ranks, recall
@@ -47,29 +47,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     folder = options.workdir
-    data = folder / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    write_images(data)
-    write_captions(data / "captions.jsonl", options.noise, seed=0)
-
-    def train(name: str, on: str, *more: str) -> None:
-        run(
-            "train", "--config", "configs/quickstart.py", "--workdir", folder / name,
-            f"--config.data.train={folder / on}", "--config.data.captions.mix=alt", f"--config.steps={options.steps}",
-            *COMMON, *more,
-        )  # fmt: skip
+    data = write_noisy(folder, options.noise, seed=0)
 
     def score(name: str, *more: object) -> None:
         run("caption", "--workdir", folder / "alt", "--data", data, "--out", folder / name, "--samples", 0, *more)
 
-    train("alt", "data")
+    train(folder, "alt", "data", "alt", options.steps, 0)
     score("scored")
     score("kept", "--min-score", options.min_score)
     frozen = ["--config.objectives.clip.weight=0.0", "--config.objectives.caption.weight=1.0",
               f"--config.init={folder / 'alt'}", f"--config.optimizer.frozen={FROZEN}"]  # fmt: skip
-    train("plain", "scored", *frozen)
-    train("noc", "scored", *frozen, f"--config.model.decoder.control.alignment={BINS}")
-    train("filtered", "kept", *frozen)
+    in_bins = f"--config.model.decoder.control.alignment={BINS}"
+    for name, on, more in (("plain", "scored", []), ("noc", "scored", [in_bins]), ("filtered", "kept", [])):
+        train(folder, name, on, "alt", options.steps, 0, *frozen, *more)
 
     judge = vlc.load(folder / "alt")
     found = {name: judged(vlc.load(folder / name), judge, {}) for name in ("alt", "plain", "filtered")}

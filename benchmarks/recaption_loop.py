@@ -55,6 +55,23 @@ def run(*command: object) -> None:
         raise SystemExit(f"vlc {' '.join(words)} failed")
 
 
+def write_noisy(folder: Path, noise: float, seed: int) -> Path:
+    """Images, and alt-texts of which a share belongs to others; the folder of both."""
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    write_images(data)
+    write_captions(data / "captions.jsonl", noise, seed)
+    return data
+
+
+def train(folder: Path, name: str, data: str, mix: str, steps: int, seed: int, *more: str) -> None:
+    """The small model of all these measurements."""
+    run(
+        "train", "--config", CONFIG, "--workdir", folder / name, f"--config.data.train={folder / data}",
+        f"--config.data.captions.mix={mix}", f"--config.steps={steps}", f"--config.seed={seed}", *COMMON, *more,
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, required=True)
@@ -69,17 +86,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     folder = options.workdir
-    noisy = folder / "data"
-    noisy.mkdir(parents=True, exist_ok=True)
-    write_images(noisy)
-    write_captions(noisy / "captions.jsonl", options.noise, options.seed)
-
-    def train(name: str, data: str, mix: str, *more: str) -> None:
-        run(
-            "train", "--config", CONFIG, "--workdir", folder / name, f"--config.data.train={folder / data}",
-            f"--config.data.captions.mix={mix}", f"--config.steps={options.steps}", f"--config.seed={options.seed}",
-            *COMMON, *more,
-        )  # fmt: skip
+    noisy = write_noisy(folder, options.noise, options.seed)
 
     def caption(name: str, scale: float, *more: object) -> None:
         run(
@@ -88,7 +95,7 @@ def main() -> None:
             *more,
         )  # fmt: skip
 
-    train("alt", "data", "alt")
+    train(folder, "alt", "data", "alt", options.steps, options.seed)
     make = {
         "guided": lambda: caption("guided", options.guidance_scale),
         "plain": lambda: caption("plain", 1.0),
@@ -99,7 +106,7 @@ def main() -> None:
     for name in options.arms:
         data, mix = ARMS[name]
         make.get(data, lambda: None)()
-        train(name, data, mix, f"--config.init={folder / 'alt'}")
+        train(folder, name, data, mix, options.steps, options.seed, f"--config.init={folder / 'alt'}")
     for name in ("alt", *options.arms):
         run("eval", folder / name, "--data", "scenes", "--guidance-scale", "1")
         held = json.loads((folder / name / "eval.json").read_text())

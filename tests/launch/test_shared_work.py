@@ -2,9 +2,13 @@
 
 import json
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
+from launch.local import free_port
 from tests.inference.test_captioning import captioner
 from tests.inference.test_recaption import files
 from tests.launch.runs import VLC, launch, read_until
@@ -71,3 +75,26 @@ def test_sigterm_ends_an_evaluation(model, tmp_path):
     job.send_signal(signal.SIGTERM)
     said, _ = job.communicate(timeout=60)
     assert job.returncode == 75 and "The same command goes on" in said, said
+
+
+WAITS = """
+import sys, time
+from vlc.parallel import Place, meet, start_together
+index = int(sys.argv[1])
+start_together(Place(index, 2, sys.argv[2]), {}, stops=False)
+print("started", flush=True)
+meet("never") if index == 1 else time.sleep(600)
+"""
+
+
+def test_sigterm_ends_one_that_waits_and_the_others():
+    place = f"localhost:{free_port()}"
+    crew = [
+        subprocess.Popen([sys.executable, "-c", WAITS, str(index), place], stdout=subprocess.PIPE, text=True)
+        for index in range(2)
+    ]
+    for process in crew:
+        read_until(process, "started")
+    time.sleep(2)  # until it waits, inside of JAX, where no Python runs
+    crew[1].send_signal(signal.SIGTERM)
+    assert [process.wait(15) for process in crew] == [75, 75]

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from launch.local import free_port
 from vlc.errors import ConfigError, StartError
 from vlc.parallel import EXIT_LOST, find_place, set_flags
 from vlc.parallel.place import Place, expand_hosts
@@ -79,12 +80,6 @@ def test_flags_come_first():
 def test_half_a_place_is_refused(flags, env, said):
     with pytest.raises(ConfigError, match=said):
         find_place(*flags, env=env)
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
 
 
 class Crew:

@@ -111,29 +111,19 @@ def _recaption(options: argparse.Namespace, scales: Sequence[float]) -> int:
 
 def _write_dataset(options: argparse.Namespace, scale: float, part: int, parts: int) -> None:
     """The shards of one of several jobs, whose processes share them."""
-    import jax
-
+    from vlc.data.files import local_folder
     from vlc.inference.recaption import Recaption, recaption
-    from vlc.parallel import is_first, meet, say
+    from vlc.parallel import check_shared, say
 
+    check_shared(local_folder(options.out, "--out"), "--out")
     model, judge = _load_both(options)
     asked = replace(read_asked(options, model, options.samples), guidance_scale=scale) if options.samples else None
     wanted = Recaption(
         options.data, options.columns, options.name, asked, options.keep, options.min_score, not options.drop_originals,
         options.shard_records,
     )  # fmt: skip
-    source, processes = open_some(options.data, options), jax.process_count()
-
-    def write():
-        own = part * processes + jax.process_index()
-        return recaption(
-            model, source, wanted, options.out, judge=judge, part=own, parts=parts * processes, quiet=not is_first()
-        )
-
-    manifest = write()
-    meet("shards")
-    if processes > 1 and is_first():
-        manifest = write()  # whose own shards are there: looks whether all are
+    source = open_some(options.data, options)
+    manifest = recaption(model, source, wanted, options.out, judge=judge, part=part, parts=parts)
     if manifest is None:
         say(f"{options.out}: this part is done; the others are not yet.")
         return

@@ -8,7 +8,6 @@ from pathlib import Path
 from vlc.commands.captioning import add_search, read_asked
 from vlc.commands.shared import add_command, add_step, load_here, model_path, read_numbers
 from vlc.commands.together import add_start, same_command, together
-from vlc.data.files import local_folder
 from vlc.errors import ConfigError
 
 
@@ -46,6 +45,8 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from vlc.data.files import local_folder
+
     path = model_path(options)
     default = path if (Path(path) / "checkpoints").is_dir() else Path("eval") / Path(path).stem
     out = local_folder(options.out or default, "--out")

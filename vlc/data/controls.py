@@ -60,7 +60,7 @@ class Controls:
         """From a whole config."""
         control = config.model.decoder.control
         return cls(
-            control.length, control.alignment, tuple(control.edges), control.get("best", 0), sources_of(control),
+            control.length, control.alignment, tuple(control.edges), control.best, sources_of(control),
             config.objectives.caption.unsaid_rate,
         )  # fmt: skip
 

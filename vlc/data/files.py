@@ -6,6 +6,7 @@ Local files are read with the system's own calls; every other protocol goes thro
 
 import glob
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -74,12 +75,15 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def write_whole(path: str | Path, data: bytes) -> None:
-    """Writes a local file and the folders above it; a reader never sees half of it."""
+    """Writes a local file and the folders above it; a reader never sees half of it, whoever else writes it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_range(path: str | Path, offset: int, size: int) -> bytes:

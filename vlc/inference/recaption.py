@@ -20,6 +20,7 @@ from vlc.errors import ConfigError, DataError
 from vlc.inference.captioning import Asked, write_captions
 from vlc.inference.model import Model
 from vlc.inference.reading import ahead, progress_bar, read_pixels
+from vlc.parallel import first_before_others, is_first, meet, own_share
 
 _CHUNK = 256  # images in memory
 
@@ -79,7 +80,8 @@ def recaption(
 ) -> dict[str, Any] | None:  # fmt: skip
     """Writes a data set with new captions: shards, `manifest.json`, and what tfds needs to read it.
 
-    Stopped and called again it goes on; several processes share the shards. Whoever finishes last writes the manifest.
+    Stopped and called again it goes on. Jobs apart share the shards, and so do the processes of each, which all call
+    this alike (`vlc.parallel.start_together`). Whichever job finishes last writes the manifest.
 
     Args:
         model: With a captioner.
@@ -87,12 +89,12 @@ def recaption(
         wanted: What is written.
         out: The folder.
         judge: The dual encoder that scores captions; `None`: they have no scores.
-        part: This process, from 0.
-        parts: All processes.
+        part: This job, from 0.
+        parts: All jobs.
         quiet: No progress bar.
 
     Returns:
-        The manifest, or `None` where other processes are not done.
+        The manifest, or `None` where other jobs are not done; it is process 0 of a job that knows.
 
     Raises:
         ConfigError: A setting makes no sense.
@@ -103,22 +105,28 @@ def recaption(
     plan = wanted.to_json(model, judge) | {"records in the source": len(source)}
     names = shard_names("train", -(-len(source) // wanted.shard_records))
     try:
-        manifest = start_dataset(out, plan, {})
-        if manifest is not None:
-            return manifest
-        with progress_bar(quiet) as bar:
-            writer = _Writer(model, judge, source, wanted, bar)
-            own = list(range(part, len(names), parts))
-            writer.expect([index for number in own for index in writer.images_of(number)])
-            for number in own:
-                if finished_shard(out, names[number]) is None:
-                    left_out: dict[str, Any] = {"left out": {}}
-                    write_shard(out, names[number], writer.records(number, left_out["left out"]), left_out)
-                else:
-                    writer.pass_over(number)
-        return _finish(out, names, plan, source, wanted)
+        with first_before_others("dataset"):
+            manifest = start_dataset(out, plan, {})
+        if manifest is None:
+            of_job = range(part, len(names), parts)
+            own = [of_job[place] for place in own_share(len(of_job))]
+            with progress_bar(quiet or not is_first()) as bar:
+                _write_shards(_Writer(model, judge, source, wanted, bar), out, names, own)
+        meet("shards")
+        return _finish(out, names, plan, source, wanted) if manifest is None and is_first() else manifest
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror}). {GOES_ON}") from error
+
+
+def _write_shards(writer: "_Writer", out: Path, names: Sequence[str], own: Sequence[int]) -> None:
+    """Those of one process, which are not there yet."""
+    writer.expect([index for number in own for index in writer.images_of(number)])
+    for number in own:
+        if finished_shard(out, names[number]) is None:
+            left_out: dict[str, Any] = {"left out": {}}
+            write_shard(out, names[number], writer.records(number, left_out["left out"]), left_out)
+        else:
+            writer.pass_over(number)
 
 
 def _finish(

@@ -83,7 +83,6 @@ def _write(path: Path, data: bytes) -> None:
     try:
         write_whole(path, data)
     except OSError as error:
-        path.with_name(path.name + ".partial").unlink(missing_ok=True)
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
