@@ -1,5 +1,7 @@
 """A run that starts from another model keeps its towers, tokenizer and pixels; what is frozen stays, bit for bit."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -47,6 +49,17 @@ def test_towers_stay_and_the_captioner_learns(trained, tiny_import, tokenizer):
     assert {"decoder/control/value", "decoder/mask/value"} <= after.keys()
     image = np.zeros((16, 16, 3), np.uint8)
     assert len(model.captions(image, control={"length": 3}, max_length=4)[0]) == 1
+
+
+def test_a_run_with_frozen_parameters_is_resumed(trained, tiny_import, tmp_path, capsys):
+    folder, config = trained
+    config = config.copy_and_resolve_references()
+    shutil.copytree(folder / "run", tmp_path / "run")
+    config.steps += 1
+    assert train(config, tmp_path / "run", load_initial=load_initial) == 0
+    assert f"Resuming from step {config.steps - 1}" in capsys.readouterr().out
+    before, after = leaves(tiny_import.params), leaves(vlc.load(tmp_path / "run").params)
+    assert all(np.array_equal(before[name], after[name]) for name in before if name.split("/")[0] in FROZEN)
 
 
 def test_it_goes_on_and_starts_a_further_run(trained, tmp_path, capsys):

@@ -33,12 +33,14 @@ def state_sharding(state: Any, mesh: Mesh) -> Any:
         ConfigError: Some axis cannot be divided; every such parameter is listed.
     """
     with nnx.logical_axis_rules(RULES):
-        sharding = nnx.get_named_sharding(state, mesh)
+        named = dict(jax.tree_util.tree_leaves_with_path(nnx.get_named_sharding(state, mesh)))
+    # Flax names also what an optimizer has no state for, such as frozen parameters.
+    sharding = jax.tree_util.tree_map_with_path(lambda path, leaf: named[path], state)
     problems = []
     shapes = dict(jax.tree_util.tree_leaves_with_path(state))
     for path, spec in jax.tree_util.tree_leaves_with_path(sharding):
-        leaf = shapes.get(path)
-        if leaf is None or "params" not in jax.tree_util.keystr(path):
+        leaf = shapes[path]
+        if "params" not in jax.tree_util.keystr(path):
             continue
         for size, axis in zip(leaf.shape, spec.spec, strict=False):
             if axis is not None and size % mesh.shape[axis]:

@@ -113,9 +113,8 @@ def _state_bytes(shapes: Any, run: Config, mesh: Mesh) -> dict[str, int]:
     """Bytes of one device for each part of the state, and for its share of the batch."""
 
     def local(tree: Any, places: Any) -> int:
-        place = dict(jax.tree_util.tree_leaves_with_path(places))  # has more: frozen parameters have no optimizer state
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return sum(math.prod(place[path].shard_shape(leaf.shape)) * leaf.dtype.itemsize for path, leaf in leaves)
+        pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(places), strict=True)
+        return sum(math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf, place in pairs)
 
     sharding = state_sharding(shapes, mesh)
     parts = {"params": "parameters", "opt": "optimizer", "ema": "average"}
