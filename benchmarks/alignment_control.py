@@ -18,22 +18,22 @@ from caption_noise import HELD_OUT, SCENES
 from recaption_loop import run, train, write_noisy
 
 import vlc
-from vlc.evaluate.ranking import ranks, recall
-from vlc.evaluate.scenes_suite import caption_facts
+from vlc.evaluate.metrics.ranking import ranks, recall
+from vlc.evaluate.tasks.scenes import caption_facts
 
 BINS = 8
 FROZEN = ("image_tower", "text_tower", "image_embed", "text_embed", "image_token", "text_token")
 FACTS = ("exact", "correct", "attributes", "covered")
 
 
-def judged(captioner: vlc.Model, judge: vlc.Model, control: dict[str, int]) -> dict[str, float]:
+def judged(captioner: vlc.Model, reranker: vlc.Model, control: dict[str, int]) -> dict[str, float]:
     """How much of what it says of the test scenes is true, and how often a caption finds its image."""
     test = SCENES.subset(split="test", length=HELD_OUT)
     records = [test[index] for index in range(HELD_OUT)]
     images = [record.image for record in records]
     captions = captioner.caption(images, control=control)
     facts = [caption_facts(record.extra["scene"], text) for record, text in zip(records, captions, strict=True)]
-    scores = judge.encode_text(captions).embed @ judge.encode_image(images).embed.T
+    scores = reranker.encode_text(captions).embed @ reranker.encode_image(images).embed.T
     found = {name: float(np.mean([fact[name] for fact in facts])) for name in FACTS}
     return found | recall(ranks(scores, np.eye(len(records), dtype=bool)), "self") | {"example": captions[0]}
 
@@ -50,7 +50,18 @@ def main() -> None:
     data = write_noisy(folder, options.noise, seed=0)
 
     def score(name: str, *more: object) -> None:
-        run("caption", "--workdir", folder / "alt", "--data", data, "--out", folder / name, "--samples", 0, *more)
+        run(
+            "caption",
+            "--workdir",
+            folder / "alt",
+            "--data",
+            data,
+            "--out",
+            folder / name,
+            "--num-return-sequences",
+            0,
+            *more,
+        )
 
     train(folder, "alt", "data", "alt", options.steps, 0)
     score("scored")
@@ -61,11 +72,11 @@ def main() -> None:
     for name, on, more in (("plain", "scored", []), ("noc", "scored", [in_bins]), ("filtered", "kept", [])):
         train(folder, name, on, "alt", options.steps, 0, *frozen, *more)
 
-    judge = vlc.load(folder / "alt")
-    found = {name: judged(vlc.load(folder / name), judge, {}) for name in ("alt", "plain", "filtered")}
+    reranker = vlc.load(folder / "alt")
+    found = {name: judged(vlc.load(folder / name), reranker, {}) for name in ("alt", "plain", "filtered")}
     noc = vlc.load(folder / "noc")
-    found |= {f"noc, bin {bin}": judged(noc, judge, {"alignment": bin}) for bin in range(1, BINS + 1)}
-    found["noc, nothing asked"] = judged(noc, judge, {})
+    found |= {f"noc, bin {bin}": judged(noc, reranker, {"alignment": bin}) for bin in range(1, BINS + 1)}
+    found["noc, nothing asked"] = judged(noc, reranker, {})
     for name, row in found.items():
         print(name, row, flush=True)
     if options.out:

@@ -23,7 +23,7 @@ from scipy import stats
 import vlc
 from vlc.config import Config, default_config
 from vlc.data.sources import Scenes
-from vlc.evaluate.retrieval import both_retrievals
+from vlc.evaluate.metrics.retrieval import both_retrievals
 from vlc.train.loop import train
 
 NOISE = (0.0, 0.2, 0.5, 0.8)
@@ -40,7 +40,7 @@ def write_images(folder: Path) -> None:
         (folder / f"{index}.png").write_bytes(buffer.getvalue())
 
 
-def write_captions(path: Path, noise: float, seed: int) -> None:
+def generate_captions(path: Path, noise: float, seed: int) -> None:
     """Captions by source; a share `noise` of the alt-texts describes another picture."""
     rng = np.random.default_rng((seed, 7))
     lines = []
@@ -96,7 +96,7 @@ def main() -> None:
         for seed in range(options.seeds):
             for noise in NOISE:
                 captions = scratch / f"captions-{noise}-{seed}.jsonl"
-                write_captions(captions, noise, seed)
+                generate_captions(captions, noise, seed)
                 for arm, mix in MIXES.items():
                     if arm == "synthetic" and noise:
                         continue  # it does not see the alt-text

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vlc.data.build import Plan, build
+from vlc.curate.build import Plan, build
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import STAGES, MakeExample, train_batches

@@ -50,7 +50,7 @@ def tf_data_batches(options):
 
     pieces = sentencepiece.SentencePieceProcessor(model_file=options.tokenizer)
 
-    def samples():
+    def num_return_sequences():
         while True:
             for shard in sorted(glob.glob(options.shards)):
                 parts = {}
@@ -81,7 +81,7 @@ def tf_data_batches(options):
         return pixels / 127.5 - 1.0, tf.ensure_shape(ids, [32])
 
     data = tf.data.Dataset.from_generator(
-        samples, output_signature=(tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string))
+        num_return_sequences, output_signature=(tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string))
     )
     data = data.shuffle(1000).map(make, num_parallel_calls=options.workers).batch(options.batch).prefetch(2)
     return data.as_numpy_iterator()

@@ -25,7 +25,7 @@ from rates import best_rate
 import vlc
 from vlc.config import default_config, resolve_auto
 from vlc.inference import Model
-from vlc.inference.captioning import Asked, Search, write_ids
+from vlc.inference.captioning import CaptionRequest, DecodingOptions, generate_ids
 from vlc.models import presets
 from vlc.train.inputs import make_preprocess
 from vlc.train.state import build_model
@@ -54,13 +54,15 @@ def ours(like: str, folder: str, data: str, batch: int, seconds: float) -> dict[
         model = blip_sized(model.tokenizer)
     pixels = np.load(data)["pixels"][:batch]
     encoded = model.encode_pixels(pixels)
-    plain, guided = (Asked(scale, Search(max_length=WORDS)) for scale in (1.0, GUIDED))
-    assert (write_ids(model, encoded, plain).tokens == WORDS).all(), "a caption ended early: the times do not compare"
+    plain, guided = (CaptionRequest(scale, DecodingOptions(max_new_tokens=WORDS)) for scale in (1.0, GUIDED))
+    assert (generate_ids(model, encoded, plain).tokens == WORDS).all(), (
+        "a caption ended early: the times do not compare"
+    )
     runs = {
-        "captions": lambda: write_ids(model, pixels, plain),
-        "decoding": lambda: write_ids(model, encoded, plain),
-        "captions, guided": lambda: write_ids(model, pixels, guided),
-        "decoding, guided": lambda: write_ids(model, encoded, guided),
+        "captions": lambda: generate_ids(model, pixels, plain),
+        "decoding": lambda: generate_ids(model, encoded, plain),
+        "captions, guided": lambda: generate_ids(model, pixels, guided),
+        "decoding, guided": lambda: generate_ids(model, encoded, guided),
     }
     return {name: 1 / best_rate(run, 1, seconds) for name, run in runs.items()}
 

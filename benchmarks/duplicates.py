@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vlc.data.duplicates import perceptual_hash
+from vlc.curate.duplicates import perceptual_hash
 from vlc.data.images import decode
 from vlc.data.sources import open_source
 

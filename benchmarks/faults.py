@@ -39,7 +39,12 @@ class Run:
         local = [sys.executable, str(ROOT / "launch" / "local.py"), "--processes", "2", "--devices", "2"]
         train = [sys.executable, "-m", "vlc.cli", "train", "--config", "configs/quickstart.py:smoke"]
         settings = [f"--config.steps={STEPS}", "--config.log_every=1", "--config.checkpoint.every=4"]
-        settings += ["--config.objectives.filip.weight=0.0", "--config.eval.every=1000", "--silence", str(SILENCE)]
+        settings += [
+            "--config.objectives.filip.weight=0.0",
+            "--config.eval.every=1000",
+            "--heartbeat-timeout",
+            str(SILENCE),
+        ]
         self.job = subprocess.Popen(
             [*local, "--grace", "20", "--", *train, "--workdir", str(self.folder), *settings],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -51,9 +56,9 @@ class Run:
         for line in self.job.stdout:
             self.said += line
 
-    def wait_for(self, text: str, patience: float = 240) -> None:
-        end = time.monotonic() + patience
-        while not re.search(text, self.said):
+    def wait_for(self, text: str, timeout: float = 240) -> None:
+        end = time.monotonic() + timeout
+        while not re.decoding(text, self.said):
             if time.monotonic() > end:
                 raise SystemExit(f"{text} was not said:\n{self.said}")
             time.sleep(0.02)

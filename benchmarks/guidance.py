@@ -34,7 +34,7 @@ def sweep(options: argparse.Namespace, hidden: float, seed: int) -> list[dict]:
         train(first, folder, options.further, hidden, seed + 100)
     if not (folder / "eval.json").exists():
         run(
-            "eval", folder, "--task", "caption", "--data", "scenes", "--examples", options.images, "--judge",
+            "eval", folder, "--task", "caption", "--data", "scenes", "--examples", options.images, "--scorer",
             options.init, "--references", "reference", "--guidance-scale", SCALES,
         )  # fmt: skip
     return json.loads((folder / "eval.json").read_text())["tasks"]["caption"]["scales"]
@@ -97,7 +97,7 @@ def main() -> None:
         }
         options.out.write_text(json.dumps(settings | {"mean, lowest, highest over seeds": found}, indent=1) + "\n")
     if options.picture:
-        from vlc.evaluate.figures import pareto
+        from vlc.evaluate.report.figures import pareto
 
         options.picture.write_bytes(pareto(curves))
 

@@ -14,7 +14,7 @@ import argparse
 import json
 from pathlib import Path
 
-from caption_noise import SIDE, write_captions, write_images
+from caption_noise import SIDE, generate_captions, write_images
 
 from vlc.cli import main as vlc
 
@@ -60,7 +60,7 @@ def write_noisy(folder: Path, noise: float, seed: int) -> Path:
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     write_images(data)
-    write_captions(data / "captions.jsonl", noise, seed)
+    generate_captions(data / "captions.jsonl", noise, seed)
     return data
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     def caption(name: str, scale: float, *more: object) -> None:
         run(
             "caption", "--workdir", folder / "alt", "--data", noisy, "--out", folder / name, "--guidance-scale", scale,
-            "--samples", options.samples, "--top-p", 0.9, "--keep", options.keep, "--seed", options.seed,
+            "--num-return-sequences", options.samples, "--top-p", 0.9, "--keep", options.keep, "--seed", options.seed,
             *more,
         )  # fmt: skip
 
@@ -100,7 +100,7 @@ def main() -> None:
         "guided": lambda: caption("guided", options.guidance_scale),
         "plain": lambda: caption("plain", 1.0),
         "cleaned": lambda: caption("cleaned", options.guidance_scale, "--min-score", options.min_score),
-        "fitting": lambda: caption("fitting", 1.0, "--samples", 0, "--min-score", options.min_score),
+        "fitting": lambda: caption("fitting", 1.0, "--num-return-sequences", 0, "--min-score", options.min_score),
     }
     found = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
     for name in options.arms:
@@ -109,11 +109,11 @@ def main() -> None:
         train(folder, name, data, mix, options.steps, options.seed, f"--config.init={folder / 'alt'}")
     for name in ("alt", *options.arms):
         run("eval", folder / name, "--data", "scenes", "--guidance-scale", "1")
-        held = json.loads((folder / name / "eval.json").read_text())
+        stop_frozen_gradients = json.loads((folder / name / "eval.json").read_text())
         found[name] = {
-            "retrieval": held["retrieval"],
-            "binding": {edit: row["text"] for edit, row in held["binding"].items()},
-            "matched": held["matched"],
+            "retrieval": stop_frozen_gradients["retrieval"],
+            "binding": {edit: row["text"] for edit, row in stop_frozen_gradients["binding"].items()},
+            "matched": stop_frozen_gradients["matched"],
         }
         print(name, found[name], flush=True)
     settings = {key: str(value) for key, value in vars(options).items() if key not in ("workdir", "out", "arms")}

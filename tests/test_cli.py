@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 from vlc.cli import main
 from vlc.commands.shared import EXIT_BAD_INPUT
 from vlc.config import config_from_json
-from vlc.config_file import load_config
+from vlc.config.file import load_config
 from vlc.data.pipeline import train_batches
 from vlc.data.sources import Mixture
 from vlc.train.inputs import get_tokenizer, make_example_maker, open_split

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from vlc.commands.captioning import add_caption
 from vlc.commands.data import add_data_commands
+from vlc.commands.distributed import add_start, distributed
 from vlc.commands.evaluate import add_eval
 from vlc.commands.plan import add_plan
 from vlc.commands.shared import add_command, add_step, exit_status, load_model
-from vlc.commands.together import add_start, together
 from vlc.errors import VlcError
 
 
@@ -69,14 +69,14 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from vlc.config_file import load_config
+    from vlc.config.file import load_config
     from vlc.evaluate.dev import make_dev_evaluation
     from vlc.inference import load_initial
     from vlc.train.loop import train
     from vlc.train.trace import parse_steps
 
     config, profile = load_config(options.config, options.overrides), parse_steps(options.profile)
-    with together(options, stops=True, config=config.to_json_best_effort()):
+    with distributed(options, stops=True, config=config.to_json_best_effort()):
         return train(
             config, options.workdir, make_evaluation=make_dev_evaluation, load_initial=load_initial, profile=profile
         )

@@ -82,7 +82,7 @@ def test_one_name_may_stand_for_several_sources(rng):
     assert "s" not in drawn
 
 
-def test_a_mix_moves_during_training(rng):
+def test_a_mix_schedules_during_training(rng):
     mix = Mix({"alt": 3, "long": 1}, {"long": 1}, (0.2, 0.6))
     for progress, share in ((0.0, 0.75), (0.2, 0.75), (0.4, 0.375), (0.6, 0.0), (1.0, 0.0)):
         assert np.isclose(mix.at(progress)["alt"], share) and np.isclose(sum(mix.at(progress).values()), 1)

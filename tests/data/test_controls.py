@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vlc.data.build import Plan, build
+from vlc.curate.build import Plan, build
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.controls import Controls, even_bins, parse_control, slot_sizes
 from vlc.data.images import Preprocess
@@ -14,7 +14,7 @@ from vlc.data.record import Record
 from vlc.data.sources import Scenes, open_source
 from vlc.errors import ConfigError
 
-SAID = Controls(length=6, bins=3, edges=(0.1, 0.3), sources=("alt", "long*"), unsaid=0.0)
+SAID = Controls(length=6, bins=3, edges=(0.1, 0.3), sources=("alt", "long*"), dropout=0.0)
 
 
 def test_slots_say_length_fit_and_kind(rng):
@@ -29,16 +29,16 @@ def test_slots_say_length_fit_and_kind(rng):
 
 
 def test_a_share_is_left_unsaid_slot_by_slot(rng):
-    some = Controls(length=6, bins=3, edges=(0.1, 0.3), sources=("alt",), unsaid=0.25)
+    some = Controls(length=6, bins=3, edges=(0.1, 0.3), sources=("alt",), dropout=0.25)
     slots = np.stack([some.describe("a red ball", "alt", 0.2, rng) for _ in range(2000)])
     np.testing.assert_allclose((slots == 0).mean(axis=0), 0.25, atol=0.04)
     assert abs(np.corrcoef(slots[:, 0] == 0, slots[:, 2] == 0)[0, 1]) < 0.1
 
 
 def test_asking():
-    assert SAID.ask({"length": 4, "alignment": "best", "source": "long"}).tolist() == [4, 3, 2]
-    assert SAID.ask({}).tolist() == [0, 0, 0]
-    assert Controls().ask({}).tolist() == []
+    assert SAID.encode({"length": 4, "alignment": "best", "source": "long"}).tolist() == [4, 3, 2]
+    assert SAID.encode({}).tolist() == [0, 0, 0]
+    assert Controls().encode({}).tolist() == []
 
 
 WRONG = {
@@ -51,11 +51,11 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_cannot_be_asked_for_is_named(case):
-    wanted, said = WRONG[case]
+    request, said = WRONG[case]
     with pytest.raises(ConfigError, match=said):
-        SAID.ask(wanted)
+        SAID.encode(request)
     with pytest.raises(ConfigError, match=r"config\.model\.decoder\.control empty"):
-        Controls().ask({"length": 3})
+        Controls().encode({"length": 3})
 
 
 def test_what_is_typed_is_read():
@@ -67,9 +67,12 @@ def test_bins_are_of_one_width():
     assert edges == pytest.approx((0.2, 0.4, 0.6)) and best == 4
     crowd = [0.0, *[0.3] * 20, *[0.5] * 20, 0.8]  # one of 42 is alone at the top
     assert even_bins(crowd, 4)[1] == 3
-    assert Controls(bins=4, best=3).ask({"alignment": "best"}) == 3 and Controls(bins=4).ask({"alignment": "best"}) == 4
+    assert (
+        Controls(bins=4, best=3).encode({"alignment": "best"}) == 3
+        and Controls(bins=4).encode({"alignment": "best"}) == 4
+    )
     for scores in ([], [0.2, 0.2]):
-        with pytest.raises(ConfigError, match="--samples 0"):
+        with pytest.raises(ConfigError, match="--num-return-sequences 0"):
             even_bins(scores, 4)
 
 
@@ -99,7 +102,7 @@ def test_scores_travel_with_the_captions(tmp_path):
 
 def test_an_example_has_the_slots_of_its_target(tokenizer, rng):
     choice = CaptionChoice(Mix({"alt": 1.0}), target=Mix({"long": 1.0}))
-    controls = Controls(length=90, bins=2, edges=(0.05,), sources=("alt", "long"), unsaid=0.0)
+    controls = Controls(length=90, bins=2, edges=(0.05,), sources=("alt", "long"), dropout=0.0)
     make = MakeExample(Scored(), Preprocess(size=16), choice, tokenizer, (8, 8, 90), controls=controls)
     record = Scored()[0]
     example = make.make(record, rng)

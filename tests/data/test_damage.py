@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.data.damage import expected, write_folder, write_shards
-from vlc.data.build import Plan, build, verify
+from vlc.curate.build import Plan, build, verify
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, count_skipped, train_batches
@@ -73,11 +73,11 @@ def test_training_sees_every_good_one_once_an_epoch_and_counts_the_others(where,
 _SCRIPT = """
 import resource, sys
 from vlc.data.sources import open_source
-from vlc.data.survey import look_at
+from vlc.curate.survey import examine_record
 source = open_source(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for index in range(len(source)):
-    look_at(source, index)
+    examine_record(source, index)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

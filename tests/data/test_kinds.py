@@ -13,12 +13,12 @@ import pytest
 
 from tests.data.damage import picture
 from tests.data.test_sources import write_tar
-from vlc.data.build import Plan, build
-from vlc.data.join import join_captions
+from vlc.curate.build import Plan, build
+from vlc.curate.join import join_captions
 from vlc.data.sources import ArrayRecord, HuggingFace, Mixture, Tfds, WebDataset, open_source
 from vlc.data.sources.folder import captions_at
 from vlc.errors import ConfigError, DataError
-from vlc.evaluate.labelled import open_labelled
+from vlc.evaluate.tasks.labelled import open_labelled
 
 CAPTIONS = [{"alt": [f"IMG {i}"], "long": [f"A thing {i}. The end."]} for i in range(5)]
 

@@ -12,11 +12,11 @@ from tests.inference.test_captioning import captioner
 from vlc.cli import main
 from vlc.data.sources import Scenes
 from vlc.errors import ConfigError, DataError
-from vlc.evaluate import ptb, reference_metrics
-from vlc.evaluate.captioning import read_curve, references_of
-from vlc.evaluate.free_metrics import PREFIX, clip_figures, language_figures
-from vlc.evaluate.intervals import Figure, interval
-from vlc.evaluate.reference_metrics import reference_figures
+from vlc.evaluate.metrics import ptb, reference_based
+from vlc.evaluate.metrics.intervals import Figure, interval
+from vlc.evaluate.metrics.reference_based import reference_figures
+from vlc.evaluate.metrics.reference_free import PREFIX, clip_figures, language_figures
+from vlc.evaluate.tasks.captioning import read_curve, references_of
 from vlc.interop import write_native
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
@@ -62,7 +62,7 @@ def test_bleu_is_the_scorers_over_any_of_the_images():
         return ({i: texts[row][1:] for i, row in enumerate(rows)}, {i: texts[row][:1] for i, row in enumerate(rows)})
 
     texts = [["a b c d e f", "a b d"], ["c d e f", "f e d c b a"], ["a b c d", "a b c d"], ["b c", "a b c d e"]]
-    figures = reference_metrics.bleu(*dicts(range(4)))
+    figures = reference_based.bleu(*dicts(range(4)))
     for rows in ([0, 1, 2, 3], [2, 2, 0, 1], [3, 3, 3, 1]):
         expected, _ = Bleu(4).compute_score(*dicts(rows), verbose=0)
         found = [figure.over(np.asarray(rows)) for figure in figures]
@@ -105,7 +105,7 @@ def test_without_java_the_figures_say_so(no_java):
 def test_without_pycocoevalcap_the_message_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocoevalcap.cider.cider", None)
     with pytest.raises(ConfigError, match=r"vlc-jax\[eval\]"):
-        reference_metrics.reference_figures(SAID, MEANT)
+        reference_based.reference_figures(SAID, MEANT)
 
 
 def test_intervals_cover_the_mean():
@@ -163,7 +163,7 @@ def test_a_sweep_writes_one_table_a_picture_and_samples(folder, tmp_path, capsys
     assert [row["guidance_scale"] for row in found["scales"]] == [1.0, 2.0] and found["images"] == 9
     low, high = found["scales"][1]["r5"]["interval"]
     assert low <= found["scales"][1]["r5"]["value"] <= high and len(found["captions"]) == 9
-    compared = [*command, "--guidance-scale", "1", "--compare", str(tmp_path / "one"), "--judge", str(folder)]
+    compared = [*command, "--guidance-scale", "1", "--compare", str(tmp_path / "one"), "--scorer", str(folder)]
     assert main([*compared, "--out", str(tmp_path / "two")]) == 0
     page = (tmp_path / "two" / "report.html").read_text()
     assert f"by {folder}" in page and page.count("data:image/png") == 1 + 9
@@ -173,7 +173,18 @@ def test_a_sweep_writes_one_table_a_picture_and_samples(folder, tmp_path, capsys
 
 
 def test_recaptioned_by_the_command(folder, tmp_path, capsys):
-    options = ["--records", "5", "--shard-records", "3", "--max-length", "5", "--samples", "2", "--top-k", "9"]
+    options = [
+        "--records",
+        "5",
+        "--shard-records",
+        "3",
+        "--max-new-tokens",
+        "5",
+        "--num-return-sequences",
+        "2",
+        "--top-k",
+        "9",
+    ]
     assert (
         main(["caption", "--workdir", str(folder), "--data", "scenes", "--out", str(tmp_path / "new"), *options]) == 0
     )

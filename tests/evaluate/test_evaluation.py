@@ -7,13 +7,13 @@ from vlc.data.record import Record
 from vlc.data.sources import Scenes
 from vlc.data.sources.scenes import language
 from vlc.errors import ConfigError, DataError
-from vlc.evaluate.guidance_sweep import word_f1
-from vlc.evaluate.ranking import Block, ranks, recall
-from vlc.evaluate.report import Report
-from vlc.evaluate.retrieval import recalls
-from vlc.evaluate.run import good_records
-from vlc.evaluate.scenes_suite import _pair_accuracy, _patch_cover, caption_facts
-from vlc.evaluate.zero_shot import accuracy
+from vlc.evaluate.metrics.ranking import Block, ranks, recall
+from vlc.evaluate.metrics.retrieval import recalls
+from vlc.evaluate.metrics.zero_shot import accuracy
+from vlc.evaluate.overview import good_records
+from vlc.evaluate.report.page import Report
+from vlc.evaluate.tasks.guidance import word_f1
+from vlc.evaluate.tasks.scenes import _pair_accuracy, _patch_cover, caption_facts
 
 
 def test_ranks_count_ties_as_wrong():
@@ -105,7 +105,7 @@ def test_a_report_escapes_what_it_shows():
 
 def test_no_data_to_evaluate_on_is_said_plainly(tokenizer):
     from tests.conftest import read_config
-    from vlc.evaluate.run import open_eval_source
+    from vlc.evaluate.overview import open_eval_source
 
     class Trained:
         config = read_config("own_images")

@@ -9,8 +9,9 @@ from PIL import Image
 import vlc
 from tests.interop.conftest import references  # noqa: F401
 from tests.peers.environment import needs_peers, run_peer
-from vlc.evaluate.tasks import Options, evaluate_tasks
-from vlc.evaluate.templates import CLIP
+from vlc.evaluate.run import evaluate_tasks
+from vlc.evaluate.tasks.base import Options
+from vlc.evaluate.tasks.templates import CLIP
 
 CLASSES = ("cat", "dog", "red bicycle", "house", "sea", "mountain", "tram")
 WORDS = ("a", "red", "small", "cat", "dog", "near", "the", "sea", "runs", "sleeps", "old", "house", "under", "trees")

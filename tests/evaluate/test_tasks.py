@@ -12,15 +12,16 @@ import vlc
 from vlc.cli import main
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate import embeddings
-from vlc.evaluate.compositionality import _outcome, read_cases
 from vlc.evaluate.embeddings import Cache
-from vlc.evaluate.labelled import open_labelled
+from vlc.evaluate.metrics.probes import knn_scores, linear_scores
+from vlc.evaluate.metrics.ranking import Block, block_ranks, ranks
 from vlc.evaluate.pictures import Pictures
-from vlc.evaluate.probes import knn_scores, linear_scores
-from vlc.evaluate.ranking import Block, block_ranks, ranks
-from vlc.evaluate.segmentation import predict, read_mask
-from vlc.evaluate.tasks import Options, compared, evaluate_tasks
-from vlc.evaluate.templates import read_templates
+from vlc.evaluate.run import compared, evaluate_tasks
+from vlc.evaluate.tasks.base import Options
+from vlc.evaluate.tasks.compositionality import _outcome, read_cases
+from vlc.evaluate.tasks.labelled import open_labelled
+from vlc.evaluate.tasks.segmentation import predict, read_mask
+from vlc.evaluate.tasks.templates import read_templates
 
 COLOURS = {"blue_sky": (20, 40, 220), "grass": (30, 200, 40), "poppy": (220, 30, 30)}
 

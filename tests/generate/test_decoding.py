@@ -13,10 +13,19 @@ from tests.objectives.test_objectives import waves
 from tests.tiny import VOCAB, tiny_batch, tiny_config, tiny_model
 from vlc.data.tokenizers.sentence_piece import BOS_ID, EOS_ID
 from vlc.errors import ConfigError
-from vlc.generate import Guided, NextWord, NullCaptioner, Search, StopAt, beam, row_keys, write
+from vlc.generate import (
+    DecodingOptions,
+    GuidanceWeights,
+    NextToken,
+    StopAt,
+    UnconditionalCaptioner,
+    beam_search,
+    sample,
+    sampling_keys,
+)
 from vlc.generate.guidance import guided_log_probs
 from vlc.generate.sampling import choose, keep_likely
-from vlc.models.stepper import Stepper
+from vlc.models.cached_decoder import CachedDecoder
 
 GOLDEN = {1: (0, 0.1476), 1.5: (7, 0.2811), 2: (7, 0.4562), 3: (7, 0.7758), 4: (7, 0.9271)}
 MARKS = {"begin_id": BOS_ID, "end_id": EOS_ID}
@@ -68,15 +77,15 @@ def guided(row, words, scale, memory="tokens"):
     return scores - np.log(np.exp(scores).sum())
 
 
-def words_of(scale, branches=("image", "null"), memory="tokens"):
-    return NextWord(Stepper(*setting(memory), branches=branches), Guided(scale, 1 - scale))
+def words_of(scale, branches=("conditional", "unconditional"), memory="tokens"):
+    return NextToken(CachedDecoder(*setting(memory), branches=branches), GuidanceWeights(scale, 1 - scale))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def searched(scale, search, memory="tokens", keys=None, prompt=None):
+def searched(scale, decoding, memory="tokens", keys=None, prompt=None):
     """One compiled function for all scales and prompts."""
-    run = beam if search.beams > 1 else functools.partial(write, keys=keys)
-    return run(words_of(scale, memory=memory), IMAGES, search, prompt=prompt, **MARKS)
+    run = beam_search if decoding.num_beams > 1 else functools.partial(sample, keys=keys)
+    return run(words_of(scale, memory=memory), IMAGES, decoding, prompt=prompt, **MARKS)
 
 
 def slow_greedy(row, scale, memory):
@@ -92,7 +101,7 @@ def slow_greedy(row, scale, memory):
 @pytest.mark.parametrize("memory", ["tokens", "embedding"])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
 def test_greedy_equals_a_search_without_cache(scale, memory):
-    found = searched(scale, Search(), memory)
+    found = searched(scale, DecodingOptions(), memory)
     for row in range(IMAGES):
         words, total, plain = slow_greedy(row, scale, memory)
         ids = np.asarray(found.ids[row, 0])
@@ -103,9 +112,9 @@ def test_greedy_equals_a_search_without_cache(scale, memory):
 
 
 def test_scale_one_is_ordinary_decoding_and_zero_does_not_see_the_image():
-    plain = write(words_of(1.0, branches=("image",)), IMAGES, Search(), **MARKS)
-    assert np.array_equal(searched(1.0, Search()).ids, plain.ids)
-    blind = searched(0.0, Search()).ids
+    plain = sample(words_of(1.0, branches=("conditional",)), IMAGES, DecodingOptions(), **MARKS)
+    assert np.array_equal(searched(1.0, DecodingOptions()).ids, plain.ids)
+    blind = searched(0.0, DecodingOptions()).ids
     assert (blind == blind[0]).all()
 
 
@@ -128,8 +137,8 @@ def brute_force(row, scale, length, penalty, prompt=()):
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_beam_search_equals_brute_force(penalty):
     """With as many beams as there are words, two words deep, nothing is missed."""
-    search = Search(beams=VOCAB, length_penalty=penalty, max_length=2, samples=2)
-    found = searched(1.7, search)
+    decoding = DecodingOptions(num_beams=VOCAB, length_penalty=penalty, max_new_tokens=2, num_return_sequences=2)
+    found = searched(1.7, decoding)
     for row in range(IMAGES):
         words, score = brute_force(row, 1.7, 2, penalty)
         assert tuple(np.asarray(found.ids[row, 0, : len(words)])) == words
@@ -150,25 +159,25 @@ def slow_beam(row, scale, width, length, penalty):
 
 @pytest.mark.parametrize("penalty", [0.0, 0.8])
 def test_a_narrow_beam_equals_one_without_cache(penalty):
-    found = searched(2.0, Search(beams=3, length_penalty=penalty))
+    found = searched(2.0, DecodingOptions(num_beams=3, length_penalty=penalty))
     for row in range(IMAGES):
         words, score = slow_beam(row, 2.0, 3, setting()[0].decoder.length - 1, penalty)
         assert tuple(np.asarray(found.ids[row, 0, : len(words) - 1])) == words[1:]
         assert float(found.log_prob[row, 0]) / int(found.tokens[row, 0]) ** penalty == pytest.approx(score, abs=1e-3)
 
 
-@pytest.mark.parametrize("search", [Search(), Search(beams=3)])
-def test_prompts_of_all_lengths_run_one_program(search):
+@pytest.mark.parametrize("decoding", [DecodingOptions(), DecodingOptions(num_beams=3)])
+def test_prompts_of_all_lengths_run_one_program(decoding):
     before = searched._cache_size()
     for words in ((), (7,), (9, 11, 13)):
         prompt = np.full((IMAGES, 11), VOCAB)
         prompt[:, : len(words)] = words
-        found = searched(1.5, search, "tokens", None, jnp.asarray(prompt))
+        found = searched(1.5, decoding, "tokens", None, jnp.asarray(prompt))
         assert (np.asarray(found.ids[:, 0, : len(words)]) == words).all()
         assert (np.asarray(found.tokens[:, 0]) == (found.ids[:, 0] != VOCAB).sum(axis=-1) - len(words)).all()
     assert searched._cache_size() <= before + 1
     words, score = brute_force(0, 1.5, 4, 1.0, (9, 11, 13))
-    one_more = searched(1.5, Search(beams=VOCAB, max_length=4), "tokens", None, jnp.asarray(prompt))
+    one_more = searched(1.5, DecodingOptions(num_beams=VOCAB, max_new_tokens=4), "tokens", None, jnp.asarray(prompt))
     assert tuple(np.asarray(one_more.ids[0, 0, :4])) == words
     assert float(one_more.log_prob[0, 0]) == pytest.approx(score, abs=1e-3)
 
@@ -188,19 +197,19 @@ def test_nucleus_and_top_k_keep_what_they_say():
 
 def test_words_are_drawn_as_often_as_they_are_likely():
     scores = jnp.broadcast_to(jnp.log(jnp.asarray([0.6, 0.3, 0.1])), (6000, 3))
-    keys = row_keys(1, jnp.arange(2000), 3)
-    drawn = choose(scores, keys, jnp.int32(4), Search(temperature=2.0))
+    keys = sampling_keys(1, jnp.arange(2000), 3)
+    drawn = choose(scores, keys, jnp.int32(4), DecodingOptions(temperature=2.0))
     expected = np.sqrt([0.6, 0.3, 0.1]) / np.sqrt([0.6, 0.3, 0.1]).sum()
     np.testing.assert_allclose(np.bincount(drawn) / 6000, expected, atol=0.025)
 
 
 def test_samples_depend_on_seed_and_image_alone():
-    search = Search(samples=4, top_p=0.95)
-    run = functools.partial(searched, 1.0, search, "tokens")
-    one = run(row_keys(0, jnp.arange(3), 4)).ids
-    assert np.array_equal(one, run(row_keys(0, jnp.arange(3), 4)).ids)
-    assert not np.array_equal(one, run(row_keys(1, jnp.arange(3), 4)).ids)
-    moved = run(row_keys(0, jnp.asarray([5, 1, 2]), 4)).ids
+    decoding = DecodingOptions(num_return_sequences=4, top_p=0.95)
+    run = functools.partial(searched, 1.0, decoding, "tokens")
+    one = run(sampling_keys(0, jnp.arange(3), 4)).ids
+    assert np.array_equal(one, run(sampling_keys(0, jnp.arange(3), 4)).ids)
+    assert not np.array_equal(one, run(sampling_keys(1, jnp.arange(3), 4)).ids)
+    moved = run(sampling_keys(0, jnp.asarray([5, 1, 2]), 4)).ids
     assert np.array_equal(one[1:], moved[1:]) and not np.array_equal(one[0], moved[0])
     assert len({tuple(row) for row in np.asarray(one[0])}) > 1
 
@@ -212,14 +221,16 @@ def test_language_model_guidance_is_the_papers_sum():
     stop, a, b = 17, 2.0, 0.5
 
     def language():
-        return StopAt(NullCaptioner(Stepper(other, None, branches=("null",))), stop_id=stop, end_id=EOS_ID)
+        return StopAt(
+            UnconditionalCaptioner(CachedDecoder(other, None, branches=("unconditional",))), stop_id=stop, end_id=EOS_ID
+        )
 
     @jax.jit
     def run(weights):
-        stepper = Stepper(model, image, branches=("image", "null"))
-        return write(NextWord(stepper, weights, language()), IMAGES, Search(max_length=4), **MARKS)
+        cached = CachedDecoder(model, image, branches=("conditional", "unconditional"))
+        return sample(NextToken(cached, weights, language()), IMAGES, DecodingOptions(max_new_tokens=4), **MARKS)
 
-    found = run(Guided(a, -b, 1.0))
+    found = run(GuidanceWeights(a, -b, 1.0))
     for row in range(IMAGES):
         words = (BOS_ID,)
         while len(words) < 5 and words[-1] != EOS_ID:
@@ -233,13 +244,13 @@ def test_language_model_guidance_is_the_papers_sum():
 
 
 WRONG = {
-    "beams": ({"beams": 0}, "beams is 0"),
+    "beams": ({"num_beams": 0}, "num_beams is 0"),
     "top_p": ({"top_p": 0.0}, "top_p is 0"),
     "temperature": ({"temperature": -1.0}, "temperature is -1"),
-    "length": ({"max_length": 99}, "writes 11 tokens at the most"),
-    "drawing beams": ({"beams": 2, "top_k": 5}, "Beam search draws nothing"),
-    "samples of beams": ({"beams": 2, "samples": 3}, "only as many as beams"),
-    "same samples": ({"samples": 3, "temperature": 0.0}, "the same one"),
+    "length": ({"max_new_tokens": 99}, "writes at most 11 tokens"),
+    "sampling beams": ({"num_beams": 2, "top_k": 5}, "does not sample"),
+    "more than beams": ({"num_beams": 2, "num_return_sequences": 3}, "at most one caption a beam"),
+    "same samples": ({"num_return_sequences": 3, "temperature": 0.0}, "would be the same"),
 }
 
 
@@ -247,4 +258,4 @@ WRONG = {
 def test_settings_that_make_no_sense_are_named(case):
     settings, said = WRONG[case]
     with pytest.raises(ConfigError, match=said):
-        Search(**settings).check(11)
+        DecodingOptions(**settings).check(11)

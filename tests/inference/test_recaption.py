@@ -8,18 +8,18 @@ import pytest
 from tests.conftest import read_config
 from tests.inference.test_captioning import captioner
 from vlc.config import check_config
-from vlc.data.build import verify
+from vlc.curate.build import verify
 from vlc.data.record import Record
 from vlc.data.sources import Scenes, open_source
 from vlc.errors import ConfigError, DataError
-from vlc.generate import Search
+from vlc.generate import DecodingOptions
 from vlc.inference import recaption as module
-from vlc.inference.captioning import Asked
+from vlc.inference.captioning import CaptionRequest
 from vlc.inference.recaption import Recaption, recaption
 from vlc.train.inputs import alignment_bins
 
-ASKED = Asked(1.5, Search(samples=3, top_p=0.9, seed=4), control={"source": "long"})
-WANTED = Recaption("scenes", asked=ASKED, shard_records=4)
+ASKED = CaptionRequest(1.5, DecodingOptions(num_return_sequences=3, top_p=0.9, seed=4), control={"source": "long"})
+WANTED = Recaption("scenes", request=ASKED, shard_records=4)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def source():
 @pytest.fixture(scope="module")
 def whole(model, source, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
-    recaption(model, source, WANTED, out, judge=model, quiet=True)
+    recaption(model, source, WANTED, out, reranker=model, quiet=True)
     return out
 
 
@@ -51,7 +51,7 @@ def test_captions_stand_beside_the_old_ones_with_their_scores(model, source, who
         record = written[index]
         assert {name: record.captions[name] for name in source[index].captions} == dict(source[index].captions)
         new = record.captions["longVLC"]
-        expected = module.write_captions(model, source[index].image[None], ASKED, indices=np.asarray([index]))[0]
+        expected = module.generate_captions(model, source[index].image[None], ASKED, indices=np.asarray([index]))[0]
         assert set(new) == {caption.text for caption in expected if caption.text}
         assert list(record.scores["longVLC"]) == sorted(record.scores["longVLC"], reverse=True)
         for name, texts in record.captions.items():
@@ -74,33 +74,33 @@ def test_stopped_it_goes_on_to_the_same_bytes(model, source, whole, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_shard", failing)
         with pytest.raises(_Stop):
-            recaption(model, source, WANTED, tmp_path, judge=model, quiet=True)
+            recaption(model, source, WANTED, tmp_path, reranker=model, quiet=True)
     counted = []
     monkeypatch.setattr(module, "write_shard", lambda *a: counted.append(a[1]) or real(*a))
-    recaption(model, source, WANTED, tmp_path, judge=model, quiet=True)
+    recaption(model, source, WANTED, tmp_path, reranker=model, quiet=True)
     assert len(counted) == 2 and files(tmp_path) == files(whole)
-    recaption(model, source, WANTED, tmp_path, judge=model, quiet=True)
+    recaption(model, source, WANTED, tmp_path, reranker=model, quiet=True)
     assert len(counted) == 2  # done
 
 
 def test_processes_share_the_shards(model, source, whole, tmp_path):
-    assert recaption(model, source, WANTED, tmp_path, judge=model, part=1, parts=2, quiet=True) is None
-    assert recaption(model, source, WANTED, tmp_path, judge=model, part=0, parts=2, quiet=True) is not None
+    assert recaption(model, source, WANTED, tmp_path, reranker=model, part=1, parts=2, quiet=True) is None
+    assert recaption(model, source, WANTED, tmp_path, reranker=model, part=0, parts=2, quiet=True) is not None
     assert files(tmp_path) == files(whole)
 
 
 def test_another_wish_in_the_same_folder_is_refused(model, source, whole):
-    other = Recaption("scenes", asked=Asked(2.0, ASKED.search), shard_records=4)
+    other = Recaption("scenes", request=CaptionRequest(2.0, ASKED.decoding), shard_records=4)
     with pytest.raises(DataError, match="built otherwise"):
-        recaption(model, source, other, whole, judge=model, quiet=True)
+        recaption(model, source, other, whole, reranker=model, quiet=True)
 
 
 def test_the_misaligned_are_dropped_and_the_best_kept(model, source, whole, tmp_path):
     """Scores alone, of the data set with new captions: nothing is written anew, captions below the bar go."""
     had = [open_source(str(whole))[i] for i in range(10)]
     bar = float(np.median([s for record in had for s in record.flat_scores()]))
-    wanted = Recaption("whole", asked=None, min_score=bar, keep=1, name="longVLC")
-    manifest = recaption(model, open_source(str(whole)), wanted, tmp_path, judge=model, quiet=True)
+    wanted = Recaption("whole", request=None, min_score=bar, keep=1, name="longVLC")
+    manifest = recaption(model, open_source(str(whole)), wanted, tmp_path, reranker=model, quiet=True)
     kept = list(open_source(str(tmp_path)))
     assert all(score >= bar for record in kept for score in record.flat_scores())
     good = [[s for s in record.flat_scores() if s >= bar] for record in had]
@@ -108,8 +108,8 @@ def test_the_misaligned_are_dropped_and_the_best_kept(model, source, whole, tmp_
     left = manifest["left out"]["records"]
     assert left.get("no caption left", 0) == 10 - manifest["records"]
     with pytest.raises(DataError, match="Lower --min-score"):
-        none = Recaption("whole", asked=None, min_score=2.0)
-        recaption(model, open_source(str(whole)), none, tmp_path / "none", judge=model, quiet=True)
+        none = Recaption("whole", request=None, min_score=2.0)
+        recaption(model, open_source(str(whole)), none, tmp_path / "none", reranker=model, quiet=True)
 
 
 class Damaged:
@@ -125,7 +125,7 @@ class Damaged:
 
 
 def test_what_cannot_be_read_is_left_out_and_counted(model, tmp_path):
-    manifest = recaption(model, Damaged(), WANTED, tmp_path, judge=model, quiet=True)
+    manifest = recaption(model, Damaged(), WANTED, tmp_path, reranker=model, quiet=True)
     assert manifest["records"] == 2 and manifest["left out"]["records"] == {"image": 1, "file": 1}
     assert [record.key for record in open_source(str(tmp_path))] == ["1", "2"]
 
@@ -147,13 +147,13 @@ def test_scores_become_the_bins_of_alignment(whole):
 
 
 def test_a_wish_that_cannot_be_met_leaves_nothing_behind(model, source, tmp_path):
-    wanted = Recaption("x", asked=Asked(control={"length": 99}))
+    wanted = Recaption("x", request=CaptionRequest(control={"length": 99}))
     with pytest.raises(ConfigError, match="from 1 to 5"):
-        recaption(model, source, wanted, tmp_path / "out", judge=model, quiet=True)
+        recaption(model, source, wanted, tmp_path / "out", reranker=model, quiet=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_without_a_judge_nothing_can_be_dropped(model, source, tmp_path):
-    for wanted in (Recaption("x", min_score=0.1), Recaption("x", keep=1), Recaption("x", asked=None)):
-        with pytest.raises(ConfigError, match="--judge MODEL"):
+    for wanted in (Recaption("x", min_score=0.1), Recaption("x", keep=1), Recaption("x", request=None)):
+        with pytest.raises(ConfigError, match="--reranker MODEL"):
             recaption(model, source, wanted, tmp_path, quiet=True)

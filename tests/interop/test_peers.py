@@ -9,7 +9,7 @@ import vlc
 from tests.peers import inputs
 from tests.peers.environment import needs_peers, run_peer
 from vlc.errors import CheckpointError
-from vlc.inference.captioning import Asked, write_ids
+from vlc.inference.captioning import CaptionRequest, generate_ids
 from vlc.interop import export_model
 
 TWO_TOWERS = [
@@ -75,7 +75,7 @@ def test_coca_writes_the_same_captions(references):
     pixels = levels(model, reference["pixels"]).round().astype(np.uint8)
     logits = model.caption_logits(pixels, inputs.TEXTS[: len(pixels)])[:, :-1]
     assert np.abs(logits - reference["caption_logits"]).max() < NEAR
-    written = write_ids(model, pixels, Asked()).ids[:, 0, : reference["caption_ids"].shape[1]]
+    written = generate_ids(model, pixels, CaptionRequest()).ids[:, 0, : reference["caption_ids"].shape[1]]
     assert np.array_equal(written, reference["caption_ids"])
 
 

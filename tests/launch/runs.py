@@ -41,9 +41,9 @@ def launch(processes, devices, command, **options):
     )  # fmt: skip
 
 
-def read_until(job, text, patience=180):
+def read_until(job, text, timeout=180):
     """The lines until one that holds the text."""
-    lines, end = [], time.monotonic() + patience
+    lines, end = [], time.monotonic() + timeout
     assert job.stdout is not None
     for line in job.stdout:
         lines.append(line)

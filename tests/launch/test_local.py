@@ -58,7 +58,7 @@ def test_two_processes_return_as_one_on_other_devices(tmp_path, alone):
 
 def test_a_killed_process_is_named_and_all_start_again(tmp_path, alone):
     workdir = tmp_path / "run"
-    job = launch(2, 4, train_command(workdir, STEPS, "--config.log_every=1", "--silence", "15"))
+    job = launch(2, 4, train_command(workdir, STEPS, "--config.log_every=1", "--heartbeat-timeout", "15"))
     read_until(job, "step 6/")
     hit(workdir, 1)
     said = finish(job)

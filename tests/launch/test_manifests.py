@@ -8,7 +8,7 @@ import yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
 
 from tests.conftest import ROOT
-from vlc.parallel import find_place
+from vlc.parallel import find_process_info
 
 MANIFESTS = sorted((ROOT / "launch" / "kubernetes").glob("*.yaml"))
 
@@ -47,8 +47,8 @@ def test_its_pods_find_their_places(path):
     pods = job["template"]["spec"]["parallelism"]
     variables = job["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
     told = {one["name"]: one.get("value") or "0" for one in variables}
-    places = [find_place(env=told | {"JOB_COMPLETION_INDEX": str(pod)}) for pod in range(pods)]
-    assert [place.index for place in places] == list(range(places[0].count)) and job["replicas"] == 1
+    places = [find_process_info(env=told | {"JOB_COMPLETION_INDEX": str(pod)}) for pod in range(pods)]
+    assert [process.index for process in places] == list(range(places[0].count)) and job["replicas"] == 1
     assert places[0].address == (f"{name}-{job['name']}-0-0.{name}", 12620)
 
 

@@ -38,7 +38,7 @@ def test_two_processes_evaluate_as_one(model, tmp_path):
         said, status = run(count, [
             "env", "PATH=",  # without Java, which takes half of the time
             *VLC, "eval", str(model), "--task", "retrieval,caption", "--data", "scenes", "--examples", "140",
-            "--references", "reference", "--max-length", "4", "--out", str(out), "--cache", str(cache),
+            "--references", "reference", "--max-new-tokens", "4", "--out", str(out), "--cache", str(cache),
             "--guidance-scale", "1,2",
         ])  # fmt: skip
         assert status == 0 and said.count("Written:") == 1, said
@@ -49,7 +49,18 @@ def test_two_processes_evaluate_as_one(model, tmp_path):
 
 
 def test_two_processes_write_one_data_set(model, tmp_path):
-    wanted = ["--data", "scenes", "--records", "10", "--shard-records", "3", "--samples", "2", "--max-length", "5"]
+    wanted = [
+        "--data",
+        "scenes",
+        "--records",
+        "10",
+        "--shard-records",
+        "3",
+        "--num-return-sequences",
+        "2",
+        "--max-new-tokens",
+        "5",
+    ]
     for count in (1, 2):
         said, status = run(
             count, [*VLC, "caption", "--workdir", str(model), *wanted, "--out", str(tmp_path / str(count))]
@@ -88,9 +99,9 @@ meet("never") if index == 1 else time.sleep(600)
 
 
 def test_sigterm_ends_one_that_waits_and_the_others():
-    place = f"localhost:{free_port()}"
+    process = f"localhost:{free_port()}"
     crew = [
-        subprocess.Popen([sys.executable, "-c", WAITS, str(index), place], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", WAITS, str(index), process], stdout=subprocess.PIPE, text=True)
         for index in range(2)
     ]
     for process in crew:

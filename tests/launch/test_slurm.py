@@ -99,8 +99,8 @@ def cluster(tmp_path_factory):
         os.kill(int((folder / f"{daemon}.pid").read_text()), signal.SIGTERM)
 
 
-def until(found, patience=150):
-    end = time.monotonic() + patience
+def until(found, timeout=150):
+    end = time.monotonic() + timeout
     while not found():
         assert time.monotonic() < end
         time.sleep(0.3)
@@ -109,7 +109,7 @@ def until(found, patience=150):
 @pytest.mark.slow
 def test_a_lost_task_starts_again_and_sigterm_saves(cluster, tmp_path):
     workdir, logs = tmp_path / "run", tmp_path / "logs"
-    command = train_command(workdir, 100_000, "--config.log_every=1", "--silence", "20")
+    command = train_command(workdir, 100_000, "--config.log_every=1", "--heartbeat-timeout", "20")
     flags = ["--nodes", "1", "--tasks-per-node", "2", "--time", "0:20:00", "--logs", str(logs), "--no-requeue"]
     submitted = slurm(*flags, "--folder", str(ROOT), command=command, env=cluster | {"JAX_PLATFORMS": "cpu"})
     job = re.search(r"Submitted batch job (\d+)", submitted.stdout)[1]

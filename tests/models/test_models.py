@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from tests.tiny import VOCAB, tiny_batch, tiny_config, tiny_model
 from vlc.config import default_config, resolve_auto
 from vlc.models import presets
-from vlc.models.stepper import Stepper
+from vlc.models.cached_decoder import CachedDecoder
 from vlc.train.state import build_model, count_parameters
 
 
@@ -31,10 +31,10 @@ def test_cached_decoding_equals_the_whole_pass(memory):
     control = jnp.asarray([[row, row % 3] for row in range(8)])
     read = jax.jit(model.caption_logits)
     whole = [read(image, ids, jnp.full(8, null), control) for null in (False, True)]
-    stepper = Stepper(model, image, branches=("image", "null"), control=control)
-    past, step = stepper.start(16), jax.jit(stepper.step)
+    stepper = CachedDecoder(model, image, branches=("conditional", "unconditional"), control=control)
+    cache, step = stepper.start(16), jax.jit(stepper.step)
     for place in range(ids.shape[1]):
-        logits, past = step(jnp.repeat(ids[:, place], 2), jnp.int32(place), past)
+        logits, cache = step(jnp.repeat(ids[:, place], 2), jnp.int32(place), cache)
         np.testing.assert_allclose(logits[:, ::2], [part[:, place] for part in whole], atol=1e-5)
         np.testing.assert_allclose(logits[:, 1::2], logits[:, ::2], atol=1e-5)
 

@@ -8,17 +8,17 @@ import pytest
 
 from launch.local import free_port
 from vlc.errors import ConfigError, StartError
-from vlc.parallel import EXIT_LOST, find_place, set_flags
-from vlc.parallel.place import Place, expand_hosts
-from vlc.parallel.roll_call import call_roll
+from vlc.parallel import EXIT_LOST, find_process_info, set_flags
+from vlc.parallel.process_info import ProcessInfo, expand_hosts
+from vlc.parallel.rendezvous import rendezvous
 
 SAME = {"config": "abc"}
 
 
 def test_alone_where_nothing_is_told():
-    assert find_place(env={}) == Place()
-    assert find_place(env={"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}) == Place()
-    assert find_place(env={"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}).count == 1  # salloc, srun --pty
+    assert find_process_info(env={}) == ProcessInfo()
+    assert find_process_info(env={"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}) == ProcessInfo()
+    assert find_process_info(env={"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}).count == 1  # salloc, srun --pty
 
 
 def test_slurm_tells():
@@ -26,10 +26,10 @@ def test_slurm_tells():
         "SLURM_STEP_NUM_TASKS": "5", "SLURM_PROCID": "3", "SLURM_STEP_NODELIST": "gpu[07-08],big",
         "SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_JOB_ID": "123456", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
     }  # fmt: skip
-    place = find_place(env=env)
-    assert (place.index, place.count, place.local_index, place.local_count) == (3, 5, 1, 2)
-    assert place.hosts == ("gpu07", "gpu07", "gpu08", "gpu08", "big")
-    assert place.coordinator == "gpu07:26912" and place.name(4) == "process 4 (big)"
+    process = find_process_info(env=env)
+    assert (process.index, process.count, process.local_index, process.local_count) == (3, 5, 1, 2)
+    assert process.hosts == ("gpu07", "gpu07", "gpu08", "gpu08", "big")
+    assert process.coordinator == "gpu07:26912" and process.name(4) == "process 4 (big)"
 
 
 @pytest.mark.parametrize(
@@ -51,20 +51,20 @@ def test_a_job_set_counts_through_its_jobs():
         "VLC_COORDINATOR": "run-slice-0-0.run:12620", "VLC_PROCESSES": "8", "JOB_COMPLETION_INDEX": "1",
         "VLC_GROUP": "1", "VLC_GROUP_SIZE": "4",
     }  # fmt: skip
-    place = find_place(env=env)
-    assert (place.index, place.count, place.address) == (5, 8, ("run-slice-0-0.run", 12620))
+    process = find_process_info(env=env)
+    assert (process.index, process.count, process.address) == (5, 8, ("run-slice-0-0.run", 12620))
 
 
 def test_tpu_slices_count_through():
     env = {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}
-    assert find_place(env=env) == Place(1, 2, "a:12620", "the TPU's worker number", ("a", "b"))
+    assert find_process_info(env=env) == ProcessInfo(1, 2, "a:12620", "the TPU's worker number", ("a", "b"))
     env |= {"MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1", "MEGASCALE_COORDINATOR_ADDRESS": "c:8080"}
-    place = find_place(env=env)
-    assert (place.index, place.count, place.coordinator) == (3, 4, "c:12620")
+    process = find_process_info(env=env)
+    assert (process.index, process.count, process.coordinator) == (3, 4, "c:12620")
 
 
 def test_flags_come_first():
-    assert find_place("h:1", 2, 1, env={"VLC_COORDINATOR": "x:2"}) == Place(1, 2, "h:1", "--process")
+    assert find_process_info("h:1", 2, 1, env={"VLC_COORDINATOR": "x:2"}) == ProcessInfo(1, 2, "h:1", "--process")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_flags_come_first():
 )
 def test_half_a_place_is_refused(flags, env, said):
     with pytest.raises(ConfigError, match=said):
-        find_place(*flags, env=env)
+        find_process_info(*flags, env=env)
 
 
 class Crew:
@@ -91,21 +91,21 @@ class Crew:
         self.threads = []
         self.changes = changes
 
-    def come(self, *indices, about=SAME, patience=3.0, count=0):
+    def come(self, *indices, must_agree=SAME, timeout=3.0, count=0):
         for index in indices:
-            thread = threading.Thread(target=self._run, args=(index, about, patience, count or self.count))
+            thread = threading.Thread(target=self._run, args=(index, must_agree, timeout, count or self.count))
             thread.start()
             self.threads.append(thread)
         return self
 
-    def _run(self, index, about, patience, count):
-        place = Place(index, count, f"localhost:{self.port}")
+    def _run(self, index, must_agree, timeout, count):
+        process = ProcessInfo(index, count, f"localhost:{self.port}")
 
         def leave(message, status):
             self.left[index] = (message, status)
 
         try:
-            self.watches[index] = call_roll(place, about, patience=patience, silence=1.0, leave=leave)
+            self.watches[index] = rendezvous(process, must_agree, timeout=timeout, heartbeat_timeout=1.0, leave=leave)
         except StartError as error:
             self.errors.setdefault(index, []).append(str(error))
 
@@ -131,19 +131,19 @@ def test_all_come_and_part_in_peace():
 
 
 def test_who_is_missing_is_named_everywhere():
-    crew = Crew(4).come(0, 2, patience=1.0).joined()
+    crew = Crew(4).come(0, 2, timeout=1.0).joined()
     for index in (0, 2):
         assert "2 of 4 processes did not come within 1 s: process 1, process 3" in crew.errors[index][0]
         assert "There are: process 0" in crew.errors[index][0]
 
 
 def test_without_process_0_the_others_say_so():
-    crew = Crew(2).come(1, patience=0.7).joined()
+    crew = Crew(2).come(1, timeout=0.7).joined()
     assert "process 0 was not reached at localhost" in crew.errors[1][0]
 
 
 def test_another_config_is_refused():
-    crew = Crew(2).come(0).come(1, about={"config": "xyz"}).joined()
+    crew = Crew(2).come(0).come(1, must_agree={"config": "xyz"}).joined()
     assert all("has another config than process 0: xyz instead of abc" in crew.errors[i][0] for i in (0, 1))
 
 
@@ -169,7 +169,7 @@ def test_a_port_in_use_is_said():
     with socket.create_server(("", 0)) as taken:
         crew = Crew(2)
         crew.port = taken.getsockname()[1]
-        crew.come(0, patience=0.5).joined()
+        crew.come(0, timeout=0.5).joined()
     assert "cannot listen on port" in crew.errors[0][0]
 
 

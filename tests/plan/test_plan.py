@@ -21,7 +21,7 @@ from vlc.plan.advice import could_fit
 from vlc.plan.collectives import read_collectives
 from vlc.plan.compiled import compile_step
 from vlc.plan.sweep import parse_shapes, shapes_of
-from vlc.train.ahead import plain_step, state_shapes
+from vlc.train.lowering import plain_step, state_shapes
 
 CLIP = {
     "objectives__filip__weight": 0.0, "objectives__multi_positive__weight": 0.0, "objectives__grouping__weight": 0.0,
@@ -59,15 +59,15 @@ def test_memory_is_that_of_a_run(planned):
         batch = Share(mesh, 16).put(host)
         state, _ = jax.jit(step, out_shardings=(sharding, None), donate_argnums=0)(state, batch)
 
-    def held(tree):
+    def stop_frozen_gradients(tree):
         return sum(
             shard.data.nbytes for leaf in jax.tree.leaves(tree) for shard in leaf.addressable_shards
             if shard.device == jax.devices()[0]
         )  # fmt: skip
 
-    assert plan.memory["parameters"] == held(state["params"])
-    assert plan.memory["optimizer"] == held(state["opt"])
-    assert plan.memory["batch"] == pytest.approx(held(batch), rel=0.1)
+    assert plan.memory["parameters"] == stop_frozen_gradients(state["params"])
+    assert plan.memory["optimizer"] == stop_frozen_gradients(state["opt"])
+    assert plan.memory["batch"] == pytest.approx(stop_frozen_gradients(batch), rel=0.1)
     assert sum(plan.memory.values()) == plan.needed
 
 

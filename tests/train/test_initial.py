@@ -48,7 +48,7 @@ def test_towers_stay_and_the_captioner_learns(trained, tiny_import, tokenizer):
     assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"decoder"}
     assert {"decoder/control/value", "decoder/mask/value"} <= after.keys()
     image = np.zeros((16, 16, 3), np.uint8)
-    assert len(model.captions(image, control={"length": 3}, max_length=4)[0]) == 1
+    assert len(model.captions(image, control={"length": 3}, max_new_tokens=4)[0]) == 1
 
 
 def test_a_run_with_frozen_parameters_is_resumed(trained, tiny_import, tmp_path, capsys):

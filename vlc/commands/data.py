@@ -50,8 +50,8 @@ def _add_source(command: argparse.ArgumentParser) -> None:
 
 def _data_show(options: argparse.Namespace) -> int:
     from vlc.config import default_config
-    from vlc.config_file import load_config
-    from vlc.evaluate.samples import show_samples
+    from vlc.config.file import load_config
+    from vlc.evaluate.report.samples import show_samples
 
     config = load_config(options.config, options.overrides) if options.config else default_config()
     if options.source:
@@ -62,7 +62,7 @@ def _data_show(options: argparse.Namespace) -> int:
 
 
 def _data_build(options: argparse.Namespace) -> int:
-    from vlc.data.build import Plan, build
+    from vlc.curate.build import Plan, build
     from vlc.data.workers import cores
 
     if options.shard_records < 1:
@@ -100,8 +100,8 @@ def _left_out(manifest: dict) -> list[str]:
 
 
 def _data_verify(options: argparse.Namespace) -> int:
-    from vlc.data.build import verify
-    from vlc.data.shards import read_manifest
+    from vlc.curate.build import verify
+    from vlc.curate.shards import read_manifest
 
     problems = verify(options.folder)
     for problem in problems:
@@ -116,12 +116,12 @@ def _data_stats(options: argparse.Namespace) -> int:
     import json
     import tempfile
 
-    from vlc.data.join import join_captions
+    from vlc.curate.join import join_captions
+    from vlc.curate.stats import as_table, summarise
+    from vlc.curate.survey import survey
     from vlc.data.sources import Columns
-    from vlc.data.stats import as_table, summarise
-    from vlc.data.survey import survey
     from vlc.data.workers import cores
-    from vlc.evaluate.data_figures import stats_figure
+    from vlc.evaluate.report.data_figures import stats_figure
 
     source = open_some(options.source, options)
     with tempfile.TemporaryDirectory() as folder:

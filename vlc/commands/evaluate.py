@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vlc.commands.captioning import add_search, read_asked
+from vlc.commands.captioning import add_decoding, read_request
+from vlc.commands.distributed import add_start, command_fingerprint, distributed
 from vlc.commands.shared import add_command, add_step, load_here, model_path, read_numbers
-from vlc.commands.together import add_start, same_command, together
 from vlc.errors import ConfigError
 
 
@@ -34,8 +34,10 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
     command.add_argument("--examples", type=int, default=None, help="at the most (all; without --task 512)")
     command.add_argument("--guidance-scale", default="1,1.5,2,3", help="of the captions (1,1.5,2,3)")
-    add_search(command)
-    command.add_argument("--judge", default="", help="captions: the dual encoder that judges them (the model itself)")
+    add_decoding(command)
+    command.add_argument(
+        "--scorer", default="", help="captions: the dual encoder of CLIPScore and retrieval (the model itself)"
+    )
     command.add_argument("--references", default="", help="captions: the sources they are compared with (all)")
     command.add_argument("--compare", action="append", default=[], help="captions: an earlier sweep, for the picture")
     command.add_argument("--out", default="", help="folder of the results (the workdir, or eval/NAME)")
@@ -53,16 +55,18 @@ def _evaluate(options: argparse.Namespace) -> int:
     if not options.task and len(options.data) > 1:
         raise ConfigError("Several --data go with --task; without it one source is evaluated.")
     scales = read_numbers(options.guidance_scale)
-    with together(options, command=same_command(options)):
-        from vlc.parallel import say
+    with distributed(options, command=command_fingerprint(options)):
+        from vlc.parallel import print_once
 
         run = _evaluate_tasks if options.task else _evaluate_run
-        say("\n\n".join([*run(options, path, out, scales), f"Written: {out / 'eval.json'} and {out / 'report.html'}"]))
+        print_once(
+            "\n\n".join([*run(options, path, out, scales), f"Written: {out / 'eval.json'} and {out / 'report.html'}"])
+        )
     return 0
 
 
 def _evaluate_run(options: argparse.Namespace, path: str, out: Path, scales: Sequence[float]) -> list[str]:
-    from vlc.evaluate.run import evaluate, summary
+    from vlc.evaluate.overview import evaluate, summary
 
     model = load_here(path, options.step, options.tokenizer)
     out.mkdir(parents=True, exist_ok=True)
@@ -72,13 +76,14 @@ def _evaluate_run(options: argparse.Namespace, path: str, out: Path, scales: Seq
 
 def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path, scales: Sequence[float]) -> list[str]:
     from vlc.evaluate.embeddings import cache_folder
-    from vlc.evaluate.tasks import TASKS, Options, as_table, evaluate_tasks
+    from vlc.evaluate.run import TASKS, as_table, evaluate_tasks
+    from vlc.evaluate.tasks.base import Options
 
     data = {}
     for given in options.data:
-        name, _, place = given.partition("=")
-        data |= {name: place} if place and name in TASKS else {"": given}
-    asked = Options(
+        name, _, path_of_task = given.partition("=")
+        data |= {name: path_of_task} if path_of_task and name in TASKS else {"": given}
+    chosen = Options(
         data,
         images=options.images,
         split=options.split,
@@ -90,11 +95,11 @@ def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path, scales: S
     )
     tasks = [task.strip() for task in options.task.split(",") if task.strip()]
     model = load_here(path, options.step, options.tokenizer)
-    asked = replace(
-        asked, scales=scales, asked=read_asked(options, model), judge_name=options.judge,
-        judge=load_here(options.judge) if options.judge else None, references=options.references,
+    chosen = replace(
+        chosen, scales=scales, request=read_request(options, model), scorer_name=options.scorer,
+        scorer=load_here(options.scorer) if options.scorer else None, references=options.references,
         compare=options.compare,
     )  # fmt: skip
     cache = Path(options.cache) if options.cache else cache_folder()
-    results = evaluate_tasks(model, tasks, asked, out, cache=cache, name=path)
+    results = evaluate_tasks(model, tasks, chosen, out, cache=cache, name=path)
     return [as_table(results), *results["texts"]]

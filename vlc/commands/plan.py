@@ -43,7 +43,7 @@ def _plan(options: argparse.Namespace) -> int:
     _prepare(options.devices)
     from rich.console import Console
 
-    from vlc.config_file import load_config
+    from vlc.config.file import load_config
 
     config = load_config(options.config, options.overrides)
     console = Console(width=None if sys.stdout.isatty() else 140)

@@ -53,7 +53,7 @@ class Controls:
     edges: tuple[float, ...] = ()
     best: int = 0
     sources: tuple[str, ...] = ()
-    unsaid: float = 0.1
+    dropout: float = 0.1
 
     @classmethod
     def of(cls, config: Any) -> "Controls":
@@ -61,7 +61,7 @@ class Controls:
         control = config.model.decoder.control
         return cls(
             control.length, control.alignment, tuple(control.edges), control.best, sources_of(control),
-            config.objectives.caption.unsaid_rate,
+            config.objectives.caption.control_dropout,
         )  # fmt: skip
 
     @property
@@ -89,10 +89,10 @@ class Controls:
             "alignment": 0 if not np.isfinite(score) else 1 + bisect_right(self.edges, score),
             "source": next((i + 1 for i, name in enumerate(self.sources) if fnmatchcase(source, name)), 0),
         }
-        said = rng.random(len(self.kinds)) >= self.unsaid
+        said = rng.random(len(self.kinds)) >= self.dropout
         return np.asarray([values[kind] for kind in self.kinds], np.int32) * said
 
-    def ask(self, wanted: Mapping[str, Any]) -> np.ndarray:
+    def encode(self, request: Mapping[str, Any]) -> np.ndarray:
         """The slots of what a caption is asked to be, `[S]` int32.
 
         Args:
@@ -102,12 +102,12 @@ class Controls:
         Raises:
             ConfigError: The captioner has no such control, or the value is not one that it has learned.
         """
-        for kind in wanted:
+        for kind in request:
             if kind not in self.kinds:
                 known = ", ".join(self.kinds) or "none: it was trained with config.model.decoder.control empty"
                 raise ConfigError(f'control "{kind}" is not one that this captioner has; it has {known}.')
         slots = np.zeros(len(self.kinds), np.int32)
-        for kind, value in wanted.items():
+        for kind, value in request.items():
             slots[self.kinds.index(kind)] = self._slot(kind, value)
         return slots
 
@@ -154,7 +154,7 @@ def even_bins(scores: Sequence[float], bins: int) -> tuple[tuple[float, ...], in
         raise ConfigError(
             f"config.model.decoder.control.alignment={bins}: the captions of the training data have "
             f"{'one score, all of them' if len(scores) else 'no scores'}. "
-            "`vlc caption MODEL --data DATA --out DIR --samples 0` writes them beside the captions."
+            "`vlc caption MODEL --data DATA --out DIR --num-return-sequences 0` writes them beside the captions."
         )
     edges = np.linspace(min(scores), max(scores), bins + 1)[1:-1]
     filled = np.bincount(np.digitize(scores, edges), minlength=bins) >= len(scores) / (2 * bins)

@@ -7,8 +7,8 @@ import jax
 
 from vlc.config import Config
 from vlc.data.tokenizers import Tokenizer
-from vlc.evaluate.retrieval import both_retrievals
-from vlc.evaluate.run import good_records, main_captions, readable
+from vlc.evaluate.metrics.retrieval import both_retrievals
+from vlc.evaluate.records import good_records, main_captions, readable
 from vlc.inference import Model
 from vlc.train.inputs import make_preprocess, open_split
 

@@ -23,7 +23,7 @@ from vlc.evaluate.pictures import Pictures
 from vlc.inference import Model
 from vlc.inference.reading import ahead, progress_bar, read_pixels
 from vlc.models import ImageEncoding, TextEncoding
-from vlc.parallel import is_first, meet, own_share
+from vlc.parallel import barrier, is_primary, local_indices
 
 PART = 512
 
@@ -148,11 +148,11 @@ class Cache:
     ) -> Embedded:  # fmt: skip
         """Computes the parts that are not there yet, each process its share of them; then waits for the others."""
         made = Embedded(place, count)
-        own = [range(part * PART, min(count, (part + 1) * PART)) for part in own_share(made.parts)]
+        own = [range(part * PART, min(count, (part + 1) * PART)) for part in local_indices(made.parts)]
         missing = [rows for rows in own if not (place / f"{rows.start // PART:06d}.json").is_file()]
         if missing:
             self._compute(place, missing, sum(map(len, own)), prepare, encode, what)
-        meet(what)
+        barrier(what)
         return made
 
     def _compute(
@@ -161,7 +161,7 @@ class Cache:
         what: str,
     ) -> None:  # fmt: skip
         """Computes parts; while one is encoded, the next is prepared."""
-        with progress_bar(self.quiet or not is_first()) as bar:
+        with progress_bar(self.quiet or not is_primary()) as bar:
             task = bar.add_task(what, total=total, completed=total - sum(map(len, missing)), rate="")
             done, started = 0, time.perf_counter()
             for rows, (given, reasons) in ahead(prepare, missing):

@@ -1,11 +1,20 @@
 """Captions from images: cached decoding, search, and guidance."""
 
-from vlc.generate.beam import beam
-from vlc.generate.guidance import Guided, LanguageModel, NextWord, NullCaptioner, StopAt
-from vlc.generate.options import Search
-from vlc.generate.sampling import row_keys, write
-from vlc.generate.written import Written
+from vlc.generate.beam_search import beam_search
+from vlc.generate.guidance import GuidanceWeights, LanguageModel, NextToken, StopAt, UnconditionalCaptioner
+from vlc.generate.options import DecodingOptions
+from vlc.generate.output import GenerateOutput
+from vlc.generate.sampling import sample, sampling_keys
 
 __all__ = [
-    "Guided", "LanguageModel", "NextWord", "NullCaptioner", "Search", "StopAt", "Written", "beam", "row_keys", "write"
+    "DecodingOptions",
+    "GenerateOutput",
+    "GuidanceWeights",
+    "LanguageModel",
+    "NextToken",
+    "StopAt",
+    "UnconditionalCaptioner",
+    "beam_search",
+    "sample",
+    "sampling_keys"
 ]  # fmt: skip

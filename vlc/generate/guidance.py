@@ -1,4 +1,4 @@
-"""What makes the next word likely: the image, more than the words alone do, and a language model.
+"""Guidance: the next token's probability from the image, from the text alone, and from a language model.
 
 Classifier-free guidance and language-model guidance for captions (Kornblith et al., ICCV 2023, arXiv 2307.16686,
 sections 3.1 and 3.2).
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vlc.models.stepper import Past, Stepper
+from vlc.models.cached_decoder import CachedDecoder, DecodeCache
 
 Number = Float[Array, ""] | float
 
@@ -40,35 +40,37 @@ def weighted_log_probs(parts: list[tuple[Float[Array, "N V"], Number]]) -> Float
 class LanguageModel(Protocol):
     """A causal text model of the captioner's vocabulary.
 
-    `start` gives its state for as many captions after whatever prompt it has; `step` the logits `[R, V]` after the
-    words at a position; `take` the state of other captions (row `i` goes on from row `parents[i]`). The first words are
-    the tokenizer's begin mark.
+    `start` gives the state of a number of captions, after the prompt where there is one. `step` gives the logits
+    `[R, V]` after the tokens at a position. `reorder` gives the state after beams were chosen: row `i` continues row
+    `parents[i]`. The first token is the tokenizer's begin mark.
     """
 
     def start(self, rows: int) -> Any: ...
 
-    def step(self, ids: Int[Array, " R"], position: Int[Array, ""], past: Any) -> tuple[Float[Array, "R V"], Any]: ...
+    def step(self, ids: Int[Array, " R"], position: Int[Array, ""], cache: Any) -> tuple[Float[Array, "R V"], Any]: ...
 
-    def take(self, past: Any, parents: Int[Array, " R"]) -> Any: ...
+    def reorder(self, cache: Any, parents: Int[Array, " R"]) -> Any: ...
 
 
-class NullCaptioner:
+class UnconditionalCaptioner:
     """A captioner that sees no image is a causal text model: `p(x)` of what it was trained on."""
 
-    def __init__(self, stepper: Stepper):
-        """Takes a stepper with the one branch `null`."""
-        assert stepper.branches == ("null",)
-        self.stepper = stepper
+    def __init__(self, cached: CachedDecoder):
+        """Takes a `CachedDecoder` with the unconditional branch alone."""
+        assert cached.branches == ("unconditional",)
+        self.cached = cached
 
-    def start(self, rows: int) -> Past:
-        return self.stepper.start(rows)
+    def start(self, rows: int) -> DecodeCache:
+        return self.cached.start(rows)
 
-    def step(self, ids: Int[Array, " R"], position: Int[Array, ""], past: Past) -> tuple[Float[Array, "R V"], Past]:
-        logits, past = self.stepper.step(ids, position, past)
-        return logits[0], past
+    def step(
+        self, ids: Int[Array, " R"], position: Int[Array, ""], cache: DecodeCache
+    ) -> tuple[Float[Array, "R V"], DecodeCache]:
+        logits, cache = self.cached.step(ids, position, cache)
+        return logits[0], cache
 
-    def take(self, past: Past, parents: Int[Array, " R"]) -> Past:
-        return self.stepper.take(past, parents)
+    def reorder(self, cache: DecodeCache, parents: Int[Array, " R"]) -> DecodeCache:
+        return self.cached.reorder(cache, parents)
 
 
 class StopAt:
@@ -79,63 +81,64 @@ class StopAt:
 
     def __init__(self, model: LanguageModel, *, stop_id: int, end_id: int):
         self.model, self.stop_id, self.end_id = model, stop_id, end_id
-        self.start, self.take = model.start, model.take
+        self.start, self.reorder = model.start, model.reorder
 
-    def step(self, ids: Int[Array, " R"], position: Int[Array, ""], past: Any) -> tuple[Float[Array, "R V"], Any]:
-        logits, past = self.model.step(ids, position, past)
+    def step(self, ids: Int[Array, " R"], position: Int[Array, ""], cache: Any) -> tuple[Float[Array, "R V"], Any]:
+        logits, cache = self.model.step(ids, position, cache)
         end = jnp.logaddexp(logits[:, self.end_id], logits[:, self.stop_id])
         never = jnp.finfo(logits.dtype).min
-        return logits.at[:, self.end_id].set(end).at[:, self.stop_id].set(never), past
+        return logits.at[:, self.end_id].set(end).at[:, self.stop_id].set(never), cache
 
 
-class Guided(NamedTuple):
-    """Exponents of the factors of the next word's probability.
+class GuidanceWeights(NamedTuple):
+    """Exponents of the factors of the next token's probability.
 
-    Classifier-free guidance with scale `g` is `Guided(g, 1 - g)`; guidance by a language model `q` with `a` and `b` is
-    `Guided(a, -b, 1)`, and by the captioner's own `p(x)` in its place `Guided(a, 1 - b)`.
+    Classifier-free guidance with scale `g` is `GuidanceWeights(g, 1 - g)`. Guidance by a language model `q` with `a`
+    and `b` is `GuidanceWeights(a, -b, 1)`; with the captioner's own `p(x)` as `q`, `GuidanceWeights(a, 1 - b)`.
     """
 
-    image: Number = 1.0
-    null: Number = 0.0
+    conditional: Number = 1.0
+    unconditional: Number = 0.0
     language: Number = 0.0
 
 
-class NextWord:
-    """Scores of the next word under guidance; what every search asks."""
+class NextToken:
+    """Log-probabilities of the next token under guidance, for every decoding strategy."""
 
-    def __init__(self, stepper: Stepper, weights: Guided, language: LanguageModel | None = None):
-        """Puts the factors together.
+    def __init__(self, cached: CachedDecoder, weights: GuidanceWeights, language: LanguageModel | None = None):
+        """Combines the factors.
 
         Args:
-            stepper: With a branch for the image, and one for the null image where it has a weight.
+            cached: With a conditional branch, and an unconditional one where that has a weight.
             weights: May be traced, so that a sweep compiles once.
             language: A text model.
         """
-        self.stepper, self.language = stepper, language
-        by_branch = {"image": weights.image, "null": weights.null}
-        self.weights = [by_branch[branch] for branch in stepper.branches]
+        self.cached, self.language = cached, language
+        by_branch = {"conditional": weights.conditional, "unconditional": weights.unconditional}
+        self.weights = [by_branch[branch] for branch in cached.branches]
         self.language_weight = weights.language
 
     def start(self, rows: int) -> Any:
-        """The state before the first word of as many captions."""
-        return self.stepper.start(rows), self.language.start(rows) if self.language is not None else None
+        """The state before the first token of this many captions."""
+        return self.cached.start(rows), self.language.start(rows) if self.language is not None else None
 
     def step(
         self, ids: Int[Array, " R"], position: Int[Array, ""], state: Any
     ) -> tuple[Float[Array, "R V"], Float[Array, "R V"], Any]:
-        """Log-probabilities of the next word, guided and given the image alone, and the state."""
-        past, spoken = state
-        logits, past = self.stepper.step(ids, position, past)
+        """Log-probabilities of the next token, guided and given the image alone, and the new state."""
+        cache, language_state = state
+        logits, cache = self.cached.step(ids, position, cache)
         plain = jax.nn.log_softmax(logits[0])
         if len(self.weights) == 1 and self.language is None:
-            return plain, plain, (past, None)
+            return plain, plain, (cache, None)
         parts = list(zip(logits, self.weights, strict=True))
         if self.language is not None:
-            said, spoken = self.language.step(ids, position, spoken)
-            parts.append((said, self.language_weight))
-        return weighted_log_probs(parts), plain, (past, spoken)
+            language_logits, language_state = self.language.step(ids, position, language_state)
+            parts.append((language_logits, self.language_weight))
+        return weighted_log_probs(parts), plain, (cache, language_state)
 
-    def take(self, state: Any, parents: Int[Array, " R"]) -> Any:
-        """The state of other captions: row `i` goes on from row `parents[i]`."""
-        past, spoken = state
-        return self.stepper.take(past, parents), self.language and self.language.take(spoken, parents)
+    def reorder(self, state: Any, parents: Int[Array, " R"]) -> Any:
+        """The state after beams were chosen: row `i` continues row `parents[i]`."""
+        cache, language_state = state
+        language = self.language
+        return self.cached.reorder(cache, parents), language and language.reorder(language_state, parents)

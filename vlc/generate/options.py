@@ -1,4 +1,4 @@
-"""How captions are searched for."""
+"""Decoding options, named as in transformers' `GenerationConfig`."""
 
 from dataclasses import dataclass
 
@@ -6,34 +6,34 @@ from vlc.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Search:
-    """How captions are searched for; by default greedily.
+class DecodingOptions:
+    """How captions are decoded; greedily by default.
 
     Attributes:
-        beams: Above 1: beam search with so many hypotheses.
-        length_penalty: Of beam search: the log-probability of a caption is divided by its tokens to this power.
-        samples: Captions an image; above 1 they are drawn at random, or are the best of the beams.
-        temperature: Of drawing: below 1 likelier, above 1 more varied; 0 takes the likeliest word.
-        top_k: Draws among so many of the likeliest words; 0: among all.
-        top_p: Draws among the likeliest words that together have this probability (nucleus, Holtzman et al., 2020).
-        seed: Of drawing. A caption depends on the seed, its image and its number alone, not on the batch.
-        max_length: Tokens at the most, the end mark included; 0: as many as the model can write.
+        num_beams: Above 1, beam search with this many hypotheses.
+        length_penalty: For beam search: a caption's log-probability is divided by its number of tokens to this power.
+        num_return_sequences: Captions an image. Above 1 they are sampled, or are the best of the beams.
+        temperature: For sampling: below 1 favours likely tokens, above 1 varies more; 0 takes the likeliest token.
+        top_k: Samples among this many of the likeliest tokens; 0 means all.
+        top_p: Samples among the likeliest tokens whose probabilities reach this sum (nucleus, Holtzman et al., 2020).
+        seed: For sampling. A caption depends on the seed, its image and its number alone, not on the batch.
+        max_new_tokens: The most tokens of a caption, the end mark included; 0 means the model's own limit.
     """
 
-    beams: int = 1
+    num_beams: int = 1
     length_penalty: float = 1.0
-    samples: int = 1
+    num_return_sequences: int = 1
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
-    max_length: int = 0
+    max_new_tokens: int = 0
 
     @property
-    def draws(self) -> bool:
-        """Whether captions are drawn at random."""
-        drawn = self.samples > 1 or self.top_k or self.top_p < 1 or self.temperature != 1
-        return self.beams == 1 and bool(drawn) and self.temperature > 0
+    def samples(self) -> bool:
+        """Whether captions are sampled."""
+        random = self.num_return_sequences > 1 or self.top_k or self.top_p < 1 or self.temperature != 1
+        return self.num_beams == 1 and bool(random) and self.temperature > 0
 
     def check(self, length: int) -> None:
         """Raises `ConfigError` where a setting makes no sense.
@@ -41,7 +41,8 @@ class Search:
         Args:
             length: Tokens that the model can write.
         """
-        for name, least in (("beams", 1), ("samples", 1), ("top_k", 0), ("seed", 0), ("max_length", 0)):
+        limits = {"num_beams": 1, "num_return_sequences": 1, "top_k": 0, "seed": 0, "max_new_tokens": 0}
+        for name, least in limits.items():
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= least):
                 raise ConfigError(f"{name} is {value!r}; it must be a whole number, {least} or more.")
@@ -49,11 +50,18 @@ class Search:
             raise ConfigError(f"top_p is {self.top_p}; it is a probability, above 0 and at most 1.")
         if not self.temperature >= 0:
             raise ConfigError(f"temperature is {self.temperature}; it must be 0 or more.")
-        if self.max_length > length:
-            raise ConfigError(f"max_length is {self.max_length}, but this model writes {length} tokens at the most.")
-        if self.beams > 1 and (self.temperature != 1 or self.top_k or self.top_p < 1):
-            raise ConfigError("Beam search draws nothing: leave temperature, top_k and top_p out, or set beams=1.")
-        if self.beams > 1 and self.samples > self.beams:
-            raise ConfigError(f"samples={self.samples} of beams={self.beams}: there are only as many as beams.")
-        if self.samples > 1 and self.beams == 1 and not self.draws:
-            raise ConfigError("With temperature=0 all samples would be the same one.")
+        if self.max_new_tokens > length:
+            raise ConfigError(
+                f"max_new_tokens is {self.max_new_tokens}, but this model writes at most {length} tokens."
+            )
+        if self.num_beams > 1 and (self.temperature != 1 or self.top_k or self.top_p < 1):
+            raise ConfigError(
+                "Beam search does not sample: leave out temperature, top_k and top_p, or set num_beams=1."
+            )
+        if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
+            raise ConfigError(
+                f"num_return_sequences={self.num_return_sequences} is more than num_beams={self.num_beams}: beam "
+                "search returns at most one caption a beam."
+            )
+        if self.num_return_sequences > 1 and self.num_beams == 1 and not self.samples:
+            raise ConfigError("With temperature=0 all num_return_sequences captions of an image would be the same.")

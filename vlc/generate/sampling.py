@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vlc.generate.guidance import NextWord
-from vlc.generate.options import Search
-from vlc.generate.written import Written, by_image
+from vlc.generate.guidance import NextToken
+from vlc.generate.options import DecodingOptions
+from vlc.generate.output import GenerateOutput, group_by_image
 
 
 def keep_likely(log_probs: Float[Array, "R V"], *, top_k: int = 0, top_p: float = 1.0) -> Float[Array, "R V"]:
@@ -29,7 +29,7 @@ def keep_likely(log_probs: Float[Array, "R V"], *, top_k: int = 0, top_p: float 
 
 
 def choose(
-    log_probs: Float[Array, "R V"], keys: Array | None, position: Int[Array, ""], search: Search
+    log_probs: Float[Array, "R V"], keys: Array | None, position: Int[Array, ""], decoding: DecodingOptions
 ) -> Int[Array, " R"]:
     """The likeliest word, or without `keys` a drawn one.
 
@@ -37,7 +37,9 @@ def choose(
     """
     if keys is None:
         return log_probs.argmax(axis=-1).astype(jnp.int32)
-    likely = keep_likely(jax.nn.log_softmax(log_probs / search.temperature), top_k=search.top_k, top_p=search.top_p)
+    likely = keep_likely(
+        jax.nn.log_softmax(log_probs / decoding.temperature), top_k=decoding.top_k, top_p=decoding.top_p
+    )
 
     def draw(key: Array, row: Array) -> Array:
         return jax.random.categorical(jax.random.fold_in(key, position), row)
@@ -45,33 +47,45 @@ def choose(
     return jax.vmap(draw)(keys, likely).astype(jnp.int32)
 
 
-def row_keys(seed: Int[Array, ""] | int, images: Int[Array, " B"], samples: int) -> Array:
+def sampling_keys(seed: Int[Array, ""] | int, images: Int[Array, " B"], num_return_sequences: int) -> Array:
     """A key for each caption, of the seed, the number of its image and its own number: `[B * samples]`."""
 
     def one(image: Array, sample: Array) -> Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), image), sample)
 
-    return jax.vmap(lambda image: jax.vmap(lambda s: one(image, s))(jnp.arange(samples)))(images).reshape(-1)
+    return jax.vmap(lambda image: jax.vmap(lambda s: one(image, s))(jnp.arange(num_return_sequences)))(images).reshape(
+        -1
+    )
 
 
-def write(
-    words: NextWord, images: int, search: Search, *, begin_id: int, end_id: int, keys: Array | None = None,
+def sample(
+    next_token: NextToken,
+    images: int,
+    decoding: DecodingOptions,
+    *,
+    begin_id: int,
+    end_id: int,
+    keys: Array | None = None,
     prompt: Int[Array, "B T"] | None = None,
-) -> Written:  # fmt: skip
-    """Writes `search.samples` captions of each image; a caption that has ended stays as it is.
+) -> GenerateOutput:
+    """Writes `decoding.num_return_sequences` captions of each image; a caption that has ended stays as it is.
 
     Args:
-        words: Scores of the next word.
+        next_token: Log-probabilities of the next token.
         images: B.
-        search: `beams` does not matter here.
+        search: `num_beams` does not matter here.
         begin_id: What a caption starts from.
         end_id: What ends it.
-        keys: From `row_keys`; without them the likeliest word is taken.
+        keys: From `sampling_keys`; without them the likeliest word is taken.
         prompt: Words that captions begin with, then pads. Any length: the program is the same.
     """
-    rows = images * search.samples
-    length, pad = search.max_length or words.stepper.length, words.stepper.decoder.vocab_size
-    given = jnp.full((rows, length), pad) if prompt is None else jnp.repeat(prompt[:, :length], search.samples, axis=0)
+    rows = images * decoding.num_return_sequences
+    length, pad = decoding.max_new_tokens or next_token.cached.length, next_token.cached.decoder.vocab_size
+    given = (
+        jnp.full((rows, length), pad)
+        if prompt is None
+        else jnp.repeat(prompt[:, :length], decoding.num_return_sequences, axis=0)
+    )
 
     def unfinished(carry: Any) -> Bool[Array, ""]:
         position, _, _, done, _ = carry
@@ -79,10 +93,10 @@ def write(
 
     def step(carry: Any) -> Any:
         position, state, last, done, written = carry
-        guided, plain, state = words.step(last, position, state)
+        guided, plain, state = next_token.step(last, position, state)
         told = given[:, position]
         free = told == pad
-        word = jnp.where(free, choose(guided, keys, position, search), told)
+        word = jnp.where(free, choose(guided, keys, position, decoding), told)
         word = jnp.where(done, pad, word)
         chosen = free & ~done  # words of the prompt were not chosen, and count for nothing
         at = jnp.where(chosen, word, 0)[:, None]
@@ -90,7 +104,7 @@ def write(
         def picked(scores: Array) -> Array:
             return jnp.where(chosen, jnp.take_along_axis(scores, at, axis=1)[:, 0], 0)
 
-        written = Written(
+        written = GenerateOutput(
             written.ids.at[:, position].set(word),
             written.log_prob + picked(guided),
             written.image_log_prob + picked(plain),
@@ -99,8 +113,8 @@ def write(
         return position + 1, state, word, done | (word == end_id), written
 
     ids, zero = jnp.full((rows, length), pad, jnp.int32), jnp.zeros(rows)
-    nothing = Written(ids, zero, zero, jnp.zeros(rows, jnp.int32))
-    carry = jnp.int32(0), words.start(rows), jnp.full((rows,), begin_id, jnp.int32), jnp.zeros(rows, bool), nothing
+    nothing = GenerateOutput(ids, zero, zero, jnp.zeros(rows, jnp.int32))
+    carry = jnp.int32(0), next_token.start(rows), jnp.full((rows,), begin_id, jnp.int32), jnp.zeros(rows, bool), nothing
     written = jax.lax.while_loop(unfinished, step, carry)[-1]
-    full = jnp.full((rows, words.stepper.length - length), pad, jnp.int32)
-    return by_image(written._replace(ids=jnp.concatenate([written.ids, full], axis=1)), images)
+    full = jnp.full((rows, next_token.cached.length - length), pad, jnp.int32)
+    return group_by_image(written._replace(ids=jnp.concatenate([written.ids, full], axis=1)), images)

@@ -1,4 +1,4 @@
-"""Captions of a model's images: search, guidance, control and reranking put together, and compiled once."""
+"""Captions of images: decoding, guidance, control and reranking as one compiled program."""
 
 import functools
 import logging
@@ -6,7 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,22 @@ from jaxtyping import Float, Int
 from vlc.data.controls import Controls
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import ConfigError
-from vlc.generate import Guided, NextWord, NullCaptioner, Search, Written, beam, row_keys, write
+from vlc.generate import (
+    DecodingOptions,
+    GenerateOutput,
+    GuidanceWeights,
+    NextToken,
+    UnconditionalCaptioner,
+    beam_search,
+    sample,
+    sampling_keys,
+)
+from vlc.inference.encoder import CaptionerParts, Encoder
 from vlc.models import ImageEncoding
-from vlc.models.stepper import Stepper, take_apart
-
-if TYPE_CHECKING:
-    from vlc.inference.model import Model
+from vlc.models.cached_decoder import CachedDecoder
 
 log = logging.getLogger("vlc")
-_warned: weakref.WeakSet["Model"] = weakref.WeakSet()  # of what guidance lacks; once is enough
+_warned: weakref.WeakSet[Encoder] = weakref.WeakSet()  # of what guidance lacks; once is enough
 
 Images = np.ndarray | ImageEncoding
 # Images and their captions `[B][S]` to scores `[B, S]`, higher is better.
@@ -52,12 +59,12 @@ class Caption:
 
 
 @dataclass(frozen=True)
-class Asked:
+class CaptionRequest:
     """What captions are asked for.
 
     Attributes:
         guidance_scale: 1 writes the likeliest caption; above 1 the more specific, at the price of likelihood.
-        search: How they are searched for.
+        decoding: How they are decoded.
         prompt: Words that each begins with.
         control: What each should be, see `vlc.data.controls`.
         language_model: A model whose captioner, without an image, is `q` of language-model guidance; the captioner
@@ -66,48 +73,48 @@ class Asked:
     """
 
     guidance_scale: float = 1.0
-    search: Search = field(default_factory=Search)
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
     prompt: str = ""
     control: Mapping[str, Any] = field(default_factory=dict)
-    language_model: "Model | None" = None
+    language_model: Encoder | None = None
     language_weights: tuple[float, float] = (1.0, 1.0)
 
-    def factors(self, captioner: "Model") -> Guided:
+    def factors(self, captioner: Encoder) -> GuidanceWeights:
         """Exponents of the image's, the null image's and the language model's log-probabilities."""
         if self.language_model is None:
-            return Guided(self.guidance_scale, 1 - self.guidance_scale)
+            return GuidanceWeights(self.guidance_scale, 1 - self.guidance_scale)
         a, b = self.language_weights
         own = self.language_model.fingerprint == captioner.fingerprint
-        return Guided(a, 1 - b) if own else Guided(a, -b, 1.0)
+        return GuidanceWeights(a, 1 - b) if own else GuidanceWeights(a, -b, 1.0)
 
     def to_json(self) -> dict[str, Any]:
         """All that captions depend on, beside the captioner."""
         other = self.language_model.fingerprint if self.language_model else None
         control = {kind: str(value) for kind, value in self.control.items()}
         return {
-            "guidance_scale": self.guidance_scale, "search": asdict(self.search), "prompt": self.prompt,
+            "guidance_scale": self.guidance_scale, "decoding": asdict(self.decoding), "prompt": self.prompt,
             "control": control, "language_model": other, "language_weights": list(self.language_weights),
         }  # fmt: skip
 
-    def check(self, model: "Model") -> None:
+    def check(self, model: Encoder) -> None:
         """Raises `ConfigError` where the model cannot do what is asked; warns where it was not trained for it."""
         if not model.config.model.decoder.layers:
             raise ConfigError("This model has no captioner: it was trained with config.model.decoder.layers=0.")
         if not 0 <= self.guidance_scale < math.inf:
             raise ConfigError(f"guidance_scale is {self.guidance_scale}; it must be a finite number, 0 or more.")
-        self.search.check(model.caption_length)
+        self.decoding.check(model.caption_length)
         if self.language_model is not None:
             self._check_language_model(model)
-        Controls.of(model.config).ask(self.control)
-        null = self.factors(model).null
-        if null and not model.config.objectives.caption.null_rate and model not in _warned:
+        Controls.of(model.config).encode(self.control)
+        unconditional = self.factors(model).unconditional
+        if unconditional and not model.config.objectives.caption.null_rate and model not in _warned:
             _warned.add(model)
             log.warning(
                 "This captioner never saw a hidden image in training (config.objectives.caption.null_rate=0), so what "
                 "guidance takes away is not its p(text). Fine-tune with null_rate=0.5 (configs/captioner_finetune.py)."
             )
 
-    def _check_language_model(self, model: "Model") -> None:
+    def _check_language_model(self, model: Encoder) -> None:
         other = self.language_model
         assert other is not None
         if self.guidance_scale != 1:
@@ -120,19 +127,19 @@ class Asked:
                 f"captioner ({model.tokenizer.vocab_size}). Train it with --config.data.tokenizer=FILE of the "
                 "captioner's (its tokenizer.model)."
             )
-        longest = self.search.max_length or model.caption_length
+        longest = self.decoding.max_new_tokens or model.caption_length
         if other.caption_length < longest:
             raise ConfigError(
                 f"The guiding language model reads {other.caption_length} tokens, the captioner writes {longest}. Set "
-                f"max_length={other.caption_length}, or less."
+                f"max_new_tokens={other.caption_length}, or less."
             )
 
 
-def write_captions(
-    model: "Model", images: Images, asked: Asked, *, indices: Int[np.ndarray, " B"] | None = None
+def generate_captions(
+    model: Encoder, images: Images, request: CaptionRequest, *, indices: Int[np.ndarray, " B"] | None = None
 ) -> list[list[Caption]]:
-    """Captions of images, several of each, in the search's order; see `write_ids`."""
-    written = write_ids(model, images, asked, indices=indices)
+    """Captions of images, several of each, in the search's order; see `generate_ids`."""
+    written = generate_ids(model, images, request, indices=indices)
     found = []
     for ids, *numbers in zip(*written, strict=True):
         rows = zip(ids, *numbers, strict=True)
@@ -140,102 +147,100 @@ def write_captions(
     return found
 
 
-def write_ids(model: "Model", images: Images, asked: Asked, *, indices: Int[np.ndarray, " B"] | None = None) -> Written:
+def generate_ids(
+    model: Encoder, images: Images, request: CaptionRequest, *, indices: Int[np.ndarray, " B"] | None = None
+) -> GenerateOutput:
     """Captions as ids, with their probabilities, as NumPy arrays.
 
     Args:
         model: With a captioner.
         images: Pixels `[B, S, S, 3]` uint8 that are preprocessed already, or images that are encoded.
-        asked: What is wanted.
+        request: What captions are asked for.
         indices: Numbers of the images, for drawing; by default their places.
 
     Raises:
         ConfigError: The model cannot do what is asked.
     """
-    asked.check(model)
+    request.check(model)
     numbers = np.arange(len(jax.tree.leaves(images)[0])) if indices is None else np.asarray(indices)
-    weights = asked.factors(model)
+    weights = request.factors(model)
     tokenizer = model.tokenizer
     run = functools.partial(
-        _write,
+        _generate,
         model.caption_blocks,
-        prompt=jnp.asarray(_prompt_ids(tokenizer, asked, model.caption_length)),
-        control=jnp.asarray(Controls.of(model.config).ask(asked.control)),
-        weights=Guided(*(jnp.float32(weight) for weight in weights)),
-        seed=jnp.uint32(asked.search.seed),
-        language=_beside(model, asked.language_model) if asked.language_model and weights.language else None,
-        branches=("image", "null") if weights.null else ("image",),
-        search=replace(asked.search, seed=0),
+        prompt=jnp.asarray(_prompt_ids(tokenizer, request, model.caption_length)),
+        control=jnp.asarray(Controls.of(model.config).encode(request.control)),
+        weights=GuidanceWeights(*(jnp.float32(weight) for weight in weights)),
+        seed=jnp.uint32(request.decoding.seed),
+        language=_beside(model, request.language_model) if request.language_model and weights.language else None,
+        branches=("conditional", "unconditional") if weights.unconditional else ("conditional",),
+        decoding=replace(request.decoding, seed=0),
         marks=(tokenizer.begin_id, tokenizer.end_id),
     )
     return model.run_batched(run, (images, numbers.astype(np.uint32)))
 
 
-def _beside(model: "Model", other: "Model") -> "Parts":
+def _beside(model: Encoder, other: Encoder) -> CaptionerParts:
     """Another captioner, on the devices of the first."""
     return (other if model.mesh is None else other.spread(model.mesh)).caption_parts
 
 
-def _prompt_ids(tokenizer: Tokenizer, asked: Asked, length: int) -> np.ndarray:
+def _prompt_ids(tokenizer: Tokenizer, request: CaptionRequest, length: int) -> np.ndarray:
     """The prompt's ids without marks, then pads, `[length]`; always of one shape."""
     ids = np.full(length, tokenizer.pad_id, np.int32)
-    if asked.prompt:
+    if request.prompt:
         marks = (tokenizer.begin_id, tokenizer.end_id)
-        found = [token for token in tokenizer.ids(tokenizer.clean(asked.prompt), 1 << 16) if token not in marks]
-        limit = (asked.search.max_length or length) - 1
+        found = [token for token in tokenizer.ids(tokenizer.clean(request.prompt), 1 << 16) if token not in marks]
+        limit = (request.decoding.max_new_tokens or length) - 1
         if len(found) >= limit:
-            raise ConfigError(f'prompt "{asked.prompt}" has {len(found)} tokens; captions have {limit} at the most.')
+            raise ConfigError(f'prompt "{request.prompt}" has {len(found)} tokens; captions have {limit} at the most.')
         ids[: len(found)] = found
     return ids
 
 
-@functools.partial(jax.jit, static_argnums=1, static_argnames=("branches", "search", "marks"))
-def _write(
-    blocks: Any, graph: Any, params: Any, inputs: tuple[Any, jax.Array], *, prompt: jax.Array,
-    control: jax.Array, weights: Guided, seed: jax.Array, language: Any, branches: tuple[Any, ...], search: Search,
+@functools.partial(jax.jit, static_argnums=1, static_argnames=("branches", "decoding", "marks"))
+def _generate(
+    blocks: Any,
+    graph: Any,
+    params: Any,
+    inputs: tuple[Any, jax.Array],
+    *,
+    prompt: jax.Array,
+    control: jax.Array,
+    weights: GuidanceWeights,
+    seed: jax.Array,
+    language: Any,
+    branches: tuple[Any, ...],
+    decoding: DecodingOptions,
     marks: tuple[int, int],
-) -> Written:  # fmt: skip
+) -> GenerateOutput:
     """Images to captions; weights, seed, prompt and control are arguments of the compiled program."""
     model = nnx.merge(graph, params)
     image, numbers = inputs
     image, images = image if isinstance(image, ImageEncoding) else model.encode_image(image), len(numbers)
-    asked = jnp.broadcast_to(control, (images, *control.shape)) if control.size else None
-    stepper = Stepper(model, image, branches=branches, control=asked, blocks=blocks)
-    spoken = None
+    request = jnp.broadcast_to(control, (images, *control.shape)) if control.size else None
+    cached = CachedDecoder(model, image, branches=branches, control=request, blocks=blocks)
+    language_model = None
     if language is not None:
         other = nnx.merge(language.graph, language.params)
-        spoken = NullCaptioner(Stepper(other, None, branches=("null",), blocks=language.blocks))
-    words = NextWord(stepper, weights, spoken)
+        language_model = UnconditionalCaptioner(
+            CachedDecoder(other, None, branches=("unconditional",), blocks=language.blocks)
+        )
+    next_token = NextToken(cached, weights, language_model)
     given = jnp.broadcast_to(prompt, (images, *prompt.shape))
     begin_id, end_id = marks
-    if search.beams > 1:
-        return beam(words, images, search, begin_id=begin_id, end_id=end_id, prompt=given)
-    keys = row_keys(seed, numbers, search.samples) if search.draws else None
-    return write(words, images, search, begin_id=begin_id, end_id=end_id, keys=keys, prompt=given)
+    if decoding.num_beams > 1:
+        return beam_search(next_token, images, decoding, begin_id=begin_id, end_id=end_id, prompt=given)
+    keys = sampling_keys(seed, numbers, decoding.num_return_sequences) if decoding.samples else None
+    return sample(next_token, images, decoding, begin_id=begin_id, end_id=end_id, keys=keys, prompt=given)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def blocks_of(graph: Any, params: Any) -> Any:
-    """The captioner's layers one by one."""
-    return take_apart(nnx.merge(graph, params))
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Parts:
-    """A captioner as an argument of a compiled function."""
-
-    graph: Any = field(metadata={"static": True})
-    params: Any
-    blocks: Any
-
-
-def embedding_scorer(judge: "Model") -> Scorer:
+def embedding_scorer(reranker: Encoder) -> Scorer:
     """Ranks captions by the cosine of their embedding with the image's, by any dual encoder."""
 
     def score(images: np.ndarray, captions: Sequence[Sequence[str]]) -> Float[np.ndarray, "B S"]:
-        seen = judge.encode_pixels(images).embed
-        text = judge.encode_text([caption for some in captions for caption in some]).embed
+        seen = reranker.encode_pixels(images).embed
+        text = reranker.encode_text([caption for some in captions for caption in some]).embed
         return np.einsum("bd,bsd->bs", seen, text.reshape(len(captions), -1, text.shape[-1]))
 
     return score

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from vlc.data.build import Plan, encode_image
+from vlc.curate.build import Plan, encode_image
+from vlc.curate.shards import GOES_ON, finish_dataset, finished_shard, shard_names, start_dataset, write_shard
 from vlc.data.files import local_folder
 from vlc.data.record import Record, Source, add_counts, skipped_of
-from vlc.data.shards import GOES_ON, finish_dataset, finished_shard, shard_names, start_dataset, write_shard
 from vlc.errors import ConfigError, DataError
-from vlc.inference.captioning import Asked, write_captions
+from vlc.inference.captioning import CaptionRequest, generate_captions
 from vlc.inference.model import Model
 from vlc.inference.reading import ahead, progress_bar, read_pixels
-from vlc.parallel import first_before_others, is_first, meet, own_share
+from vlc.parallel import barrier, is_primary, local_indices, primary_first
 
 _CHUNK = 256  # images in memory
 
@@ -33,7 +33,7 @@ class Recaption:
         source: What the data is called.
         columns: How its columns are read.
         name: The caption source of the new captions; `long*` and the like are what recipes for long captions read.
-        asked: How they are written; `None`: none are, and those that are there are scored.
+        request: How they are written; `None`: none are, and those that are there are scored.
         keep: At the most so many different ones of an image, the best; 0: all.
         min_score: Captions, new and old, below this cosine with their image are dropped; an image without any is left
             out.
@@ -44,51 +44,53 @@ class Recaption:
     source: str
     columns: str = ""
     name: str = "longVLC"
-    asked: Asked | None = field(default_factory=Asked)
+    request: CaptionRequest | None = field(default_factory=CaptionRequest)
     keep: int = 0
     min_score: float = float("-inf")
     originals: bool = True
     shard_records: int = 4096
 
-    def to_json(self, model: Model, judge: Model | None) -> dict[str, Any]:
+    def to_json(self, model: Model, reranker: Model | None) -> dict[str, Any]:
         """All that the result depends on."""
         return {
             "source": self.source, "columns": self.columns, "name": self.name, "keep": self.keep,
             "min_score": str(self.min_score), "originals": self.originals, "shard_records": self.shard_records,
-            "asked": self.asked.to_json() if self.asked else None, "captioner": model.fingerprint,
-            "judge": judge.fingerprint if judge else None,
+            "request": self.request.to_json() if self.request else None, "captioner": model.fingerprint,
+            "reranker": reranker.fingerprint if reranker else None,
         }  # fmt: skip
 
-    def check(self, model: Model, judge: Model | None) -> None:
+    def check(self, model: Model, reranker: Model | None) -> None:
         """Raises `ConfigError` where a setting makes no sense."""
-        if self.asked is not None:
-            self.asked.check(model)
+        if self.request is not None:
+            self.request.check(model)
         if self.shard_records < 1:
             raise ConfigError(f"--shard-records is {self.shard_records}; a shard holds at least one image.")
-        if judge is None and (self.min_score > float("-inf") or self.keep or self.asked is None):
+        if reranker is None and (self.min_score > float("-inf") or self.keep or self.request is None):
             raise ConfigError(
-                "Nothing judges the captions: this model was not trained to compare images with texts. Name a dual "
-                "encoder with --judge MODEL."
+                "Nothing scores the captions: this model was not trained to compare images with texts. Name a dual "
+                "encoder with --reranker MODEL."
             )
-        if self.asked is None and not self.originals:
-            raise ConfigError("--samples 0 writes no captions, and --drop-originals leaves none of the old ones.")
+        if self.request is None and not self.originals:
+            raise ConfigError(
+                "--num-return-sequences 0 writes no captions, and --drop-originals leaves none of the old ones."
+            )
 
 
 def recaption(
-    model: Model, source: Source, wanted: Recaption, out: str | Path, *, judge: Model | None = None, part: int = 0,
+    model: Model, source: Source, settings: Recaption, out: str | Path, *, reranker: Model | None = None, part: int = 0,
     parts: int = 1, quiet: bool = False,
 ) -> dict[str, Any] | None:  # fmt: skip
     """Writes a data set with new captions: shards, `manifest.json`, and what tfds needs to read it.
 
     Stopped and called again it goes on. Jobs apart share the shards, and so do the processes of each, which all call
-    this alike (`vlc.parallel.start_together`). Whichever job finishes last writes the manifest.
+    this alike (`vlc.parallel.start_processes`). Whichever job finishes last writes the manifest.
 
     Args:
         model: With a captioner.
         source: Any source.
-        wanted: What is written.
+        settings: What is written.
         out: The folder.
-        judge: The dual encoder that scores captions; `None`: they have no scores.
+        reranker: The dual encoder that scores captions; `None`: they have no scores.
         part: This job, from 0.
         parts: All jobs.
         quiet: No progress bar.
@@ -101,19 +103,19 @@ def recaption(
         DataError: The folder holds another data set, no caption is left, or the disk is full.
     """
     out = local_folder(out, "--out")
-    wanted.check(model, judge)
-    plan = wanted.to_json(model, judge) | {"records in the source": len(source)}
-    names = shard_names("train", -(-len(source) // wanted.shard_records))
+    settings.check(model, reranker)
+    plan = settings.to_json(model, reranker) | {"records in the source": len(source)}
+    names = shard_names("train", -(-len(source) // settings.shard_records))
     try:
-        with first_before_others("dataset"):
+        with primary_first("dataset"):
             manifest = start_dataset(out, plan, {})
         if manifest is None:
             of_job = range(part, len(names), parts)
-            own = [of_job[place] for place in own_share(len(of_job))]
-            with progress_bar(quiet or not is_first()) as bar:
-                _write_shards(_Writer(model, judge, source, wanted, bar), out, names, own)
-        meet("shards")
-        return _finish(out, names, plan, source, wanted) if manifest is None and is_first() else manifest
+            own = [of_job[place] for place in local_indices(len(of_job))]
+            with progress_bar(quiet or not is_primary()) as bar:
+                _write_shards(_Writer(model, reranker, source, settings, bar), out, names, own)
+        barrier("shards")
+        return _finish(out, names, plan, source, settings) if manifest is None and is_primary() else manifest
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror}). {GOES_ON}") from error
 
@@ -130,7 +132,7 @@ def _write_shards(writer: "_Writer", out: Path, names: Sequence[str], own: Seque
 
 
 def _finish(
-    out: Path, names: Sequence[str], plan: dict[str, Any], source: Source, wanted: Recaption
+    out: Path, names: Sequence[str], plan: dict[str, Any], source: Source, settings: Recaption
 ) -> dict[str, Any] | None:
     """The manifest, when all shards are there."""
     shards = [line for name in names if (line := finished_shard(out, name)) is not None]
@@ -140,13 +142,13 @@ def _finish(
     if not any(shard["records"] for shard in shards):
         raise DataError(f"{out}: no image with a caption is left ({left_out}). Lower --min-score.")
     more = {"left out": {"index": skipped_of(source), "records": left_out}}
-    return finish_dataset(out, plan, shards, more, made_by=f"`vlc caption` from {wanted.source}", split="train")
+    return finish_dataset(out, plan, shards, more, made_by=f"`vlc caption` from {settings.source}", split="train")
 
 
 class _Chunk:
-    """Some images in memory, with the pixels that the captioner and the judge see."""
+    """Some images in memory, with the pixels that the captioner and the reranker see."""
 
-    def __init__(self, source: Source, numbers: range, model: Model, judge: Model | None):
+    def __init__(self, source: Source, numbers: range, model: Model, reranker: Model | None):
         self.reasons: dict[str, int] = {}
         found: list[tuple[int, Record]] = []
         for number in numbers:
@@ -156,15 +158,15 @@ class _Chunk:
                 self._leave_out(error.reason)
         records = [record for _, record in found]
         self.pixels, bad = self._read(records, model)
-        self.judged = self.pixels
-        if judge is not None and judge.preprocess != model.preprocess:
-            self.judged, worse = self._read(records, judge)
+        self.reranker_pixels = self.pixels
+        if reranker is not None and reranker.preprocess != model.preprocess:
+            self.reranker_pixels, worse = self._read(records, reranker)
             bad |= worse
         for reason in bad.values():
             self._leave_out(reason)
         good = [place for place in range(len(found)) if place not in bad]
         self.numbers, self.records = [found[i][0] for i in good], [found[i][1] for i in good]
-        self.pixels, self.judged = self.pixels[good], self.judged[good]
+        self.pixels, self.reranker_pixels = self.pixels[good], self.reranker_pixels[good]
 
     @staticmethod
     def _read(records: Sequence[Record], model: Model) -> tuple[np.ndarray, dict[int, str]]:
@@ -180,16 +182,16 @@ class _Chunk:
 class _Writer:
     """Makes the records of a shard."""
 
-    def __init__(self, model: Model, judge: Model | None, source: Source, wanted: Recaption, bar: Any):
-        self.model, self.judge, self.source, self.wanted, self.bar = model, judge, source, wanted, bar
-        self.plan = Plan(wanted.source)
+    def __init__(self, model: Model, reranker: Model | None, source: Source, settings: Recaption, bar: Any):
+        self.model, self.reranker, self.source, self.settings, self.bar = model, reranker, source, settings, bar
+        self.plan = Plan(settings.source)
         self.task = bar.add_task("images", total=0, rate="")
         self.done, self.started = 0, time.perf_counter()
 
     def images_of(self, shard: int) -> range:
         """Numbers of the images of a shard."""
-        first = shard * self.wanted.shard_records
-        return range(first, min(first + self.wanted.shard_records, len(self.source)))
+        first = shard * self.settings.shard_records
+        return range(first, min(first + self.settings.shard_records, len(self.source)))
 
     def expect(self, images: Sequence[int]) -> None:
         """Says how many images there are."""
@@ -203,7 +205,7 @@ class _Writer:
         """The records of a shard with their encoded images; what is left out is counted by reason."""
         images = self.images_of(shard)
         chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
-        for numbers, chunk in ahead(lambda some: _Chunk(self.source, some, self.model, self.judge), chunks):
+        for numbers, chunk in ahead(lambda some: _Chunk(self.source, some, self.model, self.reranker), chunks):
             for record in self._captioned(chunk) if chunk.records else ():
                 if record.captions:
                     yield record, encode_image(record, self.plan)
@@ -215,10 +217,10 @@ class _Writer:
             self.bar.update(self.task, advance=len(numbers), rate=f"{rate:,.1f} images/s")
 
     def _captioned(self, chunk: _Chunk) -> list[Record]:
-        wanted = self.wanted
+        settings = self.settings
         new: list[list[str]] = [[] for _ in chunk.records]
-        if wanted.asked is not None:
-            written = write_captions(self.model, chunk.pixels, wanted.asked, indices=np.asarray(chunk.numbers))
+        if settings.request is not None:
+            written = generate_captions(self.model, chunk.pixels, settings.request, indices=np.asarray(chunk.numbers))
             new = [list(dict.fromkeys(caption.text for caption in some if caption.text)) for some in written]
         captions = [self._all(record, texts) for record, texts in zip(chunk.records, new, strict=True)]
         scores = self._scores(chunk, captions)
@@ -226,20 +228,20 @@ class _Writer:
         return [self._kept(record, texts, values) for record, texts, values in pairs]
 
     def _all(self, record: Record, new: list[str]) -> dict[str, tuple[str, ...]]:
-        old = dict(record.captions) if self.wanted.originals else {}
-        old.pop(self.wanted.name, None)  # those of an earlier round
-        return old | ({self.wanted.name: tuple(new)} if new else {})
+        old = dict(record.captions) if self.settings.originals else {}
+        old.pop(self.settings.name, None)  # those of an earlier round
+        return old | ({self.settings.name: tuple(new)} if new else {})
 
     def _scores(self, chunk: _Chunk, captions: list[dict[str, tuple[str, ...]]]) -> list[dict[str, tuple[float, ...]]]:
         """Cosines of all captions with their images, by source."""
-        if self.judge is None:
+        if self.reranker is None:
             return [{} for _ in captions]
         flat = [text for some in captions for texts in some.values() for text in texts]
         owner = [image for image, some in enumerate(captions) for texts in some.values() for _ in texts]
         if not flat:
             return [{} for _ in captions]
-        image = self.judge.encode_pixels(chunk.judged).embed
-        cosines = iter(np.einsum("nd,nd->n", image[owner], self.judge.encode_text(flat).embed).tolist())
+        image = self.reranker.encode_pixels(chunk.reranker_pixels).embed
+        cosines = iter(np.einsum("nd,nd->n", image[owner], self.reranker.encode_text(flat).embed).tolist())
         return [{name: tuple(next(cosines) for _ in texts) for name, texts in some.items()} for some in captions]
 
     def _kept(self, record: Record, captions: dict[str, Any], scores: dict[str, Any]) -> Record:
@@ -248,9 +250,9 @@ class _Writer:
         values: dict[str, tuple[float, ...]] = {}
         for name, texts in captions.items():
             rows = list(zip(texts, scores.get(name, ()), strict=True)) if scores else [(text, 0.0) for text in texts]
-            rows = [(text, score) for text, score in rows if not scores or score >= self.wanted.min_score]
-            if name == self.wanted.name and scores:
-                rows = sorted(rows, key=lambda row: -row[1])[: self.wanted.keep or None]
+            rows = [(text, score) for text, score in rows if not scores or score >= self.settings.min_score]
+            if name == self.settings.name and scores:
+                rows = sorted(rows, key=lambda row: -row[1])[: self.settings.keep or None]
             if rows:
                 kept[name], values[name] = (tuple(column) for column in zip(*rows, strict=True))
         return replace(record, captions=kept, scores=values if scores else {})

@@ -21,7 +21,7 @@ from vlc.models.vit import AttentionPool
 MEMORIES = ("tokens", "pooled", "embedding")
 
 
-class Look(NamedTuple):
+class CrossCache(NamedTuple):
     """What a layer has of the images: their keys and values, and what it makes of a null image, `[1, 1, W]`.
 
     All tokens of a null image are alike, so whatever attends to them gets the same, and nothing need be attended to.
@@ -31,22 +31,24 @@ class Look(NamedTuple):
     null: Array
 
 
-def make_look(
+def make_cross_cache(
     attention: Attention, memory: Float[Array, "B M W"] | None, norm: Callable[[Array], Array] = lambda x: x
-) -> Look:
+) -> CrossCache:
     """Keys and values of images (`None`: there are none), and what one token of a null image gives."""
     zeros = norm(attention.zero_memory())
-    seen = attention.remember(zeros if memory is None else norm(memory))
-    return Look(seen, attention.out(attention.project(zeros)[1]))
+    seen = attention.project_cached(zeros if memory is None else norm(memory))
+    return CrossCache(seen, attention.out(attention.project(zeros)[1]))
 
 
-def look_at(attention: Attention, x: Float[Array, "R T W"], look: Look, hidden: int) -> Float[Array, "R T W"]:
+def cross_attend(
+    attention: Attention, x: Float[Array, "R T W"], cross_cache: CrossCache, hidden: int
+) -> Float[Array, "R T W"]:
     """Cross-attention of rows to images: as many rows after each other see one image, and the last `hidden` none."""
-    seeing, images = len(x) - hidden, len(look.seen.keys)
-    null = jnp.broadcast_to(look.null, (hidden, *x.shape[1:]))
+    seeing, images = len(x) - hidden, len(cross_cache.seen.keys)
+    null = jnp.broadcast_to(cross_cache.null, (hidden, *x.shape[1:]))
     if not seeing:
         return null
-    seen = attention.read(x[:seeing].reshape(images, -1, x.shape[-1]), look.seen).reshape(seeing, *x.shape[1:])
+    seen = attention.read(x[:seeing].reshape(images, -1, x.shape[-1]), cross_cache.seen).reshape(seeing, *x.shape[1:])
     return jnp.concatenate([seen, null]) if hidden else seen
 
 
@@ -69,22 +71,22 @@ class DecoderBlock(nnx.Module):
         x = x + self.cross.attend(self.norm2(x), *self.cross.project(memory))
         return shard_batch(x + self.mlp(self.norm3(x)))
 
-    def look(self, memory: Float[Array, "B M W"] | None) -> Look:
+    def cross_cache(self, memory: Float[Array, "B M W"] | None) -> CrossCache:
         """What this layer has of images."""
-        return make_look(self.cross, memory)
+        return make_cross_cache(self.cross, memory)
 
-    def past(self, rows: int, length: int) -> KeyValue:
+    def cache(self, rows: int, length: int) -> KeyValue:
         """Nothing written yet."""
         return self.attention.empty(rows, length)
 
     def step(
-        self, x: Float[Array, "R T W"], past: KeyValue, look: Look, position: Int[Array, ""], hidden: int
+        self, x: Float[Array, "R T W"], cache: KeyValue, cross_cache: CrossCache, position: Int[Array, ""], hidden: int
     ) -> tuple[Float[Array, "R T W"], KeyValue]:
-        """The next places, and the past with them in it; see `look_at`."""
-        mixed, past = self.attention.go_on(self.norm1(x), past, position)
+        """The next places, and the past with them in it; see `cross_attend`."""
+        mixed, cache = self.attention.extend(self.norm1(x), cache, position)
         x = x + mixed
-        x = x + look_at(self.cross, self.norm2(x), look, hidden)
-        return x + self.mlp(self.norm3(x)), past
+        x = x + cross_attend(self.cross, self.norm2(x), cross_cache, hidden)
+        return x + self.mlp(self.norm3(x)), cache
 
 
 class CaptionDecoder(nnx.Module):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from vlc.models.captioner import Look, look_at, make_look
+from vlc.models.captioner import CrossCache, cross_attend, make_cross_cache
 from vlc.models.layers import Attention, Block, KeyValue, Mlp, Stack, hidden_width, layer_norm, linear, shard_batch
 
 
@@ -45,21 +45,21 @@ class DecoderLayer(nnx.Module):
     def __call__(self, x: Float[Array, "N T W"], memory: Float[Array, "N M W"]) -> Float[Array, "N T W"]:
         return self.image(self.words(x, causal=True), *self.image.project(memory))
 
-    def look(self, memory: Float[Array, "B M W"] | None) -> Look:
+    def cross_cache(self, memory: Float[Array, "B M W"] | None) -> CrossCache:
         """What this layer has of images."""
-        return make_look(self.image.attention, memory, self.image.memory_norm)
+        return make_cross_cache(self.image.attention, memory, self.image.memory_norm)
 
-    def past(self, rows: int, length: int) -> KeyValue:
+    def cache(self, rows: int, length: int) -> KeyValue:
         """Nothing written yet."""
         return self.words.attention.empty(rows, length)
 
     def step(
-        self, x: Float[Array, "R T W"], past: KeyValue, look: Look, position: Int[Array, ""], hidden: int
+        self, x: Float[Array, "R T W"], cache: KeyValue, cross_cache: CrossCache, position: Int[Array, ""], hidden: int
     ) -> tuple[Float[Array, "R T W"], KeyValue]:
         """As `DecoderBlock.step`."""
-        x, past = self.words.step(x, past, position)
-        x = x + look_at(self.image.attention, self.image.norm1(x), look, hidden)
-        return x + self.image.mlp(self.image.norm2(x)), past
+        x, cache = self.words.step(x, cache, position)
+        x = x + cross_attend(self.image.attention, self.image.norm1(x), cross_cache, hidden)
+        return x + self.image.mlp(self.image.norm2(x)), cache
 
 
 class TextReadingDecoder(nnx.Module):

@@ -125,7 +125,7 @@ class Attention(nnx.Module):
 
     # -- for decoding: keys and values are kept
 
-    def remember(self, memory: Float[Array, "N M W"]) -> KeyValue:
+    def project_cached(self, memory: Float[Array, "N M W"]) -> KeyValue:
         """The keys and values of a memory, to be read many times."""
         return KeyValue(*(x.swapaxes(1, 2) for x in self.project(memory)))
 
@@ -144,14 +144,14 @@ class Attention(nnx.Module):
             return self.out(jnp.einsum("nhm,nhmd->nhd", share[:, :, 0], kept.values)[:, None])
         return self.out(jnp.einsum("nhtm,nhmd->nthd", share, kept.values))
 
-    def go_on(self, x: Float[Array, "N T W"], past: KeyValue, position: Int[Array, ""]) -> tuple[Array, KeyValue]:
+    def extend(self, x: Float[Array, "N T W"], cache: KeyValue, position: Int[Array, ""]) -> tuple[Array, KeyValue]:
         """Causal attention of the places from `position` on, and the past with them in it."""
-        new = self.remember(x)
-        past = KeyValue(
-            *(jax.lax.dynamic_update_slice_in_dim(a, b, position, axis=2) for a, b in zip(past, new, strict=True))
+        new = self.project_cached(x)
+        cache = KeyValue(
+            *(jax.lax.dynamic_update_slice_in_dim(a, b, position, axis=2) for a, b in zip(cache, new, strict=True))
         )
-        seen = jnp.arange(past.keys.shape[2]) <= position + jnp.arange(x.shape[1])[:, None]
-        return self.read(x, past, seen), past
+        seen = jnp.arange(cache.keys.shape[2]) <= position + jnp.arange(x.shape[1])[:, None]
+        return self.read(x, cache, seen), cache
 
     def empty(self, rows: int, length: int) -> KeyValue:
         """A past of `length` places, with nothing in it yet."""
@@ -211,11 +211,11 @@ class Block(nnx.Module):
         x = x + self.attention(self.norm1(x), mask, causal=causal)
         return shard_batch(x + self.mlp(self.norm2(x)))
 
-    def step(self, x: Float[Array, "N T W"], past: KeyValue, position: Int[Array, ""]) -> tuple[Array, KeyValue]:
+    def step(self, x: Float[Array, "N T W"], cache: KeyValue, position: Int[Array, ""]) -> tuple[Array, KeyValue]:
         """The next places of a causal pre-norm block, the first of them `position`, and the past with them in it."""
-        mixed, past = self.attention.go_on(self.norm1(x), past, position)
+        mixed, cache = self.attention.extend(self.norm1(x), cache, position)
         x = x + mixed
-        return x + self.mlp(self.norm2(x)), past
+        return x + self.mlp(self.norm2(x)), cache
 
 
 class Stack(nnx.Module):
@@ -239,7 +239,7 @@ class Stack(nnx.Module):
             body = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=not self.scan)
         return jax.lax.scan(body, carry, (self.blocks, *per_layer), unroll=1 if self.scan else self.layers)
 
-    def apart(self) -> list[Any]:
+    def unstack(self) -> list[Any]:
         """The blocks one by one. Taken before a loop, their parameters are not cut out again at each turn."""
         return [jax.tree.map(lambda x, i=i: x[i], self.blocks) for i in range(self.layers)]
 

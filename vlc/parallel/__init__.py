@@ -3,58 +3,58 @@
 from vlc.parallel.chips import Chip, chip_of
 from vlc.parallel.flags import set_flags
 from vlc.parallel.mesh import check_batch, data_shares, describe_mesh, local_mesh, make_mesh
-from vlc.parallel.place import Place, find_place
-from vlc.parallel.roll_call import EXIT_LOST, Watch
+from vlc.parallel.process_info import ProcessInfo, find_process_info
+from vlc.parallel.processes import (
+    agreed_stop,
+    all_processes,
+    allgather_objects,
+    barrier,
+    check_shared,
+    fetch,
+    is_primary,
+    local_indices,
+    map_over_processes,
+    primary_first,
+    print_once,
+    start_processes,
+    sum_over_processes,
+)
+from vlc.parallel.rendezvous import EXIT_LOST, Watch
 from vlc.parallel.sharding import batch_sharding, replicated, state_sharding
 from vlc.parallel.share import Share
 from vlc.parallel.stop import EXIT_PREEMPTED
-from vlc.parallel.together import (
-    agreed_stop,
-    all_of_us,
-    check_shared,
-    everyones,
-    fetch,
-    first_before_others,
-    is_first,
-    meet,
-    own_share,
-    say,
-    shared_out,
-    start_together,
-    sums_of_us,
-)
 from vlc.parallel.topology import topology_devices
 
 __all__ = [
     "EXIT_LOST",
     "EXIT_PREEMPTED",
     "Chip",
-    "Place",
+    "ProcessInfo",
     "Share",
     "Watch",
     "agreed_stop",
-    "all_of_us",
+    "all_processes",
+    "allgather_objects",
+    "barrier",
     "batch_sharding",
     "check_batch",
     "check_shared",
     "chip_of",
     "data_shares",
     "describe_mesh",
-    "everyones",
     "fetch",
-    "find_place",
-    "first_before_others",
-    "is_first",
+    "find_process_info",
+    "is_primary",
+    "local_indices",
     "local_mesh",
     "make_mesh",
-    "meet",
-    "own_share",
+    "map_over_processes",
+    "primary_first",
+    "print_once",
     "replicated",
-    "say",
     "set_flags",
-    "shared_out",
-    "start_together",
+    "start_processes",
     "state_sharding",
-    "sums_of_us",
+    "sum_over_processes",
     "topology_devices",
 ]

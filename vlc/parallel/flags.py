@@ -7,7 +7,7 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from vlc.parallel.place import has_tpu
+from vlc.parallel.process_info import has_tpu
 
 GPU = {
     "xla_gpu_enable_latency_hiding_scheduler": "true",  # collectives start early and are waited for late

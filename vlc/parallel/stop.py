@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from vlc.parallel.place import Place
+from vlc.parallel.process_info import ProcessInfo
 
 EXIT_PREEMPTED = 75  # stopped by SIGTERM, and the same command goes on from there; EX_TEMPFAIL of sysexits.h
 
@@ -19,13 +19,13 @@ EXIT_PREEMPTED = 75  # stopped by SIGTERM, and the same command goes on from the
 class Stop:
     """One process's side. Messages are `{"stop": "wish" | "when" | "at" | "after", ...}`."""
 
-    def __init__(self, place: Place, tell: Callable[[dict[str, Any]], None]):
+    def __init__(self, process: ProcessInfo, tell: Callable[[dict[str, Any]], None]):
         """
         Args:
             place: This process's.
             tell: Sends to the others: process 0 to all, the rest to process 0.
         """
-        self._place, self._tell = place, tell
+        self._place, self._tell = process, tell
         self._changed = threading.Condition(threading.RLock())
         self._taken = 0  # steps, as the loop last told
         self._held = False  # the loop must not begin another step without the verdict

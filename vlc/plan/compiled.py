@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from vlc.config import Config
 from vlc.errors import ConfigError
-from vlc.train.ahead import lower_train_step
+from vlc.train.lowering import lower_train_step
 
 _PARTITIONED = re.compile(r"\.after_(tpu-)?spmd-partitioning\b")
 # What TPU compilers say where a program is too large: what it needs in all, or beside its arguments.

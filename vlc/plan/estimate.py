@@ -13,8 +13,8 @@ from vlc.objectives import encode_batch, total_loss
 from vlc.parallel import Chip, batch_sharding, chip_of, data_shares, make_mesh, state_sharding
 from vlc.plan.collectives import read_collectives, sent_by_axis
 from vlc.plan.compiled import compile_step
-from vlc.train.ahead import batch_shapes, plain_step, state_shapes
 from vlc.train.flops import step_flops
+from vlc.train.lowering import batch_shapes, plain_step, state_shapes
 from vlc.train.state import count_parameters, make_graph
 
 

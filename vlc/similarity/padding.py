@@ -9,8 +9,8 @@ def fill_pads(texts: Float[Array, "C T D"], mask: Bool[Array, "C T"]) -> Float[A
 
     A text of pads only becomes zeros, so nothing that was in it (not even a NaN) goes further.
     """
-    is_first = mask & (jnp.arange(mask.shape[1]) == mask.argmax(axis=1)[:, None])
-    first = jnp.where(is_first[..., None], texts, 0).sum(axis=1, keepdims=True)  # a gather's gradient is a scatter
+    is_primary = mask & (jnp.arange(mask.shape[1]) == mask.argmax(axis=1)[:, None])
+    first = jnp.where(is_primary[..., None], texts, 0).sum(axis=1, keepdims=True)  # a gather's gradient is a scatter
     return jnp.where(mask[..., None], texts, first)
 
 

@@ -23,7 +23,7 @@ from orbax.checkpoint import checkpoint_managers
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer, tokenizer_from_json
 from vlc.errors import CheckpointError, ConfigError, DataError
-from vlc.parallel import all_of_us, first_before_others, is_first
+from vlc.parallel import all_processes, is_primary, primary_first
 
 _NO_SCORE = -1e30
 log = logging.getLogger("vlc")
@@ -186,14 +186,14 @@ class Checkpoints:
         except Exception as error:  # whatever a damaged file makes orbax, tensorstore or json raise
             first = (str(error).splitlines() or [""])[0][:160]
             problem = f"its {name} cannot be read: {type(error).__name__} {first}"
-        if not all_of_us(not problem):
+        if not all_processes(not problem):
             raise _Damaged(problem or f"another process cannot read its {name}")
         return item
 
     def _move_aside(self, step: int) -> None:
         self._manager.close()
-        with first_before_others(f"damaged {step}"):
-            if is_first():
+        with primary_first(f"damaged {step}"):
+            if is_primary():
                 self._rename_damaged(step)
         self._manager = self._open()
 

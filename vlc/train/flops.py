@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from vlc.config import Config
-from vlc.train.ahead import batch_shapes, plain_step, state_shapes
+from vlc.train.lowering import batch_shapes, plain_step, state_shapes
 
 
 def step_flops(config: Config, vocab_size: int, *, recomputed: bool = False) -> float:

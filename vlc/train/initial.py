@@ -14,7 +14,7 @@ from vlc.data.controls import slot_sizes
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import ConfigError
-from vlc.parallel import say
+from vlc.parallel import print_once
 from vlc.train.state import State
 
 _OWN = ("dtype", "scan", "remat")  # how a model is computed, not what it is
@@ -53,7 +53,7 @@ def load_start(config: Config, load: Callable[[str], Initial] | None) -> Initial
     return load(config.init)
 
 
-def adopt(config: Config, initial: Initial) -> Config:
+def inherit_architecture(config: Config, initial: Initial) -> Config:
     """The config with the architecture and the pixels of the model that it starts from.
 
     The captioner is the model's as well, where it has one, but for what the config asks for anew: `parallel`, and
@@ -100,6 +100,6 @@ def start_from(state: State, initial: Initial, sharding: Any) -> State:
     if left:
         raise ConfigError(f"config.init: the model has {left[0]} (and {len(left) - 1} more), the config has not.")
     parts = ", ".join(sorted({"/".join(name.split("/")[:2]) for name in fresh})) or "nothing"
-    say(f"Started from another model: {len(taken)} arrays taken; learned anew: {parts}.")
+    print_once(f"Started from another model: {len(taken)} arrays taken; learned anew: {parts}.")
     started = state | {"params": params}
     return started | {"ema": jax.tree.map(jnp.copy, params)} if "ema" in state else started

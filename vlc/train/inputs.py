@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from vlc.config import Config, parse_weights
+from vlc.curate.join import join_captions
+from vlc.curate.selection import select
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.controls import Controls, even_bins
 from vlc.data.files import version_of
 from vlc.data.images import Preprocess
-from vlc.data.join import join_captions
 from vlc.data.pipeline import MakeExample, check_source
 from vlc.data.record import Source
-from vlc.data.selection import select
 from vlc.data.sources import Columns, Scenes, open_mixture, open_source
 from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
 from vlc.data.workers import cores
@@ -80,7 +80,7 @@ def make_caption_choice(captions: Any) -> CaptionChoice:
         mix=Mix(
             parse_weights(captions.mix, "data.captions.mix"),
             parse_weights(captions.mix_end, "data.captions.mix_end"),
-            tuple(captions.mix_move),
+            tuple(captions.mix_schedule),
         ),
         sub_captions=captions.sub_captions,
         sub_sources=_names(captions.sub_sources),

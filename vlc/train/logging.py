@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 from tensorboardX import SummaryWriter
 
-from vlc.parallel import is_first, say
+from vlc.parallel import is_primary, print_once
 from vlc.train.feed import slow_stage
 
 _WAIT_SHOWN = 0.05  # a smaller share of waiting is not worth a word
@@ -27,7 +27,7 @@ class MetricLog:
     """
 
     def __init__(self, workdir: Path, first_step: int):
-        self._writes = is_first()
+        self._writes = is_primary()
         if not self._writes:
             return
         self.path = workdir / "metrics.jsonl"
@@ -70,7 +70,7 @@ class Progress:
     def __init__(self, steps: int, first_step: int, batch_size: int):
         self.steps, self.batch_size = steps, batch_size
         self._times = deque([(first_step, time.perf_counter())], maxlen=21)
-        self._live = Live(console=Console(), refresh_per_second=4) if sys.stdout.isatty() and is_first() else None
+        self._live = Live(console=Console(), refresh_per_second=4) if sys.stdout.isatty() and is_primary() else None
         if self._live:
             self._live.start()
 
@@ -91,7 +91,7 @@ class Progress:
             done = int(24 * step / self.steps)
             self._live.update(Text.assemble(("━" * done, "green"), ("━" * (24 - done), "grey37"), "  " + line))
         else:
-            say(line)
+            print_once(line)
         return {"images_per_second": rate * self.batch_size}
 
     def close(self) -> None:

@@ -26,25 +26,25 @@ from vlc.parallel import (
     check_shared,
     chip_of,
     describe_mesh,
-    first_before_others,
-    is_first,
+    is_primary,
     make_mesh,
+    primary_first,
+    print_once,
     replicated,
-    say,
     state_sharding,
 )
 from vlc.train.checkpoint import Checkpoints, make_meta, read_meta
+from vlc.train.examples_seen import ExamplesSeen
 from vlc.train.feed import Feed
 from vlc.train.flops import step_flops
 from vlc.train.goodput import Goodput
-from vlc.train.initial import Initial, adopt, load_start, start_from
+from vlc.train.initial import Initial, inherit_architecture, load_start, start_from
 from vlc.train.inputs import alignment_bins, get_tokenizer, make_example_maker, open_split
 from vlc.train.logging import MetricLog, Progress
 from vlc.train.optimizer import make_optimizer
 from vlc.train.state import count_parameters, eval_params, init_state, make_graph
 from vlc.train.step import make_train_step
 from vlc.train.stop import StopOnSigterm
-from vlc.train.tally import Tally
 from vlc.train.trace import Trace
 
 MODEL_INPUTS = {"image", "text", "subs", "target", "control"}
@@ -69,7 +69,7 @@ def train(
     parameters bit for bit: the state holds everything, and the data pipeline is a function of the step. On another mesh
     or another number of processes it goes on with the same examples, and the same parameters up to rounding.
 
-    Several processes (`vlc.parallel.start_together`) call this alike, with a workdir on a disk that all of them share.
+    Several processes (`vlc.parallel.start_processes`) call this alike, with a workdir on a disk that all of them share.
 
     Args:
         config: See `vlc.config.default_config`.
@@ -92,15 +92,15 @@ def train(
     # -- what is trained on, and where. All that can be wrong with a config is found here, before compilation.
     initial = load_start(config, load_initial)
     if initial is not None:
-        config = adopt(config, initial)
+        config = inherit_architecture(config, initial)
     check_config(config)
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.batch_size, config.accumulate)
     check_shared(workdir, "--workdir")
-    with first_before_others("data"):  # who finds indices, filtered records and the tokenizer there
+    with primary_first("data"):  # who finds indices, filtered records and the tokenizer there
         source = open_split(config, "train", workdir)
         assert source is not None
-        if is_first():
+        if is_primary():
             workdir.mkdir(parents=True, exist_ok=True)
         tokenizer = initial.tokenizer if initial is not None else get_tokenizer(config, source, workdir)
         control = config.model.decoder.control
@@ -108,7 +108,7 @@ def train(
         make_example = make_example_maker(config, source, tokenizer)
         evaluate = make_evaluation(config)
         saved_config = json.loads(config.to_json_best_effort())
-        if is_first():
+        if is_primary():
             (workdir / "config.json").write_text(json.dumps(saved_config, indent=1) + "\n")
 
     # -- the state: shapes first, then shardings, so that every array is born where it will live.
@@ -134,7 +134,7 @@ def train(
     if restored:
         state, saved_meta = restored
         first_step, digest = saved_meta["step"], saved_meta["digest"]
-        say(f"Resuming from step {first_step} in {workdir}.")
+        print_once(f"Resuming from step {first_step} in {workdir}.")
     else:
         with jax.set_mesh(mesh):
             state = jax.jit(fresh, out_shardings=sharding)(jax.random.key(run.seed))
@@ -173,10 +173,10 @@ def train(
 
     def save(step: int, score: float | None = None) -> None:
         with goodput.spent("checkpoint"):
-            checkpoints.save(step, state, meta | {"digest": tally.total()[0]}, score=score)
+            checkpoints.save(step, state, meta | {"digest": examples_seen.total()[0]}, score=score)
 
     # -- the loop. From here on SIGTERM asks for a save.
-    stop, trace, tally = StopOnSigterm(), Trace(workdir, profile), Tally(share, digest)
+    stop, trace, examples_seen = StopOnSigterm(), Trace(workdir, profile), ExamplesSeen(share, digest)
     feed = Feed(host_batches, share.put, MODEL_INPUTS)
     step = shown_at = first_step
     since, stopping = time.perf_counter(), False
@@ -185,8 +185,8 @@ def train(
         while step < run.steps and not stopping:
             host_batch, batch = next(feed)
             if step == first_step:
-                say(f"The first captions, as the model sees them:\n{describe_batch(host_batch, tokenizer)}")
-            tally.add(step, host_batch)
+                print_once(f"The first captions, as the model sees them:\n{describe_batch(host_batch, tokenizer)}")
+            examples_seen.add(step, host_batch)
             trace.before(step + 1)
             compiling = goodput.spent("compilation") if step == first_step else contextlib.nullcontext()
             with compiling, jax.set_mesh(mesh), jax.transfer_guard("disallow"):
@@ -209,7 +209,7 @@ def train(
                 numbers |= feed.report()
                 numbers |= progress.update(step, numbers)
                 numbers |= {f"time/{part}": share for part, share in goodput.shares().items()}
-                numbers["seen"], skipped = tally.total()
+                numbers["seen"], skipped = examples_seen.total()
                 numbers |= {f"skipped/{reason}": float(count) for reason, count in skipped.items()}
                 metric_log.write(step, numbers)
                 since, shown_at = time.perf_counter(), step
@@ -219,7 +219,7 @@ def train(
                     dev = evaluate(graph, eval_params(state), tokenizer)
                 score = dev.get("score")
                 metric_log.write(step, {f"dev/{name}": value for name, value in dev.items()})
-                say("dev  " + "  ".join(f"{k} {v:.3f}" for k, v in dev.items() if k != "score"))
+                print_once("dev  " + "  ".join(f"{k} {v:.3f}" for k, v in dev.items() if k != "score"))
                 since = time.perf_counter()
                 feed.pause()
             if saving:
@@ -227,7 +227,7 @@ def train(
         with goodput.spent("checkpoint"):
             checkpoints.wait()
         if step > first_step:
-            say(f"Time of this run: {goodput.line()}.")
+            print_once(f"Time of this run: {goodput.line()}.")
     finally:
         progress.close()
         metric_log.close()
@@ -236,7 +236,7 @@ def train(
         trace.close()
         stop.restore()
     if stopping and step < run.steps:
-        say(f"Asked to stop: saved at step {step}. The same command goes on from here.")
+        print_once(f"Asked to stop: saved at step {step}. The same command goes on from here.")
         return EXIT_PREEMPTED
     return 0
 
@@ -287,10 +287,10 @@ def _check_finite(step: int, numbers: dict[str, float], checkpoints: Checkpoints
 def _describe_run(run: Config, mesh: Any, source: Any, state: Any, first_step: int) -> None:
     skipped, kind = skipped_of(source), jax.devices()[0].device_kind
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    say(
+    print_once(
         f"{count_parameters(state['params']):,} parameters on {mesh.size} {kind}{processes} "
         f"({describe_mesh(mesh.shape)}), {len(source):,} records, batch {run.batch_size}, "
         f"steps {first_step} to {run.steps}" + (f"; left out before: {skipped}" if skipped else "")
     )
     for dropped in getattr(source, "dropped", ()):
-        say(f"  {dropped['step']} dropped {dropped['images']:,} images, {dropped['captions']:,} captions")
+        print_once(f"  {dropped['step']} dropped {dropped['images']:,} images, {dropped['captions']:,} captions")

@@ -61,7 +61,7 @@ def _is_below(path: str, name: str) -> bool:
     return path == name or path.startswith(name + "/")
 
 
-def held(params: Any, frozen: tuple[str, ...]) -> Any:
+def stop_frozen_gradients(params: Any, frozen: tuple[str, ...]) -> Any:
     """Parameters of which the frozen ones have no gradient, so that none is computed."""
     if not frozen:
         return params

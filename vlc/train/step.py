@@ -17,7 +17,7 @@ from flax import nnx
 from vlc.config import Config
 from vlc.models import DualEncoder
 from vlc.objectives import encode_batch, total_loss
-from vlc.train.optimizer import held, make_schedule
+from vlc.train.optimizer import make_schedule, stop_frozen_gradients
 from vlc.train.state import State
 
 Batch = dict[str, jax.Array]
@@ -35,7 +35,7 @@ def loss_and_gradient(
     """Total loss, its terms, and the gradient of the parameters, which is zero for those that are frozen."""
 
     def encode(params, batch):
-        return encode_batch(nnx.merge(graph, held(params, frozen)), batch, objectives)
+        return encode_batch(nnx.merge(graph, stop_frozen_gradients(params, frozen)), batch, objectives)
 
     def compare(params, encoded):
         return total_loss(encoded, nnx.merge(graph, params).scales(), objectives)
@@ -50,13 +50,13 @@ def loss_and_gradient(
     compared = jax.value_and_grad(compare, argnums=(0, 1), has_aux=True)
     (total, terms), (gradient, wanted) = compared(params, encoded)
 
-    def carry_back(gradient, part_and_wanted):
+    def accumulate_gradient(gradient, part_and_wanted):
         part, wanted = part_and_wanted
         _, pull = jax.vjp(lambda params: encode(params, part), params)
         return jax.tree.map(jnp.add, gradient, pull(wanted)[0]), None
 
     wanted = jax.tree.map(lambda x: _split(x, accumulate), wanted)
-    gradient, _ = jax.lax.scan(carry_back, gradient, (parts, wanted))
+    gradient, _ = jax.lax.scan(accumulate_gradient, gradient, (parts, wanted))
     return total, terms, gradient
 
 

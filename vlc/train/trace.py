@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from vlc.errors import ConfigError
-from vlc.parallel import say
+from vlc.parallel import print_once
 
 
 def parse_steps(text: str) -> tuple[int, int] | None:
@@ -41,7 +41,7 @@ class Trace:
         if self._running and self._steps and step >= self._steps[1]:
             jax.block_until_ready(results)
             self.close()
-            say(f"Profile of steps {self._steps[0]} to {self._steps[1]}: tensorboard --logdir {self._folder}")
+            print_once(f"Profile of steps {self._steps[0]} to {self._steps[1]}: tensorboard --logdir {self._folder}")
             self._steps = None
 
     def close(self) -> None:

@@ -1,0 +1,1 @@
+"""Data sets to better data sets: surveys, filters, duplicates, joins, builds, statistics."""

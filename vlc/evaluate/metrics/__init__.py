@@ -1,0 +1,1 @@
+"""Figures from embeddings and captions: ranking, retrieval, zero-shot, probes, caption metrics, intervals."""

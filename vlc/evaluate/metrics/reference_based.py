@@ -1,0 +1,131 @@
+"""Captions against reference captions: BLEU, METEOR, ROUGE-L and CIDEr, each by `pycocoevalcap`'s own scorer.
+
+Its `COCOEvalCap` is not used: it also starts SPICE, which downloads half a gigabyte when it is first called.
+"""
+
+import contextlib
+import functools
+import io
+import itertools
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from vlc.errors import ConfigError
+from vlc.evaluate.metrics.intervals import Figure
+from vlc.evaluate.metrics.ptb import NAMES, tokenize
+
+_ORDER = 4
+_SPICE_NEEDS = "stanford-corenlp-3.6.0.jar"
+
+
+def reference_figures(
+    captions: Sequence[str], references: Sequence[Sequence[str]], *, tokenizer: str = "auto"
+) -> tuple[dict[str, Figure], dict[str, str]]:
+    """`bleu1` to `bleu4`, `meteor`, `rouge_l`, `cider` and `spice`, as far as they can be had.
+
+    CIDEr's document frequencies are those of all the references given, also where images are drawn again for an
+    interval. METEOR and BLEU are of the corpus, not means over images.
+
+    Args:
+        captions: One of each image.
+        references: Those of each image, at least one.
+        tokenizer: See `tokenize`.
+
+    Returns:
+        The figures, and what to know of them: by what words were cut, and why a figure is missing.
+
+    Raises:
+        ConfigError: `pycocoevalcap` is not installed.
+    """
+    try:
+        from pycocoevalcap.cider.cider import Cider
+        from pycocoevalcap.rouge.rouge import Rouge
+    except ImportError as error:
+        raise ConfigError(f"Caption metrics need pycocoevalcap ({error}): pip install 'vlc-jax[eval]'.") from error
+    counts = [1, *map(len, references)]
+    flat, used = tokenize([*captions, *(text for some in references for text in some)], use=tokenizer)
+    said = {i: [text] for i, text in enumerate(flat[: len(captions)])}
+    ends = np.cumsum([len(captions), *counts[1:]])
+    meant = {i: flat[start:end] for i, (start, end) in enumerate(itertools.pairwise(ends))}
+
+    figures = {f"bleu{n + 1}": figure for n, figure in enumerate(bleu(meant, said))}
+    notes = {"words": NAMES[used]}
+    meteor = _meteor(meant, said)
+    if isinstance(meteor, Figure):
+        figures["meteor"] = meteor
+    else:
+        notes["meteor"] = meteor
+    figures["rouge_l"] = Figure.mean(Rouge().compute_score(meant, said)[1])
+    figures["cider"] = Figure.mean(Cider().compute_score(meant, said)[1])
+    spice = _spice(meant, said)
+    if isinstance(spice, Figure):
+        figures["spice"] = spice
+    else:
+        notes["spice"] = spice
+    return figures, notes
+
+
+def bleu(meant: Mapping[int, list[str]], said: Mapping[int, list[str]]) -> list[Figure]:
+    """BLEU-1 to BLEU-4 (Papineni et al., ACL 2002), by the counts of `pycocoevalcap`; the nearest reference's length.
+
+    Args:
+        meant: References of each image, words with spaces between.
+        said: A list with the one caption of each.
+    """
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+
+    scorer = BleuScorer(n=_ORDER)
+    for i in said:
+        scorer += (said[i][0], meant[i])
+    counts = scorer.ctest
+    correct, guess = (np.asarray([row[key] for row in counts], np.float64) for key in ("correct", "guess"))
+    length = np.asarray([row["testlen"] for row in counts], np.float64)
+    nearest = np.asarray([min((abs(n - row["testlen"]), n) for n in row["reflen"])[1] for row in counts], np.float64)
+
+    def score(rows: Int[np.ndarray, " N"], order: int) -> float:
+        precision = (correct[rows].sum(axis=0) + 1e-15) / (guess[rows].sum(axis=0) + 1e-9)  # as pycocoevalcap
+        ratio = (length[rows].sum() + 1e-15) / (nearest[rows].sum() + 1e-9)
+        brevity = np.exp(1 - 1 / ratio) if ratio < 1 else 1.0
+        return float(np.prod(precision[:order]) ** (1 / order) * brevity)
+
+    everything = np.arange(len(counts))
+    return [
+        Figure(score(everything, order), lambda rows, order=order: score(rows, order)) for order in range(1, _ORDER + 1)
+    ]
+
+
+def _meteor(meant: dict, said: dict) -> Figure | str:
+    """METEOR of the corpus, or why there is none."""
+    if shutil.which("java") is None:
+        return "METEOR needs Java, which is not on the PATH."
+    try:
+        return Figure(float(_meteor_program().compute_score(meant, said)[0]))
+    except (OSError, ValueError) as error:
+        _meteor_program.cache_clear()
+        return f"METEOR's Java program failed ({error})."
+
+
+@functools.cache
+def _meteor_program() -> Any:
+    """Started once: it reads its tables for seconds."""
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    return Meteor()
+
+
+def _spice(meant: dict, said: dict) -> Figure | str:
+    """SPICE, where its parser was downloaded before, or why there is none."""
+    from pycocoevalcap.spice import spice
+
+    if not (Path(str(spice.__file__)).parent / "lib" / _SPICE_NEEDS).is_file():
+        return "SPICE is left out: its parser, Stanford CoreNLP 3.6.0, is not there (pycocoevalcap downloads it)."
+    if shutil.which("java") is None:
+        return "SPICE needs Java, which is not on the PATH."
+    with contextlib.redirect_stdout(io.StringIO()):
+        by_image = spice.Spice().compute_score(meant, said)[1]
+    return Figure.mean(np.asarray([row["All"]["f"] for row in by_image]))

@@ -1,0 +1,30 @@
+"""`vlc data show`: records as the model will see them, printed and drawn."""
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+
+from vlc.config import Config
+from vlc.data.pipeline import describe_batch, train_batches
+from vlc.evaluate.report.figures import contact_sheet
+from vlc.train.inputs import get_tokenizer, make_example_maker, open_split
+
+
+def show_samples(config: Config, count: int, out: Path) -> str:
+    """Draws the first `count` examples of training to a PNG.
+
+    Returns:
+        Their captions after the tokenizer, one JSON line an image.
+    """
+    source = open_split(config, "train")
+    assert source is not None
+    tokenizer = get_tokenizer(config, source, None)
+    batch = next(train_batches(make_example_maker(config, source, tokenizer), batch_size=count, seed=config.seed))
+    titles = []
+    for i in range(count):
+        texts = [batch["text"][i], *(batch["subs"][i] if "subs" in batch else ())]
+        titles.append("\n".join("\n".join(textwrap.wrap(tokenizer.decode(ids), 37)) for ids in texts))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(contact_sheet(list(np.asarray(batch["image"])), titles))
+    return describe_batch(batch, tokenizer, count)

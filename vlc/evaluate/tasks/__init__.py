@@ -1,0 +1,1 @@
+"""One file a task: what it reads, what it measures, how it is shown."""

@@ -1,0 +1,116 @@
+"""What tasks are given and what they return, and the captioned images that several of them read."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlc.data.record import Source
+from vlc.data.sources import Annotations, open_source
+from vlc.errors import ConfigError, DataError
+from vlc.evaluate.report.page import Report
+from vlc.evaluate.tasks.labelled import EVAL_SPLITS
+from vlc.evaluate.tasks.scenes import open_test_scenes
+from vlc.inference import Model
+from vlc.inference.captioning import CaptionRequest
+
+_SCENES = 512  # drawn where no number is given
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is evaluated on what.
+
+    Attributes:
+        data: Path by task; under the empty name, that of all tasks that have none of their own.
+        images: Where images are, when not with the files that name them.
+        split: Of labelled images and captions; by default the one for evaluation.
+        classes: A file with names of classes.
+        templates: See `read_templates`.
+        score: `embed`, `tokens`, `both`, or `auto`: what the model was trained to compare.
+        examples: Images (cases) at the most, evenly spaced; 0: all.
+        columns: Of captioned data, see `Columns`.
+        scales: Guidance scales of the captions.
+        request: How captions are decoded, and what else is asked of them.
+        scorer: The dual encoder that captions are scored by; `None`: the model itself.
+        scorer_name: What it is called in the results.
+        references: Caption sources that captions are compared with; empty: all.
+        compare: Sweeps that were written before, for the picture.
+    """
+
+    data: Mapping[str, str]
+    images: str = ""
+    split: str = ""
+    classes: str = ""
+    templates: str = "clip"
+    score: str = "auto"
+    examples: int = 0
+    columns: str = ""
+    scales: Sequence[float] = (1.0,)
+    request: CaptionRequest = field(default_factory=CaptionRequest)
+    scorer: Model | None = None
+    scorer_name: str = ""
+    references: str = ""
+    compare: Sequence[str] = ()
+
+    def path(self, task: str) -> str:
+        """Raises `ConfigError` where the task has no data."""
+        path = self.data.get(task) or self.data.get("")
+        if not path:
+            raise ConfigError(f"No data for the task {task}: give --data PATH, or --data {task}=PATH.")
+        return path
+
+
+@dataclass
+class Outcome:
+    """What a task found.
+
+    Attributes:
+        figures: For `eval.json`.
+        rows: For the table: score by what, its name, its value.
+        note: What was measured on what.
+        more: Draws what else the report shows.
+        text: A table of its own for the terminal.
+    """
+
+    figures: dict[str, Any]
+    rows: list[tuple[str, str, float]]
+    note: str
+    more: Callable[[Report], None] = field(default=lambda report: None)
+    text: str = ""
+
+
+def left_out_text(skipped: Mapping[str, int]) -> str:
+    return f"; left out: {', '.join(f'{count} {reason}' for reason, count in skipped.items())}" if skipped else ""
+
+
+def open_captioned(model: Model, spec: str, options: Options) -> Source:
+    """Captioned images; of an annotation file with splits the test split, and of scenes those of the model's config."""
+    if spec == "scenes" and not options.split:
+        return open_test_scenes(model, options.examples or _SCENES)
+    columns = f"root={options.images}" if options.images else ""
+    source = open_source(spec, columns=",".join(filter(None, (options.columns, columns))))
+    if isinstance(source, Annotations) and "#" not in spec:
+        wanted = options.split or next((name for name in ("test", *EVAL_SPLITS) if name in source.splits), "")
+        return source.part(wanted) if wanted else source
+    if options.split:
+        raise ConfigError(f"--split {options.split}: the split of {spec} is written PATH#SPLIT, where it has several.")
+    return source
+
+
+def read_captions(source: Source, places: Sequence[int]) -> tuple[list[tuple[int, str, tuple[str, ...]]], str]:
+    """Place, key and captions of the records that can be read, and a checksum of their images.
+
+    The images are read for it, wherever they lie: another image of the same name has an embedding of its own.
+    """
+    found, version = [], hashlib.sha256()
+    for place in places:
+        try:
+            record = source[place]
+        except DataError:
+            continue
+        found.append((place, record.key, record.all_captions()))
+        version.update(hashlib.sha256(record.image).digest())
+    if not found:
+        raise DataError("No record can be read.")
+    return found, version.hexdigest()

@@ -1,0 +1,189 @@
+"""Zero-shot semantic segmentation: each patch takes the class whose prompts it is most similar to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from vlc.data.images import PIXEL_LIMIT
+from vlc.errors import ConfigError, DataError
+from vlc.evaluate.embeddings import Cache
+from vlc.evaluate.metrics.retrieval import cosines
+from vlc.evaluate.metrics.zero_shot import class_embeddings, fill_templates
+from vlc.evaluate.pictures import Pictures, list_images
+from vlc.evaluate.report.page import Report
+from vlc.evaluate.tasks.base import Options, Outcome
+from vlc.evaluate.tasks.templates import read_templates
+
+IGNORED = 255
+_FOLDERS = (("images", "masks"), ("images", "annotations"), ("JPEGImages", "SegmentationClass"))
+_NAME_FILES = ("classes.txt", "classnames.txt")
+_AT_ONCE = 32  # classes that are enlarged together
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Images with a picture of class numbers each.
+
+    Attributes:
+        pictures: The images.
+        masks: Files, whose pixels are class numbers; 255 is no class.
+        classes: Names by number.
+    """
+
+    pictures: Pictures
+    masks: Sequence[Path]
+    classes: Sequence[str]
+
+
+def open_masked(folder: str | Path, *, names: str = "", examples: int = 0) -> Masked:
+    """Opens `images/` with `masks/` (or `annotations/`, or PASCAL VOC's folders), and `classes.txt`.
+
+    An image and its mask have the same name but for the ending. A palette's pixels are its numbers, as in VOC.
+
+    Args:
+        folder: The data.
+        names: A file with the name of class 0, 1, ... on each line; by default `classes.txt` in the folder.
+        examples: Images at the most, evenly spaced; 0: all.
+
+    Raises:
+        DataError: A folder or the names are missing, or no image has a mask.
+    """
+    root = Path(folder)
+    pair = next(((root / a, root / b) for a, b in _FOLDERS if (root / a).is_dir() and (root / b).is_dir()), None)
+    if pair is None:
+        raise DataError(f"{root}: no folders images and masks (or annotations) in it.")
+    path = Path(names) if names else next((root / name for name in _NAME_FILES if (root / name).is_file()), None)
+    if path is None:
+        raise DataError(f"{root}: no classes.txt, with the name of class 0, 1, ... on each line; or --classes FILE.")
+    try:
+        classes = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from error
+    masks = {mask.stem: mask for mask in list_images(pair[1])}
+    found = [image for image in list_images(pair[0]) if image.stem in masks]
+    if not found:
+        raise DataError(f"{root}: no image in {pair[0].name} has a mask of its name in {pair[1].name}.")
+    count = min(examples or len(found), len(found))
+    chosen = [found[index * len(found) // count] for index in range(count)]
+    return Masked(Pictures.of_files(chosen), [masks[image.stem] for image in chosen], classes)
+
+
+def segmentation(cache: Cache, data: Masked, templates: Sequence[str]) -> dict[str, Any]:
+    """Mean intersection over union of classes, and the accuracy of pixels.
+
+    Images are squashed, not cut, so that all of their pixels are seen. A patch's score for a class is the cosine with
+    the mean of its prompts where tokens share the space of embeddings (imported models), else with the prompt's most
+    similar token, averaged over prompts. Scores are enlarged to the mask's size (bilinear), and each pixel takes the
+    best class.
+
+    Returns:
+        `miou`, over the classes that occur in a mask or a prediction; `pixel_accuracy`; `iou` by class; `images`;
+        `skipped`.
+
+    Raises:
+        ConfigError: The model has no token for each patch.
+    """
+    model = cache.model
+    if model.config.model.image.pool == "queries":
+        raise ConfigError("This model's image tokens are pooled queries (CoCa), not patches: it cannot segment.")
+    image = cache.images(data.pictures, tokens=True, squash=True)
+    score = _pooled_score(cache, data.classes, templates)
+    if model.config.model.token_head == "own":
+        score = _token_score(cache, data.classes, templates)
+    count, row = len(data.classes), 0
+    confusion = np.zeros((count, count), np.int64)
+    for tokens in image.token_blocks():
+        for patches in tokens:
+            mask = read_mask(data.masks[image.kept[row]], count)
+            confusion += _confusion(predict(score(patches), mask.shape), mask, count)
+            row += 1
+    return _figures(confusion, data.classes) | {"images": row, "skipped": image.skipped}
+
+
+def _pooled_score(cache: Cache, classes: Sequence[str], templates: Sequence[str]):
+    prompts = cache.texts(fill_templates(classes, templates)).embed
+    mean = class_embeddings(prompts, len(classes))
+    return lambda patches: cosines(patches, mean)
+
+
+def _token_score(cache: Cache, classes: Sequence[str], templates: Sequence[str]):
+    stored = cache.texts(fill_templates(classes, templates), tokens=True)
+    tokens, mask = stored.array("tokens"), stored.array("mask")
+    flat, owner = tokens[mask], np.repeat(np.arange(len(mask)), mask.sum(axis=1))
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+
+    def score(patches: np.ndarray) -> np.ndarray:
+        best = np.maximum.reduceat(cosines(patches, flat), first, axis=1)
+        return best.reshape(len(patches), len(classes), -1).mean(axis=2)
+
+    return score
+
+
+def read_mask(path: Path, classes: int) -> np.ndarray:
+    """Class numbers `[height, width]`.
+
+    Raises:
+        DataError: The file is damaged, or holds a number that is no class.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > PIXEL_LIMIT or image.mode not in ("L", "P", "I", "I;16"):
+                raise DataError(f"{path}: a mask is one picture of class numbers; this is {image.mode} {image.size}.")
+            mask = np.asarray(image).astype(np.int64)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{path}: not a readable mask ({error}).") from error
+    wrong = mask[(mask != IGNORED) & (mask >= classes)]
+    if len(wrong):
+        raise DataError(f"{path}: has the class number {wrong[0]}, but there are {classes} names.")
+    return mask
+
+
+def predict(scores: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The best class of every pixel, from scores of patches `[P, classes]`."""
+    grid = round(len(scores) ** 0.5)
+    field = scores.reshape(grid, grid, -1).astype(np.float32)
+    best, winner = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
+    for start in range(0, field.shape[2], _AT_ONCE):  # OpenCV enlarges few channels at once
+        part = np.ascontiguousarray(field[..., start : start + _AT_ONCE])
+        large = cv2.resize(part, shape[::-1], interpolation=cv2.INTER_LINEAR).reshape(*shape, -1)
+        top = large.max(axis=2)
+        winner = np.where(top > best, start + large.argmax(axis=2), winner)
+        best = np.maximum(best, top)
+    return winner
+
+
+def _confusion(predicted: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
+    """How many pixels of each class (rows) are taken for each class (columns)."""
+    counted = mask != IGNORED
+    pairs = mask[counted] * classes + predicted[counted]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def _figures(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    right, union = np.diag(confusion), confusion.sum(axis=0) + confusion.sum(axis=1) - np.diag(confusion)
+    iou = {classes[c]: float(right[c] / union[c]) for c in range(len(classes)) if union[c]}
+    return {
+        "miou": float(np.mean(list(iou.values()))),
+        "pixel_accuracy": float(right.sum() / confusion.sum()),
+        "iou": iou,
+    }
+
+
+def run_segmentation(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:
+    del by  # patches are tokens
+    data = open_masked(options.path(task), names=options.classes, examples=options.examples)
+    figures = segmentation(cache, data, read_templates(options.templates))
+    rows = [("tokens", name, figures[name]) for name in ("miou", "pixel_accuracy")]
+
+    def draw(report: Report) -> None:
+        report.table(
+            f"{task}: intersection over union by class", "Of the classes that occur.", ["class", "IoU"],
+            sorted(([name, value] for name, value in figures["iou"].items()), key=lambda row: row[1]),
+        )  # fmt: skip
+
+    return Outcome(figures, rows, f"{figures['images']} images, {len(data.classes)} classes.", draw)

@@ -1,0 +1,267 @@
+"""A roll-call before the processes of a run start together, and a watch that none of them is lost.
+
+`jax.distributed` aborts without a name when a process does not come, and a process that died may leave the others
+waiting in a collective. So each process keeps one plain TCP connection to process 0: at the start it says who it is and
+what it is about to run, then it beats. Whoever misses another says its name, on every process, and leaves.
+"""
+
+import json
+import os
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlc.errors import StartError
+from vlc.parallel.process_info import ProcessInfo
+from vlc.parallel.stop import Stop
+
+EXIT_LOST = 76  # another process is gone; start all of them again
+_RETRY = 0.2  # seconds between two attempts to reach process 0
+_LONGEST = 1 << 16  # bytes of a message; a stranger who sends more is cut off
+
+
+@dataclass
+class Watch:
+    """The connections of a run that has started. None of the methods waits for another process.
+
+    Attributes:
+        place: This process's.
+        peers: Its connections by the number of the process there: all others for process 0, 0 for the others.
+        silence: Seconds without a beat after which a process is taken for lost.
+        leave: Called with the message and the exit status when another process is gone; does not return.
+        hosts: What each process called its host at the roll-call.
+        stop: How all agree to stop early.
+    """
+
+    process: ProcessInfo
+    peers: dict[int, socket.socket]
+    heartbeat_timeout: float
+    leave: Callable[[str, int], None]
+    hosts: dict[int, str]
+    stop: Stop = field(init=False)
+    _closing: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.stop = Stop(self.process, self._tell)
+
+    def begin(self) -> "Watch":
+        """Beats and listens from now on, in two threads."""
+        for run in (self._beat, self._listen):
+            threading.Thread(target=run, name="vlc-watch", daemon=True).start()
+        return self
+
+    def close(self) -> None:
+        """Says good-bye: this process is done, and need not be missed."""
+        self._tell({"bye": True})
+        self._closing.set()
+
+    def fail(self, message: str, status: int) -> None:
+        """Tells the others why this process stops, so that they stop with the same status."""
+        self._tell({"gone": self.process.index, "why": f"stopped: {message}", "status": status})
+        self._closing.set()
+
+    def _tell(self, message: dict[str, Any], *, but: int = -1) -> None:
+        with self._lock:
+            for index, connection in self.peers.items():
+                if index != but:
+                    _send(connection, message)
+
+    def _beat(self) -> None:
+        while not self._closing.wait(min(1.0, self.heartbeat_timeout / 4)):
+            self._tell({"beat": True})
+
+    def _listen(self) -> None:
+        waiting = selectors.DefaultSelector()
+        heard, texts = {}, {}
+        for index, connection in self.peers.items():
+            waiting.register(connection, selectors.EVENT_READ, index)
+            heard[index], texts[index] = time.monotonic(), b""
+        while heard and not self._closing.is_set():
+            for key, _ in waiting.select(timeout=min(1.0, self.heartbeat_timeout / 4)):
+                index, connection = key.data, self.peers[key.data]
+                try:
+                    data = connection.recv(_LONGEST)
+                except OSError:
+                    data = b""
+                heard[index] = time.monotonic()
+                *lines, texts[index] = (texts[index] + data).split(b"\n")
+                messages = [json.loads(line) for line in lines]
+                for message in messages:
+                    if "gone" in message:
+                        self._lost(message["gone"], message["why"], message["status"], known_from=index)
+                    elif "stop" in message:
+                        self.stop.hear(index, message)
+                if any("bye" in message for message in messages):
+                    waiting.unregister(connection)
+                    del heard[index]
+                elif not data:
+                    self._lost(index, "is gone: its connection was closed", EXIT_LOST)
+            now = time.monotonic()
+            for index, last in heard.items():
+                if now - last > self.heartbeat_timeout:
+                    self._lost(index, f"has been silent for {self.heartbeat_timeout:.0f} s", EXIT_LOST)
+
+    def _lost(self, index: int, why: str, status: int, *, known_from: int = -1) -> None:
+        if self._closing.is_set():
+            return
+        self._tell({"gone": index, "why": why, "status": status}, but=known_from)
+        self._closing.set()
+        self.leave(f"{_named(index, self.hosts)} of {self.process.count} {why}", status)
+
+
+def rendezvous(
+    process: ProcessInfo, must_agree: dict[str, str], *, timeout: float, heartbeat_timeout: float,
+    leave: Callable[[str, int], None] | None = None,
+) -> Watch:  # fmt: skip
+    """Waits until every process has come and all are about to run the same.
+
+    Args:
+        place: This process's.
+        about: What must be equal everywhere, by name: versions, the config's digest.
+        patience: Seconds to wait for the others.
+        silence: See `Watch`.
+        leave: See `Watch`; by default the message goes to stderr and the process ends at once.
+
+    Raises:
+        StartError: Processes are missing (each is named), came twice, or are about to run something else.
+    """
+    deadline = time.monotonic() + timeout
+    join = _lead if process.index == 0 else _follow
+    peers, hosts = join(process, must_agree, deadline, timeout)
+    for connection in peers.values():
+        connection.settimeout(heartbeat_timeout)
+    return Watch(process, peers, heartbeat_timeout, leave or _leave_at_once, hosts).begin()
+
+
+def _leave_at_once(message: str, status: int) -> None:
+    """From a thread, while the main one may wait in a collective for ever: nothing else ends it."""
+    print(f"vlc: {message}. This process leaves with status {status}.", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def _named(index: int, hosts: dict[int, str]) -> str:
+    return f"process {index} ({hosts[index]})" if index in hosts else f"process {index}"
+
+
+def _lead(process: ProcessInfo, must_agree: dict[str, str], deadline: float, timeout: float) -> tuple[dict, dict]:
+    """Process 0: collects the others, then tells all of them to go, or why not."""
+    came: dict[int, socket.socket] = {}
+    hosts = {0: socket.gethostname()}
+    problem = ""
+    with _listening(process) as door:
+        while len(came) < process.count - 1 and not problem:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                problem = _missing(process, hosts, timeout)
+                break
+            door.settimeout(left)
+            try:
+                connection, _ = door.accept()
+            except TimeoutError:
+                continue
+            hello = _hear(connection, min(left, 5.0))
+            if hello is None or not {"hello", "count", "host", "about"} <= hello.keys():
+                connection.close()  # a stranger, such as a port scanner
+                continue
+            index = hello["hello"]
+            problem = _objection(process, must_agree, hello, hosts)
+            came[index if index not in came else -1 - len(came)] = connection
+            hosts.setdefault(index, hello["host"])
+    for connection in came.values():
+        _send(connection, {"stop": problem} if problem else {"go": True, "hosts": hosts})
+    if problem:
+        raise StartError(problem)
+    return came, hosts
+
+
+def _listening(process: ProcessInfo) -> socket.socket:
+    _, port = process.address
+    try:
+        return socket.create_server(("", port), backlog=process.count, reuse_port=False)
+    except OSError as error:
+        raise StartError(
+            f"Process 0 cannot listen on port {port} ({error.strerror}). Is another run on this host? Name another "
+            "port by --coordinator."
+        ) from error
+
+
+def _missing(process: ProcessInfo, hosts: dict[int, str], timeout: float) -> str:
+    missing = [process.name(i) for i in range(process.count) if i not in hosts]
+    there = ", ".join(_named(i, hosts) for i in sorted(hosts))
+    return (
+        f"{len(missing)} of {process.count} processes did not come within {timeout:.0f} s: {', '.join(missing)}. "
+        f"There are: {there}. Look at the logs of those that are missing, and whether they reach {process.coordinator}."
+    )
+
+
+def _objection(process: ProcessInfo, must_agree: dict[str, str], hello: dict[str, Any], hosts: dict[int, str]) -> str:
+    """Why the run cannot start with this process; empty where it can."""
+    index, who = hello["hello"], f"process {hello['hello']} ({hello['host']})"
+    if hello["count"] != process.count:
+        return f"{who} was told of {hello['count']} processes, process 0 of {process.count}."
+    if index in hosts:
+        return f"Two processes say that they are number {index}: on {hosts[index]} and on {hello['host']}."
+    for name, value in must_agree.items():
+        if hello["about"].get(name) != value:
+            return (
+                f"{who} has another {name} than process 0: {hello['about'].get(name)} instead of {value}. All "
+                "processes must run the same."
+            )
+    return ""
+
+
+def _follow(process: ProcessInfo, must_agree: dict[str, str], deadline: float, timeout: float) -> tuple[dict, dict]:
+    """Another process: finds process 0, and waits for its word."""
+    reason = ""
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            connection = socket.create_connection(process.address, timeout=min(left, 5.0))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            time.sleep(_RETRY)
+            continue
+        hello = {"hello": process.index, "count": process.count, "host": socket.gethostname(), "about": must_agree}
+        _send(connection, hello)
+        # Process 0 knows best who is missing; its word is waited for a little longer than it waits itself.
+        word = _hear(connection, left + 10.0)
+        if word and "go" in word:
+            return {0: connection}, {int(index): host for index, host in word["hosts"].items()}
+        connection.close()
+        if word and "stop" in word:
+            raise StartError(word["stop"])
+        reason = "it closed the connection"
+        time.sleep(_RETRY)
+    raise StartError(
+        f"{process.name(0)} was not reached at {process.coordinator} within {timeout:.0f} s ({reason}); this is "
+        f"process {process.index} of {process.count}. Is process 0 running, and is the port open between the hosts?"
+    )
+
+
+def _send(connection: socket.socket, message: dict[str, Any]) -> None:
+    try:
+        connection.sendall(json.dumps(message).encode() + b"\n")
+    except OSError:
+        return  # it is gone, which the listener finds
+
+
+def _hear(connection: socket.socket, timeout: float) -> dict[str, Any] | None:
+    """One message; `None` where none comes in time, or it is none."""
+    connection.settimeout(timeout)
+    text = b""
+    try:
+        while not text.endswith(b"\n") and len(text) < _LONGEST:
+            data = connection.recv(1)  # what comes after the message is the watch's
+            if not data:
+                return None
+            text += data
+        message = json.loads(text)
+    except (OSError, ValueError):
+        return None
+    return message if isinstance(message, dict) else None
