@@ -4,17 +4,22 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 COMPILERS := $(VENV)/compilers
 
-.PHONY: quickstart test lint peers compilers clean
+.PHONY: quickstart test test-all lint peers compilers clean
 
 quickstart: $(STAMP)
 	$(VENV)/bin/vlc train --config configs/quickstart.py --workdir runs/quickstart
 	$(VENV)/bin/vlc eval --workdir runs/quickstart
 
+test: lint
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal
+
+# What takes longer as well: programs compiled for TPUs and GPUs, runs of several processes, and, where `make peers` has
+# made their environment, the libraries that ours is compared with.
+test-all: test $(COMPILERS)
+	PYTHONPATH=$(COMPILERS) $(VENV)/bin/python -m pytest -n auto --dist worksteal -m slow
+
 # The compilers for TPU and GPU that this jax names run without either. They lie outside the environment, where JAX would
 # look for such devices at every start.
-test: lint $(COMPILERS)
-	PYTHONPATH=$(COMPILERS) $(VENV)/bin/python -m pytest -n auto --dist worksteal
-
 compilers: $(COMPILERS)
 
 $(COMPILERS): $(STAMP)

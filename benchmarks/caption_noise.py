@@ -47,8 +47,8 @@ def generate_captions(path: Path, noise: float, seed: int) -> None:
     for index in range(RECORDS):
         other = int(rng.integers(RECORDS)) if rng.random() < noise else index
         captions = {
-            "alt": list(SCENES.captions(*SCENES.scene(other), other)["long"]),
-            "synthetic": list(SCENES.captions(*SCENES.scene(index), index)["short"]),
+            "alt": list(SCENES.captions(other)["long"]),
+            "synthetic": list(SCENES.captions(index)["short"]),
         }
         lines.append(json.dumps({"image": f"{index}.png", "captions": captions}) + "\n")
     path.write_text("".join(lines))

@@ -33,7 +33,7 @@ def captions(path: str) -> list[str]:
         lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
         return [lines[i * len(lines) // TEXTS] for i in range(TEXTS)]
     scenes = Scenes(length=TEXTS)
-    found = [scenes.captions(*scenes.scene(i), i) for i in range(TEXTS)]
+    found = [scenes.captions(i) for i in range(TEXTS)]
     return [texts["short" if i % 2 else "long"][0] for i, texts in enumerate(found)]
 
 

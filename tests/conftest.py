@@ -60,7 +60,7 @@ def read_config(name: str, form: str = ""):
 def tokenizer() -> Tokenizer:
     """Trained from the captions of 200 scenes."""
     scenes = Scenes()
-    texts = [t for i in range(200) for ts in scenes.captions(*scenes.scene(i), i).values() for t in ts]
+    texts = [t for i in range(200) for ts in scenes.captions(i).values() for t in ts]
     return SentencePiece.train(texts, 256)
 
 

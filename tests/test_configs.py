@@ -9,6 +9,7 @@ from vlc.train import train
 from vlc.train.optimizer import make_optimizer
 from vlc.train.state import count_parameters, init_state
 
+QUICK = ("quickstart", "dreamlip_b16_cc3m", "captioner_frozen")  # which together have most of the objectives
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 
 
@@ -31,7 +32,9 @@ def test_it_builds_at_full_size(name):
     assert low < millions < high
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_its_smoke_form_trains_two_steps(name, tmp_path):
     config = read_config(name, "smoke")
     assert train(config, tmp_path) == 0

@@ -11,6 +11,7 @@ from vlc.curate.filters import parse_filters, run_filters
 from vlc.curate.selection import select
 from vlc.curate.stats import as_table, summarise
 from vlc.curate.survey import Survey, scripts_of, survey
+from vlc.data.record import Source
 from vlc.data.sources import open_source
 from vlc.data.workers import share_work
 from vlc.errors import ConfigError, DataError
@@ -188,7 +189,7 @@ def test_a_survey_goes_on_where_it_was_stopped_and_does_not_depend_on_workers(tm
     source = make_source(tmp_path / "a", texts(*map(str, range(10))))
     looked = []
 
-    class Watched:
+    class Watched(Source):
         def __len__(self):
             return len(source)
 
@@ -208,8 +209,9 @@ def test_a_survey_goes_on_where_it_was_stopped_and_does_not_depend_on_workers(tm
 def test_the_numbers_of_a_set(tmp_path):
     rows = [{"alt": ["собака"], "long": ["A dog. It runs."]}, {"alt": ["a dog"]}, {"alt": ["a dog"]}, {"alt": ["x"]}]
     pictures = [picture(0, (50, 100)), picture(0, (100, 200)), picture(1), b"broken"]
-    found = summarise(survey(make_source(tmp_path, rows, pictures), tmp_path / "work"))
-    assert (found["records"], found["usable"], found["left out"]) == (4, 3, {"image": 1})
+    source = make_source(tmp_path, rows, pictures)
+    found = summarise(survey(source, tmp_path / "work"), source)
+    assert (found["records"], found["usable"], found["left out"]) == (4, 3, {"not a readable image": 1})
     alt = found["captions"]["alt"]
     assert (alt["count"], alt["different"], alt["scripts"]) == (3, 2, {"latin": 2, "cyrillic": 1})
     assert found["captions"]["long"]["sentences"][2] == 2

@@ -10,7 +10,7 @@ from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.controls import Controls, even_bins, parse_control, slot_sizes
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample
-from vlc.data.record import Record
+from vlc.data.record import Record, Source
 from vlc.data.sources import Scenes, open_source
 from vlc.errors import ConfigError
 
@@ -76,7 +76,7 @@ def test_bins_are_of_one_width():
             even_bins(scores, 4)
 
 
-class Scored:
+class Scored(Source):
     """Two scenes with a score for every caption."""
 
     def __len__(self):

@@ -13,7 +13,6 @@ from vlc.curate.build import Plan, build, verify
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, count_skipped, train_batches
-from vlc.data.record import skipped_of
 from vlc.data.sources import open_source
 
 COUNT = 2000  # half of them damaged
@@ -62,7 +61,7 @@ def test_training_sees_every_good_one_once_an_epoch_and_counts_the_others(where,
     batches = train_batches(make, batch_size=len(source), seed=0)
     batch = next(batches)
     batches.close()
-    counts = Counter(count_skipped(batch)) + Counter(skipped_of(source))
+    counts = Counter(count_skipped(batch)) + Counter(source.skipped)
     used = np.unique(batch["index"])
     assert len(used) == expected(COUNT)["ok"]
     wanted = of_folder() if where == "folder" else of_shards()

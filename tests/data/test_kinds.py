@@ -16,7 +16,7 @@ from tests.data.test_sources import write_tar
 from vlc.curate.build import Plan, build
 from vlc.curate.join import join_captions
 from vlc.data.sources import ArrayRecord, HuggingFace, Mixture, Tfds, WebDataset, open_source
-from vlc.data.sources.folder import captions_at
+from vlc.data.sources.folder import table_captions
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.tasks.labelled import open_labelled
 
@@ -265,9 +265,13 @@ def test_columns_by_name_and_as_told(tmp_path):
     cell = '"[""One."", ""Two.""]"'
     (tmp_path / "captions.csv").write_text(f"{head}\na.jpg,raw text,short one,{cell},http://x,dogs\n")
     source = open_source(str(tmp_path))
-    assert captions_at(source.table, 0) == {"raw": ("raw text",), "shortIB": ("short one",), "longSV": ("One.", "Two.")}
+    assert table_captions(source.table, 0) == {
+        "raw": ("raw text",),
+        "shortIB": ("short one",),
+        "longSV": ("One.", "Two."),
+    }
     told = open_source(str(tmp_path), columns="image=Image Path,mine=url")
-    assert captions_at(told.table, 0) == {"mine": ("http://x",)}
+    assert table_captions(told.table, 0) == {"mine": ("http://x",)}
     with pytest.raises(ConfigError, match="image=COLUMN"):
         open_source(str(tmp_path), columns="image")
     (tmp_path / "captions.csv").write_text('image,long\na.jpg,"[\'broken"\nb.jpg,"[not, a list]"\nc.jpg,fine\n')

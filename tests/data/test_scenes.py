@@ -98,8 +98,8 @@ def test_rates_of_noise_are_as_set():
     generic = wrong = reference = specific = 0
     count = 2000
     for index in range(count):
-        scene, style = scenes.scene(index)
-        captions = scenes.captions(scene, style, index)
+        scene, _ = scenes.scene(index)
+        captions = scenes.captions(index)
         is_generic = captions["alt"][0] in language.GENERIC
         generic += is_generic
         specific += not is_generic

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vlc.data.sources import Folder, Scenes, WebDataset, open_source
-from vlc.data.sources.folder import captions_at
+from vlc.data.sources.folder import table_captions
 from vlc.errors import DataError
 
 
@@ -39,8 +39,8 @@ def test_folder_with_jsonl(tmp_path):
     source = open_source(str(tmp_path))
     assert isinstance(source, Folder) and len(source) == 3
     assert source[0].captions == {"text": ("one", "again")} and source[0].image == jpeg()
-    assert captions_at(source.table, 1) == {"text": ("two", "three words")}
-    assert captions_at(source.table, 2) == {"alt": ("x",), "long": ("y",)}
+    assert table_captions(source.table, 1) == {"text": ("two", "three words")}
+    assert table_captions(source.table, 2) == {"alt": ("x",), "long": ("y",)}
     with pytest.raises(DataError, match=r"b.jpg: cannot be read"):
         source[1]
 
@@ -49,7 +49,7 @@ def test_folder_with_csv(tmp_path):
     (tmp_path / "captions.csv").write_text('\ufeffimage,caption,long\na.jpg,"one, two",a long one\na.jpg,three,\n')
     source = open_source(str(tmp_path / "captions.csv"))
     assert len(source) == 1 and source.table.get("image", 0) == "a.jpg"
-    assert captions_at(source.table, 0) == {"text": ("one, two", "three"), "long": ("a long one",)}
+    assert table_captions(source.table, 0) == {"text": ("one, two", "three"), "long": ("a long one",)}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_missing_data_is_said_plainly(spec, said):
 
 
 def test_an_empty_folder_says_what_it_needs(tmp_path):
-    with pytest.raises(DataError, match=r"no captions.jsonl or captions.csv"):
+    with pytest.raises(DataError, match=r"no captions file in this folder"):
         open_source(str(tmp_path))
     write_tar(tmp_path / "s.tar", {})
     with pytest.raises(DataError, match="no image with a txt or json"):

@@ -56,6 +56,7 @@ def files(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @needs_peers
 def test_figures_equal_clip_benchmarks(references, files, tmp_path):  # noqa: F811
     folder = references / "open_clip_gelu_32"

@@ -9,7 +9,7 @@ from tests.conftest import read_config
 from tests.inference.test_captioning import captioner
 from vlc.config import check_config
 from vlc.curate.build import verify
-from vlc.data.record import Record
+from vlc.data.record import Record, Source
 from vlc.data.sources import Scenes, open_source
 from vlc.errors import ConfigError, DataError
 from vlc.generate import DecodingOptions
@@ -112,7 +112,7 @@ def test_the_misaligned_are_dropped_and_the_best_kept(model, source, whole, tmp_
         recaption(model, open_source(str(whole)), none, tmp_path / "none", reranker=model, quiet=True)
 
 
-class Damaged:
+class Damaged(Source):
     """Two good images between a damaged one and a record that cannot be read."""
 
     def __len__(self):

@@ -49,6 +49,7 @@ def levels(model: vlc.Model, pixels: np.ndarray) -> np.ndarray:
     return 255 * (pixels.transpose(0, 2, 3, 1) * np.asarray(image.std) + np.asarray(image.mean))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TWO_TOWERS)
 def test_an_imported_model_gives_the_same(references, name):
     model, reference = load(references, name)
@@ -70,6 +71,7 @@ def test_an_imported_model_gives_the_same(references, name):
         assert np.allclose(text.tokens[np.arange(len(last)), last], text.embed, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_coca_writes_the_same_captions(references):
     model, reference = load(references, "open_clip_coca")
     pixels = levels(model, reference["pixels"]).round().astype(np.uint8)
@@ -79,6 +81,7 @@ def test_coca_writes_the_same_captions(references):
     assert np.array_equal(written, reference["caption_ids"])
 
 
+@pytest.mark.slow
 def test_minilm_embeds_sentences_as_the_reference(references):
     reference = dict(np.load(references / "minilm.npz"))
     model = vlc.load(str(reference["where"]))
@@ -92,6 +95,7 @@ def test_minilm_embeds_sentences_as_the_reference(references):
         model.encode_image(np.zeros((8, 8, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_an_export_gives_the_same_in_the_other_library(references, tmp_path):
     models, exported = {}, []
     for name in TWO_TOWERS:

@@ -23,6 +23,7 @@ READERS = {
 }
 
 
+@pytest.mark.slow
 @needs_peers
 def test_ids_are_equal(tokens):
     texts = json.loads((tokens / "texts.json").read_text())
@@ -41,6 +42,7 @@ def test_ids_are_equal(tokens):
             assert np.array_equal(again.encode(texts[::97], 24), ids[::97, :24])
 
 
+@pytest.mark.slow
 @needs_peers
 @pytest.mark.parametrize("name", READERS)
 def test_texts_come_back(tokens, name):

@@ -36,6 +36,7 @@ def same_run(rows, alone):
         assert row["loss"] == pytest.approx(alone[step]["loss"], rel=2e-5), step
 
 
+@pytest.mark.slow
 def test_two_processes_return_as_one_on_other_devices(tmp_path, alone):
     """2 processes x 2 devices are asked to stop, then 2 devices of one process, then 8 go on: 4 -> 2 -> 8."""
     workdir = tmp_path / "run"
@@ -56,6 +57,7 @@ def test_two_processes_return_as_one_on_other_devices(tmp_path, alone):
     same_run(metrics(workdir), alone)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_named_and_all_start_again(tmp_path, alone):
     workdir = tmp_path / "run"
     job = launch(2, 4, train_command(workdir, STEPS, "--config.log_every=1", "--heartbeat-timeout", "15"))
@@ -66,6 +68,7 @@ def test_a_killed_process_is_named_and_all_start_again(tmp_path, alone):
     same_run(metrics(workdir), alone)
 
 
+@pytest.mark.slow
 def test_sigterm_while_the_run_still_starts_is_not_forgotten(tmp_path, alone_in):
     """A run that starts from another one's parameters, which each process reads for itself."""
     workdir = tmp_path / "run"

@@ -30,6 +30,7 @@ def run(count, command):
     return said, job.returncode
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one(model, tmp_path):
     """140 images have 560 captions, which are two parts of embeddings; the images' own are one, of one process."""
     found = {}
@@ -48,6 +49,7 @@ def test_two_processes_evaluate_as_one(model, tmp_path):
     assert found[1] == found[2]
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_data_set(model, tmp_path):
     wanted = [
         "--data",
@@ -69,6 +71,7 @@ def test_two_processes_write_one_data_set(model, tmp_path):
     assert files(tmp_path / "1") == files(tmp_path / "2")
 
 
+@pytest.mark.slow
 def test_a_cache_of_its_own_is_refused(model, tmp_path):
     """Each process has another home, as the hosts of a pod have."""
     shell = 'HOME=$0/$VLC_PROCESS VLC_CACHE= exec "$@"'
@@ -77,6 +80,7 @@ def test_a_cache_of_its_own_is_refused(model, tmp_path):
     assert status == 2 and "--cache must be on a disk that all processes share" in said and "process 1" in said
 
 
+@pytest.mark.slow
 def test_sigterm_ends_an_evaluation(model, tmp_path):
     job = launch(2, 1, [
         *VLC, "eval", str(model), "--task", "retrieval", "--data", "scenes", "--examples", "100000",
@@ -98,6 +102,7 @@ meet("never") if index == 1 else time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_sigterm_ends_one_that_waits_and_the_others():
     process = f"localhost:{free_port()}"
     crew = [

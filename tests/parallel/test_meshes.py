@@ -32,7 +32,7 @@ def run_on(shape, accumulate=1):
     sharding = state_sharding(jax.eval_shape(fresh, jax.random.key(0)), mesh)
     with jax.set_mesh(mesh):
         params = jax.jit(fresh, out_shardings=sharding)(jax.random.key(0))["params"]
-        batch = Share(mesh, 16).put({k: np.asarray(v) for k, v in tiny_batch(config, 16).items()})
+        batch = Share(mesh, 16).to_devices({k: np.asarray(v) for k, v in tiny_batch(config, 16).items()})
         step = jax.jit(lambda p, b: loss_and_gradient(graph, p, b, config.objectives, accumulate))
         return jax.device_get((params, *step(params, batch)))
 

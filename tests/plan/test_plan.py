@@ -37,7 +37,15 @@ def clip(shape, batch_size=16, **changes):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[(8, 1, 1), (2, 4, 1), (2, 2, 2)], ids=str)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((8, 1, 1), marks=pytest.mark.slow),
+        pytest.param((2, 4, 1), marks=pytest.mark.slow),
+        (2, 2, 2),
+    ],
+    ids=str,
+)
 def planned(request):
     config = clip(request.param)
     return config, make_plan(config, "cpu:8", jax.devices(), "tiny")
@@ -56,7 +64,7 @@ def test_memory_is_that_of_a_run(planned):
             jax.random.key(0)
         )
         host = {k: np.asarray(v) for k, v in tiny_batch(config, 16).items() if k in ("image", "text", "target")}
-        batch = Share(mesh, 16).put(host)
+        batch = Share(mesh, 16).to_devices(host)
         state, _ = jax.jit(step, out_shardings=(sharding, None), donate_argnums=0)(state, batch)
 
     def stop_frozen_gradients(tree):
@@ -123,12 +131,14 @@ def test_nothing_is_gathered_that_the_rules_do_not_explain(shape):
     assert list(unexplained(clip(shape, batch_size=512))) == []  # any share of activations is larger than a weight
 
 
+@pytest.mark.slow
 def test_a_replicated_activation_would_be_found(monkeypatch):
     whole = lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()) if layers.batch_axes() else x  # noqa: E731
     monkeypatch.setattr(vit, "shard_batch", whole)
     assert list(unexplained(clip((4, 2, 1), batch_size=512)))
 
 
+@pytest.mark.slow
 def test_a_loop_counts_as_often_as_it_runs():
     """Of three layers as a loop, and one by one: the same weights are gathered."""
     gathered = []
@@ -176,6 +186,7 @@ def test_collectives_are_read_in_all_their_forms():
     assert sent["all-reduce"] == 2 * 64 * 7 / 8 and sent["collective-permute"] == 16
 
 
+@pytest.mark.slow
 def test_changes_that_fit_are_found_by_compiling():
     """On a device whose memory holds less than the step needs."""
     config = clip((8, 1, 1), batch_size=512)
@@ -202,6 +213,7 @@ def test_one_target_is_to_be_named(flags, capsys):
     assert main(command) == 2 and "Name --topology" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_writes_figures_and_a_picture(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     out = tmp_path / "plan"
@@ -213,6 +225,7 @@ def test_the_command_writes_figures_and_a_picture(tmp_path, capsys, monkeypatch)
     assert out.with_suffix(".png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="`make test` installs libtpu")
 def test_what_a_tpu_compiler_refuses_is_a_plan_that_does_not_fit():
     config = read_config("siglip_b16", "smoke")
@@ -222,6 +235,7 @@ def test_what_a_tpu_compiler_refuses_is_a_plan_that_does_not_fit():
     assert could_fit({"objectives.siglip.exchange": "ring"}, config, plan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("topology", "compiler"), [("v5e:2x2", "libtpu"), ("h100:4", "jax_cuda13_plugin")])
 def test_on_chips_there_is_an_estimate(topology, compiler):
     if importlib.util.find_spec(compiler) is None:

@@ -79,6 +79,7 @@ def test_a_tiling_divides_what_it_is_given():
     assert Tiling.of(*ALONE[1:]).groups == 1
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(
     "patches, tokens, width",
@@ -95,6 +96,7 @@ def test_the_gpu_compiler_takes_them_and_spills_nothing(patches, tokens, width, 
         assert "serializ" not in report  # of products that should be in flight together
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("keep, gibibytes", [(core.ARGMAX_BYTES, 6), (0, 1)], ids=["default", "found again"])
 def test_memory_at_4096_by_4096(keep, gibibytes):

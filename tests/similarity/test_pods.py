@@ -44,12 +44,14 @@ def ring_of(topology: str, **options):
     return program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few, many", [("v5e:2x2", "v5e:4x4"), ("h100:4", "h100:8")])
 def test_the_ring_takes_the_kernels_and_memory_stays_flat(few, many):
     small, large = (ring_of(topology).memory_analysis().temp_size_in_bytes for topology in (few, many))
     assert large <= 1.05 * small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topology", ["v5e:2x2", "h100:4"])
 def test_buckets_go_around_the_ring_too(topology):
     ring_of(topology, buckets=(16,))

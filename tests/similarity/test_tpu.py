@@ -39,6 +39,7 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("keep", [0, 1 << 40], ids=["found again", "saved"])
 @pytest.mark.parametrize("patches, tokens", [(49, 32), (196, 64), (196, 77), (256, 77)])
@@ -52,6 +53,7 @@ def test_the_tpu_compiler_takes_them(topology, patches, tokens, width, keep):
     assert "late_interaction_forward" in text and "late_interaction_backward" in text
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v6e:2x2"])
 @pytest.mark.parametrize("keep, gibibytes", [(9 << 29, 6), (0, 1)], ids=["default", "found again"])

@@ -20,7 +20,7 @@ from vlc.inference import load
 from vlc.parallel import EXIT_PREEMPTED
 from vlc.train import train
 from vlc.train.checkpoint import Checkpoints, make_meta
-from vlc.train.loop import _check_same_model
+from vlc.train.resume import check_same_model
 from vlc.train.trace import parse_steps
 
 # CLIP alone, which compiles in half the time, where the objectives are not what is tried.
@@ -143,10 +143,10 @@ def test_a_checkpoint_from_before_a_setting_existed_fits(tokenizer):
     now = make_meta(saved, tokenizer, Preprocess(32))
     before = copy.deepcopy(now)
     del before["config"]["data"]["image"]["augment"]
-    _check_same_model(before, now, "x")
+    check_same_model(before, now, "x")
     before["config"]["data"]["image"]["size"] = 64
     with pytest.raises(CheckpointError, match=r"config.data.image.size was 64"):
-        _check_same_model(before, now, "x")
+        check_same_model(before, now, "x")
 
 
 def test_what_cannot_work_stops_before_compilation(tmp_path):

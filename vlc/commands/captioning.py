@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vlc.commands.distributed import add_start, command_fingerprint, distributed
-from vlc.commands.shared import add_command, add_step, load_here, model_path, open_some, read_numbers
+from vlc.commands.shared import (
+    add_columns,
+    add_command,
+    add_step,
+    columns_of,
+    load_here,
+    model_path,
+    open_some,
+    read_numbers,
+)
 from vlc.errors import ConfigError
 
 
@@ -27,7 +36,7 @@ def add_caption(commands) -> None:
     several = command.add_argument_group("a whole data set")
     several.add_argument("--data", default="", help="a data set to caption, in place of image files")
     several.add_argument("--out", default="", help="with --data: the folder of the new one")
-    several.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
+    add_columns(several)
     several.add_argument("--name", default="longVLC", help="the caption source of the new captions (longVLC)")
     several.add_argument("--keep", type=int, default=0, help="keep at most this many captions an image, the best (all)")
     several.add_argument("--min-score", type=float, default=float("-inf"), help="drop captions of a lower cosine")
@@ -130,6 +139,7 @@ def _recaption(options: argparse.Namespace, scales: Sequence[float]) -> int:
 def _write_dataset(options: argparse.Namespace, scale: float, part: int, parts: int) -> None:
     """The shards of one of several jobs, whose processes share them."""
     from vlc.data.files import local_folder
+    from vlc.data.record import WORDS, describe_skipped
     from vlc.inference.recaption import Recaption, recaption
     from vlc.parallel import check_shared, print_once
 
@@ -142,7 +152,7 @@ def _write_dataset(options: argparse.Namespace, scale: float, part: int, parts: 
     )
     settings = Recaption(
         options.data,
-        options.columns,
+        columns_of(options),
         options.name,
         request,
         options.keep,
@@ -156,5 +166,7 @@ def _write_dataset(options: argparse.Namespace, scale: float, part: int, parts: 
         print_once(f"{options.out}: this part is done; the others are not yet.")
         return
     print_once(f"{options.out}: {manifest['captions']:,} captions of {manifest['records']:,} images")
+    for line in describe_skipped(source):
+        print_once(f"  {line}")
     for reason, count in manifest["left out"]["records"].items():
-        print_once(f"  {count:,} left out: {reason}")
+        print_once(f"  {count:,} left out: {WORDS.get(reason, reason)}")

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vlc.commands.shared import EXIT_BAD_INPUT, add_command, open_some
+from vlc.commands.shared import EXIT_BAD_INPUT, add_columns, add_command, columns_of, open_some
 from vlc.errors import ConfigError
 
 
@@ -35,14 +35,14 @@ def add_data_commands(data) -> None:
     tokenizer = add_command(data, "tokenizer", _data_tokenizer, "train a SentencePiece tokenizer from the captions")
     tokenizer.add_argument("source")
     tokenizer.add_argument("--out", required=True, help="the .model file to write")
-    tokenizer.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
+    add_columns(tokenizer)
     tokenizer.add_argument("--vocab-size", type=int, default=8192)
     tokenizer.add_argument("--records", type=int, default=100_000, help="records to read at the most")
 
 
 def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", help="a folder, shards, a captions file, tfds:NAME, ...: docs/data.md")
-    command.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
+    add_columns(command)
     command.add_argument("--records", type=int, default=0, help="only so many records, evenly spaced (all)")
     command.add_argument("--join", default="", help="a file with more captions for the same images")
     command.add_argument("--workers", type=int, default=0, help="processes (all cores)")
@@ -71,7 +71,7 @@ def _data_build(options: argparse.Namespace) -> int:
         options.source,
         filters=tuple(options.filter),
         join=options.join,
-        columns=options.columns,
+        columns=columns_of(options),
         records=options.records,
         shard_records=options.shard_records,
         shorter_side=options.shorter_side,
@@ -88,8 +88,10 @@ def _data_build(options: argparse.Namespace) -> int:
 def _left_out(manifest: dict) -> list[str]:
     """What a build left out, a line a reason."""
     out, joined = manifest["left out"], manifest["joined"]
-    lines = [f"{count:,} left out of the index: {reason}" for reason, count in out["index"].items()]
-    lines += [f"{count:,} cannot be used: {reason}" for reason, count in out["records"].items()]
+    from vlc.data.record import WORDS
+
+    lines = [f"{count:,} left out of the index: {WORDS.get(reason, reason)}" for reason, count in out["index"].items()]
+    lines += [f"{count:,} cannot be used: {WORDS.get(reason, reason)}" for reason, count in out["records"].items()]
     lines += [f"{s['step']} dropped {s['images']:,} images, {s['captions']:,} captions" for s in out["filters"]]
     if joined:
         lines.append(
@@ -126,9 +128,9 @@ def _data_stats(options: argparse.Namespace) -> int:
     source = open_some(options.source, options)
     with tempfile.TemporaryDirectory() as folder:
         if options.join:
-            source = join_captions(source, options.join, Path(folder), columns=Columns.parse(options.columns))
+            source = join_captions(source, options.join, Path(folder), columns=Columns.parse(columns_of(options)))
         seen = survey(source, Path(folder), workers=options.workers or cores())
-        found = summarise(seen)
+        found = summarise(seen, source)
         picture = stats_figure(seen, found)
     out = Path(options.out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +145,7 @@ def _data_tokenizer(options: argparse.Namespace) -> int:
     from vlc.data.sources import open_source
     from vlc.train.inputs import train_tokenizer
 
-    source = open_source(options.source, columns=options.columns)
+    source = open_source(options.source, columns=columns_of(options))
     tokenizer = train_tokenizer(source, records=options.records, vocab_size=options.vocab_size, where=options.source)
     tokenizer.save(options.out)
     print(f"{options.out}: {tokenizer.vocab_size} pieces")

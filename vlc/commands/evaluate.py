@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vlc.commands.captioning import add_decoding, read_request
 from vlc.commands.distributed import add_start, command_fingerprint, distributed
-from vlc.commands.shared import add_command, add_step, load_here, model_path, read_numbers
+from vlc.commands.shared import add_columns, add_command, add_step, columns_of, load_here, model_path, read_numbers
 from vlc.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--classes", default="", help="a file with the names of classes")
     command.add_argument("--templates", default="clip", help="prompts: clip (80), simple (1), or a file (clip)")
     command.add_argument("--score", default="auto", help="embed, tokens or both (what the model was trained for)")
-    command.add_argument("--columns", default="", help="which columns are what, e.g. image=file,alt=title")
+    add_columns(command)
     command.add_argument("--examples", type=int, default=None, help="at the most (all; without --task 512)")
     command.add_argument("--guidance-scale", default="1,1.5,2,3", help="of the captions (1,1.5,2,3)")
     add_decoding(command)
@@ -91,7 +91,7 @@ def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path, scales: S
         templates=options.templates,
         score=options.score,
         examples=options.examples or 0,
-        columns=options.columns,
+        columns=columns_of(options),
     )
     tasks = [task.strip() for task in options.task.split(",") if task.strip()]
     model = load_here(path, options.step, options.tokenizer)

@@ -44,10 +44,22 @@ def load_here(path: str, step: str = "last", tokenizer: str = ""):
     return load_model(path, step, tokenizer).spread_here()
 
 
+def add_columns(command) -> None:
+    command.add_argument(
+        "--columns", default="", help="which columns are what, e.g. image=file,alt=title or image=1,alt=2"
+    )
+    command.add_argument("--encoding", default="", help="of text files, e.g. latin-1 (utf-8)")
+
+
+def columns_of(options: argparse.Namespace) -> str:
+    """How columns are read, the encoding included."""
+    return ",".join(filter(None, (options.columns, options.encoding and f"encoding={options.encoding}")))
+
+
 def open_some(spec: str, options: argparse.Namespace):
     from vlc.data.sources import Sample, open_source
 
-    source = open_source(spec, columns=options.columns)
+    source = open_source(spec, columns=columns_of(options))
     return Sample(source, options.records) if options.records > 0 else source
 
 

@@ -28,7 +28,7 @@ from vlc.curate.shards import (
 )
 from vlc.data.files import local_folder
 from vlc.data.images import decode
-from vlc.data.record import Record, Source, skipped_of
+from vlc.data.record import Record, Source
 from vlc.data.sources import ArrayRecord, Columns
 from vlc.data.workers import share_work
 from vlc.errors import DataError
@@ -99,7 +99,7 @@ def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> d
     more = {
         "joined": source.table.notes if isinstance(source, Joined) else {},
         "left out": {
-            "index": skipped_of(source),
+            "index": source.skipped,
             "records": selection.table.notes["skipped"],
             "filters": selection.dropped,
             "examples": selection.table.notes["messages"],

@@ -1,6 +1,6 @@
 """More captions for the same images, from a file of their own, joined by path or URL."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from vlc.data.files import is_remote, version_of
-from vlc.data.record import Record, Source, skipped_of
+from vlc.data.record import Record, Source, Wrapper
 from vlc.data.sources.columns import BY_NAME, Columns
-from vlc.data.sources.folder import Listed, as_structs, captions_at, list_images
+from vlc.data.sources.folder import Listed, as_structs, list_images, table_captions
 from vlc.data.table import Table, write_table
 from vlc.errors import DataError
 
@@ -18,7 +18,7 @@ _SCHEMA = pa.schema({"captions": pa.list_(pa.struct({"source": pa.string(), "tex
 
 
 @dataclass(frozen=True)
-class Joined:
+class Joined(Wrapper):
     """A source whose records have the captions of a file beside their own; where both have a source, the file's count.
 
     Attributes:
@@ -29,19 +29,17 @@ class Joined:
     source: Source
     table: Table
 
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Records left out of the source's index, by reason."""
-        return skipped_of(self.source)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
     def __getitem__(self, index: int) -> Record:
         record = self.source[index]
-        added = captions_at(self.table, index)
+        added = table_captions(self.table, index)
         scores = {source: scores for source, scores in record.scores.items() if source not in added}
         return replace(record, captions={**record.captions, **added}, scores=scores) if added else record
+
+    def names(self, index: int) -> tuple[str, str]:
+        return self.source.names(index)
+
+    def captions(self, index: int) -> Mapping[str, tuple[str, ...]]:
+        return {**self.source.captions(index), **table_captions(self.table, index)}
 
 
 def join_captions(source: Source, file: str, folder: Path, *, columns: Columns = BY_NAME) -> Joined:
@@ -113,9 +111,6 @@ def _names(image: str) -> tuple[str, ...]:
 
 def _key_and_url(source: Source, index: int) -> tuple[str, str]:
     try:
-        if hasattr(source, "names"):
-            return source.names(index)  # pyright: ignore[reportAttributeAccessIssue]
-        record = source[index]
-        return record.key, str(record.extra.get("url") or "")
+        return source.names(index)
     except DataError:
         return "", ""  # it is counted when it is read

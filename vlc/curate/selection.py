@@ -1,7 +1,7 @@
 """A part of a source: some of its records, with some of their captions."""
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vlc.curate.filters import Filtered, parse_filters, run_filters
 from vlc.curate.survey import Survey, survey
-from vlc.data.record import Record, Source, add_counts, flatten_captions, group_captions, skipped_of
+from vlc.data.record import Record, Source, Wrapper, add_counts, flatten_captions, group_captions
 from vlc.data.sources import open_source
 from vlc.data.table import Table, write_table
 from vlc.errors import DataError
@@ -20,7 +20,7 @@ _SCHEMA = pa.schema({"index": pa.int64(), "captions": pa.list_(pa.int32())})
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selection(Wrapper):
     """Records of a source that were chosen once, before training.
 
     Attributes:
@@ -34,7 +34,12 @@ class Selection:
     @property
     def skipped(self) -> dict[str, int]:
         """Records left out of the source's index, and those left out here, by reason."""
-        return add_counts(skipped_of(self.source), self.table.notes["skipped"])
+        return add_counts(self.source.skipped, self.table.notes["skipped"])
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What was wrong with the first of them."""
+        return (*self.source.problems, *self.table.notes["messages"])
 
     @property
     def dropped(self) -> list[dict[str, Any]]:
@@ -44,10 +49,23 @@ class Selection:
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, index: int) -> Record:
+    def _place(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        record = self.source[self.table.get("index", index)]
+        return self.table.get("index", index)
+
+    def names(self, index: int) -> tuple[str, str]:
+        return self.source.names(self._place(index))
+
+    def captions(self, index: int) -> Mapping[str, tuple[str, ...]]:
+        captions, kept = self.source.captions(self._place(index)), self.table.get("captions", index)
+        if kept is None:
+            return captions
+        pairs = flatten_captions(captions)
+        return group_captions(pairs[position] for position in kept)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self.source[self._place(index)]
         kept = self.table.get("captions", index)
         if kept is None:
             return record

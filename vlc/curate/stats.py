@@ -7,13 +7,19 @@ import numpy as np
 from vlc.curate import duplicates
 from vlc.curate.survey import Survey, scripts_of
 from vlc.data.captions import split_sentences
+from vlc.data.record import WORDS, Source, add_counts
 
 _PERCENTILES = (0, 5, 50, 95, 100)
+_SHOWN = 3  # problems that are shown word by word
 _NEAR = 6  # bits that hashes of duplicates may differ by
 
 
-def summarise(survey: Survey) -> dict[str, Any]:
+def summarise(survey: Survey, source: Source) -> dict[str, Any]:
     """Numbers of a survey, as plain values.
+
+    Args:
+        survey: Of the records that the source has.
+        source: What it left out when it was indexed is counted too.
 
     Returns:
         `records`, `usable`, `left out` by reason; by caption source, `captions` with their count, words and sentences
@@ -22,9 +28,10 @@ def summarise(survey: Survey) -> dict[str, Any]:
     """
     usable = survey.usable
     return {
-        "records": len(survey),
+        "records": len(survey) + sum(source.skipped.values()),
         "usable": int(usable.sum()),
-        "left out": survey.skipped(),
+        "left out": {WORDS.get(name, name): n for name, n in add_counts(source.skipped, survey.skipped()).items()},
+        "problems": [*source.problems, *survey.messages(_SHOWN)][:_SHOWN],
         "captions": {source: _captions(survey, source) for source in _sources(survey)},
         "images": _images(survey, usable) if usable.any() else {},
         "duplicates": _duplicates(survey, usable) if usable.any() else {},
@@ -93,7 +100,8 @@ def _spread(values: np.ndarray) -> list[float]:
 def as_table(found: dict[str, Any]) -> str:
     """The numbers as text to read."""
     lines = [f"{found['usable']:,} of {found['records']:,} records can be used"]
-    lines += [f"  left out: {count:,} {reason}" for reason, count in found["left out"].items()]
+    lines += [f"  {count:,} left out: {reason}" for reason, count in found["left out"].items()]
+    lines += [f"    {problem}" for problem in found["problems"]]
     head = f"{'captions':16}{'count':>10}{'images':>10}{'different':>11}  words 5% 50% 95%   sentences 50% 95%  scripts"
     lines += ["", head]
     for source, row in found["captions"].items():

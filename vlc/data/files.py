@@ -19,6 +19,11 @@ from vlc.errors import ConfigError, DataError
 
 _GLOB_LETTERS = "*?["
 _OPEN_FILES = 256
+# Where images lie beside the file that names them, in the layouts that data sets are published in.
+IMAGE_FOLDERS = (
+    "images", "Images", "flickr30k-images", "flickr30k_images", "flickr8k-images", "Flicker8k_Dataset",
+    "Flickr8k_Dataset", "val2014", "val2017", "train2014", "train2017",
+)  # fmt: skip
 
 
 def is_remote(path: str | Path) -> bool:

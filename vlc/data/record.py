@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -47,24 +47,83 @@ class Record:
         return tuple(text for texts in self.captions.values() for text in texts)
 
 
-class Source(Protocol):
-    """Records with random access. `source[i]` raises `DataError` for a damaged record, never anything else.
+class Source:
+    """Records with random access: what every kind of data set is read as.
 
-    A source that left records out when it was indexed counts them by reason in `skipped` (see `skipped_of`).
+    `source[i]` raises `DataError` for a damaged record, never anything else. A subclass gives `__len__` and
+    `__getitem__`, and whatever else it can tell without reading images.
     """
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        raise NotImplementedError
 
-    def __getitem__(self, index: int) -> Record: ...
+    def __getitem__(self, index: int) -> Record:
+        raise NotImplementedError
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Records left out when the source was indexed, by reason."""
+        return {}
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What was wrong with the first of them."""
+        return ()
+
+    @property
+    def dropped(self) -> Sequence[Mapping[str, Any]]:
+        """What filters dropped: `step`, `images` and `captions` of each."""
+        return ()
+
+    def names(self, index: int) -> tuple[str, str]:
+        """Key and URL of a record; the URL is empty where there is none."""
+        record = self[index]
+        return record.key, str(record.extra.get("url") or "")
+
+    def captions(self, index: int) -> Mapping[str, tuple[str, ...]]:
+        """Captions of a record by source."""
+        return self[index].captions
+
+
+class Wrapper(Source):
+    """A source made from another, which says the same of what was left out."""
+
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        return self.source.skipped
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return self.source.problems
+
+    @property
+    def dropped(self) -> Sequence[Mapping[str, Any]]:
+        return self.source.dropped
 
 
 class CaptionTypeError(DataError):
     """One string where a list of captions is meant: a mistake in how the data was written, not a damaged record."""
 
 
-def skipped_of(source: Source) -> dict[str, int]:
-    """Records left out when the source was indexed, by reason."""
-    return dict(getattr(source, "skipped", {}))
+WORDS = {
+    "file": "cannot be read",
+    "image": "not a readable image",
+    "image too large": "image too large",
+    "captions": "no caption",
+    "encoding": "not UTF-8",
+    "row": "row of another form",
+}  # what the reasons mean, for people
+
+
+def describe_skipped(source: Source) -> list[str]:
+    """What was left out of a source and why, a line each, for whoever counts its records."""
+    lines = [f"{count:,} left out: {WORDS.get(reason, reason)}" for reason, count in source.skipped.items() if count]
+    return lines + [f"the first: {problem}" for problem in source.problems[:1] if lines]
 
 
 def add_counts(*counts: Mapping[str, int]) -> dict[str, int]:

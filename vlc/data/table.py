@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from vlc.data.files import is_remote, version_of
 
-_VERSION = 1  # of everything kept in a cache; another number and all is made anew
+_VERSION = 2  # of everything kept in a cache; another number and all is made anew
 _CHUNK = 20_000
 
 

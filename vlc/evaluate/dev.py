@@ -10,6 +10,7 @@ from vlc.data.tokenizers import Tokenizer
 from vlc.evaluate.metrics.retrieval import both_retrievals
 from vlc.evaluate.records import good_records, main_captions, readable
 from vlc.inference import Model
+from vlc.objectives import compared_by
 from vlc.train.inputs import make_preprocess, open_split
 
 
@@ -21,7 +22,8 @@ def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[
         contrastive objective.
     """
     source = open_split(config, "dev")
-    if source is None or not any(config.objectives[n].weight for n in ("clip", "siglip", "filip", "multi_positive")):
+    compared = compared_by(config.objectives)
+    if source is None or not compared:
         return None
 
     def evaluate(graph: Any, params: Any, tokenizer: Tokenizer) -> dict[str, float]:
@@ -32,7 +34,7 @@ def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[
         image = model.encode_image([record.image for record in records])
         text = model.encode_text([caption for captions in texts for caption in captions])
         found = both_retrievals(image, text, [i for i, captions in enumerate(texts) for _ in captions])
-        by = "embed" if config.objectives.clip.weight or config.objectives.siglip.weight else "tokens"
+        by = compared[-1]
         return {
             "t2i_r1": found["embed"]["t2i_r1"],
             "i2t_r1": found["embed"]["i2t_r1"],

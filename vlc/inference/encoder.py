@@ -21,6 +21,7 @@ from vlc.errors import ConfigError
 from vlc.interop import Imported
 from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
 from vlc.models.cached_decoder import unstack_layers
+from vlc.objectives import compared_by
 from vlc.parallel import batch_sharding, data_shares, fetch, local_mesh, state_sharding
 from vlc.train.checkpoint import array_checksums
 
@@ -94,9 +95,7 @@ class Encoder:
     @property
     def compares(self) -> tuple[str, ...]:
         """What the model was trained to compare: `tokens`, `embed`, both, or nothing (a captioner alone)."""
-        weights = {name: self.config.objectives[name].weight for name in ("clip", "siglip", "multi_positive", "filip")}
-        of = (("tokens", ("filip",)), ("embed", ("clip", "siglip", "multi_positive")))
-        return tuple(how for how, names in of if any(weights[name] for name in names))
+        return compared_by(self.config.objectives)
 
     @property
     def params(self) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from vlc.curate.build import Plan, encode_image
 from vlc.curate.shards import GOES_ON, finish_dataset, finished_shard, shard_names, start_dataset, write_shard
 from vlc.data.files import local_folder
-from vlc.data.record import Record, Source, add_counts, skipped_of
+from vlc.data.record import Record, Source, add_counts
 from vlc.errors import ConfigError, DataError
 from vlc.inference.captioning import CaptionRequest, generate_captions
 from vlc.inference.model import Model
@@ -141,7 +141,7 @@ def _finish(
     left_out = add_counts(*(shard.pop("left out") for shard in shards))
     if not any(shard["records"] for shard in shards):
         raise DataError(f"{out}: no image with a caption is left ({left_out}). Lower --min-score.")
-    more = {"left out": {"index": skipped_of(source), "records": left_out}}
+    more = {"left out": {"index": source.skipped, "records": left_out}}
     return finish_dataset(out, plan, shards, more, made_by=f"`vlc caption` from {settings.source}", split="train")
 
 

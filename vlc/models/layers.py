@@ -218,6 +218,16 @@ class Block(nnx.Module):
         return x + self.mlp(self.norm2(x)), cache
 
 
+def _behind_barrier(body: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """The same, with a carry that is computed once, not again by whatever reads it."""
+
+    def behind_barrier(carry: Any, item: Any) -> tuple[Any, Any]:
+        carry, output = body(carry, item)
+        return jax.lax.optimization_barrier(carry), output
+
+    return behind_barrier
+
+
 class Stack(nnx.Module):
     """Blocks with stacked parameters `[layers, ...]`, run as a loop or unrolled.
 
@@ -234,7 +244,13 @@ class Stack(nnx.Module):
         self.remat = remat
 
     def run(self, body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, *per_layer: Any) -> tuple[Any, Any]:
-        """`lax.scan` of `body(carry, (block, *per_layer))` over the layers."""
+        """`lax.scan` of `body(carry, (block, *per_layer))` over the layers.
+
+        Unrolled layers pass their result through a barrier. Without it XLA for the CPU computes the whole chain of
+        residual additions again in every reader, so that a step grows with the square of the depth.
+        """
+        if not self.scan:
+            body = _behind_barrier(body)
         if self.remat != "none":
             body = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=not self.scan)
         return jax.lax.scan(body, carry, (self.blocks, *per_layer), unroll=1 if self.scan else self.layers)

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from vlc.errors import ConfigError
+from vlc.objectives.base import Objective, Weighted
+from vlc.settings import choice, number
 
 
 def caption_nll(
@@ -41,3 +43,19 @@ def caption_loss(
         average: `token`: over all tokens of the batch (CoCa). `example`: over each caption, then over captions (CapPa).
     """
     return average_nll(*caption_nll(logits, labels, mask), average)
+
+
+class Caption(Weighted):
+    """Cross-entropy of the caption decoder."""
+
+    average = choice("token", ("token", "example"), "over all tokens (CoCa), or over captions (CapPa)")
+    null_rate = number(0.1, "share of images that are hidden from the captioner, for guidance", low=0, high=1)
+    control_dropout = number(0.1, "share of controls that are left out", low=0, high=1)
+
+
+CAPTION = Objective(
+    "caption",
+    Caption,
+    ("caption",),
+    lambda encoded, scales, options: average_nll(encoded.caption_nll, encoded.caption_count, options.average),
+)

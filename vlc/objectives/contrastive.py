@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vlc.errors import ConfigError
+from vlc.objectives.base import Exchanged, Objective
+from vlc.settings import choice, number
 from vlc.similarity.ring import Ring, ring_axes, ring_sigmoid_loss, ring_softmax_loss
 
 
@@ -88,3 +90,37 @@ def _similarities(a: Float[Array, "N D"], b: Float[Array, "M D"]) -> Float[Array
 def _both_ways(images: Array, texts: Array, _: tuple[()]) -> tuple[Array, Array]:
     similarity = _similarities(images, texts)
     return similarity, similarity
+
+
+class Clip(Exchanged):
+    """Softmax contrastive loss of pooled embeddings (CLIP; with `sum` and smoothing, ALIGN)."""
+
+    weight = number(1.0, "weight in the total loss; 0: left out", low=0)
+    label_smoothing = number(0.0, "share of the target that is spread over all candidates", low=0, below=1)
+    reduction = choice("mean", ("mean", "sum"), "of the two directions")
+
+
+class SigLip(Exchanged):
+    """Sigmoid loss of pooled embeddings over all pairs (SigLIP)."""
+
+
+CLIP = Objective(
+    "clip",
+    Clip,
+    ("text_embed",),
+    lambda encoded, scales, options: clip_loss(
+        encoded.image_embed, encoded.text_embed[:, 0], scales.logit_scale,
+        label_smoothing=options.label_smoothing, reduction=options.reduction, exchange=options.exchange,
+    ),
+    compares="embed",
+)  # fmt: skip
+
+SIGLIP = Objective(
+    "siglip",
+    SigLip,
+    ("text_embed",),
+    lambda encoded, scales, options: siglip_loss(
+        encoded.image_embed, encoded.text_embed[:, 0], scales.logit_scale, scales.logit_bias, exchange=options.exchange
+    ),
+    compares="embed",
+)

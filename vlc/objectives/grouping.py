@@ -5,7 +5,9 @@ from jaxtyping import Array, Float
 
 from vlc.errors import ConfigError
 from vlc.models.layers import l2_normalise
+from vlc.objectives.base import Objective, Weighted
 from vlc.objectives.contrastive import cross_entropy_of_pairs
+from vlc.settings import choice, number
 
 
 def group_patches(
@@ -62,3 +64,21 @@ def grouping_loss(
         logits = logit_scale * jnp.einsum("ikd,ijd->kji", caption_embeds, groups, precision="highest")
         return 0.5 * (cross_entropy_of_pairs(logits, 0) + cross_entropy_of_pairs(logits, 1))
     raise ConfigError(f'grouping_loss: negatives is "{negatives}"; it must be "image" or "batch".')
+
+
+class Grouping(Weighted):
+    """Contrastive loss of sub-captions with the patches that they are about (DreamLIP)."""
+
+    threshold = number(-1.0, "similarities below it, scaled to 0..1, count as 0; -1: 1/P", low=-1, below=1)
+    negatives = choice("image", ("image", "batch"), "the other sub-captions of the image, or of the whole batch")
+
+
+GROUPING = Objective(
+    "grouping",
+    Grouping,
+    ("text_embed", "sub_captions", "image_tokens"),
+    lambda encoded, scales, options: grouping_loss(
+        encoded.image_tokens, encoded.text_embed, scales.token_logit_scale,
+        threshold=None if options.threshold < 0 else options.threshold, negatives=options.negatives,
+    ),
+)  # fmt: skip

@@ -1,12 +1,16 @@
 """FILIP's loss: both softmaxes over token-wise similarities."""
 
 import functools
+from typing import Any
 
 from jaxtyping import Array, Bool, Float
 
 from vlc.errors import ConfigError
+from vlc.models import Scales
 from vlc.models.layers import batch_shares
+from vlc.objectives.base import Encoded, Exchanged, Objective
 from vlc.objectives.contrastive import cross_entropy_of_pairs
+from vlc.settings import choice, number, numbers
 from vlc.similarity import late_interaction
 from vlc.similarity.ring import Ring, ring_axes, ring_softmax_loss
 from vlc.similarity.selection import select_tokens
@@ -64,3 +68,32 @@ def _score(
     implementation: str, smoothing: float, buckets: tuple[int, ...], images: Array, texts: Array, mask: Array
 ) -> tuple[Array, Array]:
     return late_interaction(images, texts, mask, implementation=implementation, smoothing=smoothing, buckets=buckets)
+
+
+class Filip(Exchanged):
+    """Softmax contrastive loss of token-wise late interaction (FILIP)."""
+
+    implementation = choice(
+        "auto", ("auto", "xla", "pallas_tpu", "pallas_gpu", "reference"), "of late interaction (docs/kernels.md)"
+    )
+    dtype = choice("auto", ("auto", "float32", "bfloat16"), "of the tokens that are compared, as `model.dtype`")
+    smoothing = number(0.0, "temperature of soft maxima; 0: maxima", low=0)
+    keep_tokens = number(1.0, "share of tokens that take part; FILIP keeps 0.25", above=0, high=1)
+    buckets = numbers(
+        (), "widths that captions of similar length are cut to, (16, 32, 48); the loss is the same", low=1, rising=True
+    )
+
+
+def _filip(encoded: Encoded, scales: Scales, options: Any) -> Array:
+    def compared(tokens: Array) -> Array:
+        """In the type that tokens are compared in: the kernels are made for bfloat16."""
+        return tokens if options.dtype == "auto" else tokens.astype(options.dtype)
+
+    return filip_loss(
+        compared(encoded.image_tokens), compared(encoded.text_tokens), encoded.text_mask > 0, scales.token_logit_scale,
+        implementation=options.implementation, smoothing=options.smoothing, exchange=options.exchange,
+        keep_tokens=options.keep_tokens, buckets=tuple(options.buckets),
+    )  # fmt: skip
+
+
+FILIP = Objective("filip", Filip, ("image_tokens", "text_tokens"), _filip, compares="tokens")

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vlc.errors import ConfigError
+from vlc.objectives.base import Objective, Weighted
+from vlc.settings import choice
 
 
 def multi_positive_loss(
@@ -43,3 +45,20 @@ def multi_positive_loss(
         image_to_text = (jnp.logaddexp(own, rest) - own).mean()
         return 0.5 * (image_to_text + text_to_image)
     raise ConfigError(f'multi_positive_loss: negatives is "{negatives}"; it must be "slot" or "all".')
+
+
+class MultiPositive(Weighted):
+    """Contrastive loss with several captions an image (DreamLIP, GBC)."""
+
+    negatives = choice("slot", ("slot", "all"), "captions of the same slot (DreamLIP), or all of other images (GBC)")
+
+
+MULTI_POSITIVE = Objective(
+    "multi_positive",
+    MultiPositive,
+    ("text_embed", "sub_captions"),
+    lambda encoded, scales, options: multi_positive_loss(
+        encoded.image_embed, encoded.text_embed, scales.logit_scale, negatives=options.negatives
+    ),
+    compares="embed",
+)

@@ -1,7 +1,7 @@
 """Meshes, sharding rules, and several processes as one run."""
 
 from vlc.parallel.chips import Chip, chip_of
-from vlc.parallel.flags import set_flags
+from vlc.parallel.flags import compiler_options, set_flags
 from vlc.parallel.mesh import check_batch, data_shares, describe_mesh, local_mesh, make_mesh
 from vlc.parallel.process_info import ProcessInfo, find_process_info
 from vlc.parallel.processes import (
@@ -40,6 +40,7 @@ __all__ = [
     "check_batch",
     "check_shared",
     "chip_of",
+    "compiler_options",
     "data_shares",
     "describe_mesh",
     "fetch",

@@ -6,6 +6,9 @@ What a user has set of `XLA_FLAGS` and `LIBTPU_INIT_ARGS` stays and wins; `VLC_X
 import os
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from vlc.parallel.process_info import has_tpu
 
@@ -28,6 +31,18 @@ TPU = {
     "xla_tpu_enable_data_parallel_all_reduce_opt": "true",  # gradients' all-reduces overlap with the next iteration
     "xla_tpu_data_parallel_opt_different_sized_ops": "true",
 }
+
+
+def compiler_options(program: str) -> dict[str, Any] | None:
+    """Options of a compilation for the CPU; elsewhere, and where `XLA_FLAGS` says otherwise, none.
+
+    Args:
+        program: `step`, which runs many times: LLVM's second level compiles faster than its third, and what it makes is
+            as fast. `once`, which runs a single time: compiling takes longer than running, so nothing is optimised.
+    """
+    if jax.default_backend() != "cpu" or "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", ""):
+        return None
+    return {"xla_backend_optimization_level": {"step": 2, "once": 0}[program]}
 
 
 def set_flags(env: MutableMapping[str, str] = os.environ, *, gpu: bool | None = None, tpu: bool | None = None) -> None:

@@ -27,11 +27,11 @@ class Share:
         self.rows = np.array([row for row in sorted(owner) if here in owner[row]])
         self.counted = np.array([min(owner[row]) == here for row in self.rows])
 
-    def put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    def to_devices(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """Arrays `[rows, ...]` of this process to its devices, as parts of global arrays `[batch_size, ...]`."""
-        return {name: self._put(array) for name, array in batch.items()}
+        return {name: self._to_devices(array) for name, array in batch.items()}
 
-    def _put(self, array: np.ndarray) -> jax.Array:
+    def _to_devices(self, array: np.ndarray) -> jax.Array:
         shape = (self._size, *array.shape[1:])
         places = self._sharding.addressable_devices_indices_map(shape)
         parts = [jax.device_put(array[self._here(place[0])], device) for device, place in places.items() if place]

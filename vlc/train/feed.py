@@ -25,15 +25,15 @@ class Feed:
         waited: Seconds that taking batches has waited since the last `report`.
     """
 
-    def __init__(self, batches: Any, put: Callable[[Batch], dict[str, jax.Array]], inputs: set[str]):
+    def __init__(self, batches: Any, to_devices: Callable[[Batch], dict[str, jax.Array]], inputs: set[str]):
         """
         Args:
             batches: An iterator of host batches with `close()`.
-            put: Moves a batch to the devices.
+            to_devices: Moves a batch to the devices.
             inputs: Names of what the model takes.
         """
         self.waited = 0.0
-        self._batches, self._put, self._inputs = batches, put, inputs
+        self._batches, self._to_devices, self._inputs = batches, to_devices, inputs
         self._ready: queue.Queue[Any] = queue.Queue(_AHEAD)
         self._stop = threading.Event()
         self._seconds = np.zeros(len(STAGES))
@@ -89,7 +89,7 @@ class Feed:
             with jax.transfer_guard("disallow"):
                 while not self._stop.is_set():
                     host = next(self._batches)
-                    arrays = self._put({name: host[name] for name in self._inputs & host.keys()})
+                    arrays = self._to_devices({name: host[name] for name in self._inputs & host.keys()})
                     self._ready.put((host, arrays))
         except BaseException as error:  # whatever it is, the loop has to hear of it
             self._ready.put(error)

@@ -13,16 +13,18 @@ from typing import Any
 from vlc.config import Config, parse_weights
 from vlc.curate.join import join_captions
 from vlc.curate.selection import select
-from vlc.data.captions import CaptionChoice, Mix
+from vlc.data.captions import CaptionChoice, Mix, matching
 from vlc.data.controls import Controls, even_bins
 from vlc.data.files import version_of
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, check_source
 from vlc.data.record import Source
-from vlc.data.sources import Columns, Scenes, open_mixture, open_source
+from vlc.data.sources import Columns, open_mixture, open_source
 from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
 from vlc.data.workers import cores
 from vlc.errors import ConfigError, DataError
+
+_LOOKED_AT = 200  # records whose caption sources are compared with those that the config names
 
 
 def open_split(config: Config, split: str, workdir: Path | None = None) -> Source | None:
@@ -100,7 +102,7 @@ def sample_captions(source: Source, records: int) -> Iterator[str]:
     """The captions of evenly spaced records, as a stream; damaged records are passed over."""
     for index in _evenly(source, records):
         with contextlib.suppress(DataError):
-            yield from captions_of(source, index)
+            yield from itertools.chain.from_iterable(source.captions(index).values())
 
 
 def sample_scores(source: Source, records: int) -> Iterator[float]:
@@ -113,14 +115,6 @@ def sample_scores(source: Source, records: int) -> Iterator[float]:
 def _evenly(source: Source, records: int) -> Iterator[int]:
     count = min(records, len(source))
     return (i * len(source) // count for i in range(count))
-
-
-def captions_of(source: Source, index: int) -> list[str]:
-    """All captions of a record, without drawing the picture where it is generated."""
-    if isinstance(source, Scenes):
-        captions = source.captions(*source.scene(index), index)
-        return list(itertools.chain.from_iterable(captions.values()))
-    return list(source[index].all_captions())
 
 
 def train_tokenizer(source: Source, *, records: int, vocab_size: int, where: str) -> SentencePiece:
@@ -154,6 +148,32 @@ def get_tokenizer(config: Config, source: Source, workdir: Path | None) -> Token
     if path:
         tokenizer.save(path)
     return tokenizer
+
+
+def data_warnings(config: Config, source: Source) -> list[str]:
+    """What is allowed of the data but seldom meant: batches larger than they, caption sources that they lack."""
+    found = []
+    if config.batch_size > len(source):
+        found.append(
+            f"config.batch_size={config.batch_size} is more than the {len(source):,} records of {train_name(config)}: "
+            "an image stands several times in a batch, among its own negatives."
+        )
+    known: set[str] = set()
+    for index in _evenly(source, _LOOKED_AT):
+        with contextlib.suppress(DataError):
+            known |= source.captions(index).keys()
+    captions = config.data.captions
+    keys = ("mix", "mix_end", "target")
+    named = {key: tuple(parse_weights(captions[key], f"data.captions.{key}")) for key in keys}
+    named |= {key: _names(captions[key]) for key in ("sub_sources", "slots")}
+    for key, patterns in named.items():
+        missing = [name for name in dict.fromkeys(patterns) if not matching(known, name)]
+        if missing and known:
+            found.append(
+                f"config.data.captions.{key} names {', '.join(missing)}, which none of the records looked at has; they "
+                f"have {', '.join(sorted(known))}."
+            )
+    return found
 
 
 def alignment_bins(config: Config, source: Source) -> tuple[tuple[float, ...], int]:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
-from vlc.config import Config, check_config, config_from_json, resolve_auto
+from vlc.config import Config, check_config, config_warnings, resolve_auto
 from vlc.data.files import local_folder
 from vlc.data.pipeline import describe_batch, train_batches
-from vlc.data.record import skipped_of
+from vlc.data.record import describe_skipped
 from vlc.data.tokenizers import Tokenizer
-from vlc.errors import CheckpointError, TrainingDiverged
+from vlc.errors import TrainingDiverged
 from vlc.parallel import (
     EXIT_PREEMPTED,
     Share,
@@ -25,6 +26,7 @@ from vlc.parallel import (
     check_batch,
     check_shared,
     chip_of,
+    compiler_options,
     describe_mesh,
     is_primary,
     make_mesh,
@@ -33,21 +35,23 @@ from vlc.parallel import (
     replicated,
     state_sharding,
 )
-from vlc.train.checkpoint import Checkpoints, make_meta, read_meta
+from vlc.train.checkpoint import Checkpoints, make_meta
+from vlc.train.compile_ahead import compile_ahead
 from vlc.train.examples_seen import ExamplesSeen
 from vlc.train.feed import Feed
 from vlc.train.flops import step_flops
 from vlc.train.goodput import Goodput
 from vlc.train.initial import Initial, inherit_architecture, load_start, start_from
-from vlc.train.inputs import alignment_bins, get_tokenizer, make_example_maker, open_split
+from vlc.train.inputs import alignment_bins, data_warnings, get_tokenizer, make_example_maker, open_split
 from vlc.train.logging import MetricLog, Progress
+from vlc.train.lowering import batch_shapes
 from vlc.train.optimizer import make_optimizer
+from vlc.train.resume import changes_of, check_same_model
 from vlc.train.state import count_parameters, eval_params, init_state, make_graph
 from vlc.train.step import make_train_step
 from vlc.train.stop import StopOnSigterm
 from vlc.train.trace import Trace
-
-MODEL_INPUTS = {"image", "text", "subs", "target", "control"}
+from vlc.train.workdir_lock import workdir_lock
 
 log = logging.getLogger("vlc")
 
@@ -88,8 +92,6 @@ def train(
         TrainingDiverged: A loss or the gradient is no longer finite.
     """
     workdir, goodput = local_folder(workdir, "--workdir"), Goodput()
-
-    # -- what is trained on, and where. All that can be wrong with a config is found here, before compilation.
     initial = load_start(config, load_initial)
     if initial is not None:
         config = inherit_architecture(config, initial)
@@ -97,19 +99,26 @@ def train(
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.batch_size, config.accumulate)
     check_shared(workdir, "--workdir")
-    with primary_first("data"):  # who finds indices, filtered records and the tokenizer there
+    with workdir_lock(workdir):
+        return _train(config, workdir, mesh, goodput, initial, make_evaluation, profile)
+
+
+def _train(
+    config: Config, workdir: Path, mesh: Mesh, goodput: Goodput, initial: Initial | None,
+    make_evaluation: Callable[[Config], DevEvaluation | None], profile: tuple[int, int] | None,
+) -> int:  # fmt: skip
+    # -- what is trained on. All that can be wrong with data and config is found here, before compilation.
+    with primary_first("data"):  # the others then find indices, filtered records and the tokenizer on the shared disk
         source = open_split(config, "train", workdir)
         assert source is not None
-        if is_primary():
-            workdir.mkdir(parents=True, exist_ok=True)
         tokenizer = initial.tokenizer if initial is not None else get_tokenizer(config, source, workdir)
         control = config.model.decoder.control
         control.edges, control.best = alignment_bins(config, source)
         make_example = make_example_maker(config, source, tokenizer)
         evaluate = make_evaluation(config)
-        saved_config = json.loads(config.to_json_best_effort())
-        if is_primary():
-            (workdir / "config.json").write_text(json.dumps(saved_config, indent=1) + "\n")
+    saved_config = json.loads(config.to_json_best_effort())
+    for warning in [*config_warnings(config), *data_warnings(config, source)]:
+        print_once(f"Warning: {warning}")
 
     # -- the state: shapes first, then shardings, so that every array is born where it will live.
     run = resolve_auto(config, jax.default_backend())
@@ -121,39 +130,50 @@ def train(
 
     shapes = jax.eval_shape(fresh, jax.random.key(run.seed))
     sharding = state_sharding(shapes, mesh)
+    step_function = jax.jit(
+        make_train_step(graph, optimizer, run),
+        in_shardings=(sharding, batch_sharding(mesh)),
+        out_shardings=(sharding, replicated(mesh)),
+        donate_argnums=0,
+        compiler_options=compiler_options("step"),
+    )
+    batches = batch_shapes(run)
+    compiled_step = compile_ahead(step_function, mesh, shapes, batches)  # while parameters and data are made ready
 
     # -- restore order: the newest sound checkpoint of this workdir, else fresh parameters.
     checkpoints = Checkpoints(workdir, keep_last=run.checkpoint.keep_last, keep_best=run.checkpoint.keep_best)
     meta = make_meta(saved_config, tokenizer, make_example.preprocess)
 
     def abstract(saved_meta: dict) -> Any:
-        _check_same_model(saved_meta, meta, str(workdir))
+        check_same_model(saved_meta, meta, str(workdir))
         return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, sharding)
 
     restored = checkpoints.restore(abstract)
     if restored:
         state, saved_meta = restored
         first_step, digest = saved_meta["step"], saved_meta["digest"]
+        first_batch = -(
+            -saved_meta["examples"] // run.batch_size
+        )  # with another batch size some examples are passed over
         print_once(f"Resuming from step {first_step} in {workdir}.")
+        for line in changes_of(saved_meta["config"], saved_config, first_step, first_batch * run.batch_size):
+            print_once(f"  {line}")
     else:
         with jax.set_mesh(mesh):
-            state = jax.jit(fresh, out_shardings=sharding)(jax.random.key(run.seed))
+            make_state = jax.jit(fresh, out_shardings=sharding, compiler_options=compiler_options("once"))
+            state = make_state(jax.random.key(run.seed))
         if initial is not None:
             state = start_from(state, initial, sharding)
-        first_step, digest = 0, 0
+        first_step = first_batch = digest = 0
+    if is_primary():
+        (workdir / "config.json").write_text(json.dumps(saved_config, indent=1) + "\n")
 
-    # -- input, compiled step, logs.
+    # -- input and logs.
     share = Share(mesh, run.batch_size)
     host_batches = train_batches(
-        make_example, batch_size=run.batch_size, seed=run.seed, start_step=first_step, rows=share.rows.tolist(),
+        make_example, batch_size=run.batch_size, seed=run.seed, start_step=first_batch, rows=share.rows.tolist(),
         threads=run.data.threads, workers=run.data.workers,
     )  # fmt: skip
-    step_function = jax.jit(
-        make_train_step(graph, optimizer, run),
-        in_shardings=(sharding, batch_sharding(mesh)),
-        out_shardings=(sharding, replicated(mesh)),
-        donate_argnums=0,
-    )
     metric_log = MetricLog(workdir, first_step)
     _describe_run(run, mesh, source, state, first_step)
     progress = Progress(run.steps, first_step, run.batch_size)
@@ -173,11 +193,12 @@ def train(
 
     def save(step: int, score: float | None = None) -> None:
         with goodput.spent("checkpoint"):
-            checkpoints.save(step, state, meta | {"digest": examples_seen.total()[0]}, score=score)
+            seen = {"digest": examples_seen.total()[0], "examples": (first_batch + step - first_step) * run.batch_size}
+            checkpoints.save(step, state, meta | seen, score=score)
 
     # -- the loop. From here on SIGTERM asks for a save.
     stop, trace, examples_seen = StopOnSigterm(), Trace(workdir, profile), ExamplesSeen(share, digest)
-    feed = Feed(host_batches, share.put, MODEL_INPUTS)
+    feed = Feed(host_batches, share.to_devices, set(batches))
     step = shown_at = first_step
     since, stopping = time.perf_counter(), False
     goodput.started()
@@ -190,7 +211,7 @@ def train(
             trace.before(step + 1)
             compiling = goodput.spent("compilation") if step == first_step else contextlib.nullcontext()
             with compiling, jax.set_mesh(mesh), jax.transfer_guard("disallow"):
-                state, metrics = step_function(state, batch)
+                state, metrics = compiled_step.result()(state, batch)
             step += 1
             trace.after(step, metrics)
 
@@ -241,37 +262,6 @@ def train(
     return 0
 
 
-def _check_same_model(saved: dict, current: dict, where: str) -> None:
-    """Refuses to go on with another model, tokenizer or preprocessing than the checkpoint's."""
-    saved_config, tokenizer, _ = read_meta(saved, where)
-    wanted_config, wanted_tokenizer, _ = read_meta(current, where)
-    # Settings that are newer than the checkpoint have their default there.
-    config, wanted = (config_from_json(c).to_dict() for c in (saved_config, wanted_config))
-    differences = [
-        f"config.{section}{key} was {old!r} and is now {new!r}"
-        for section, a, b in (("model.", config["model"], wanted["model"]),
-                              ("data.image.", config["data"]["image"], wanted["data"]["image"]))
-        for key, old, new in _differences(a, b)
-    ]  # fmt: skip
-    saved_words, wanted_words = (one and one.to_json() for one in (tokenizer, wanted_tokenizer))
-    if saved_words != wanted_words:
-        differences.append("the tokenizer is another one")
-    if differences:
-        raise CheckpointError(
-            f"{where} holds checkpoints of another model:\n  " + "\n  ".join(differences)
-            + "\nUse the same settings, or another --workdir."
-        )  # fmt: skip
-
-
-def _differences(old: dict, new: dict, prefix: str = ""):
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            yield prefix + key, a, b
-
-
 def _check_finite(step: int, numbers: dict[str, float], checkpoints: Checkpoints, workdir: Path) -> None:
     bad = [name for name, value in numbers.items() if not math.isfinite(value)]
     if bad:
@@ -285,12 +275,14 @@ def _check_finite(step: int, numbers: dict[str, float], checkpoints: Checkpoints
 
 
 def _describe_run(run: Config, mesh: Any, source: Any, state: Any, first_step: int) -> None:
-    skipped, kind = skipped_of(source), jax.devices()[0].device_kind
+    kind = jax.devices()[0].device_kind
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     print_once(
         f"{count_parameters(state['params']):,} parameters on {mesh.size} {kind}{processes} "
         f"({describe_mesh(mesh.shape)}), {len(source):,} records, batch {run.batch_size}, "
-        f"steps {first_step} to {run.steps}" + (f"; left out before: {skipped}" if skipped else "")
+        f"steps {first_step} to {run.steps}"
     )
-    for dropped in getattr(source, "dropped", ()):
+    for line in describe_skipped(source):
+        print_once(f"  {line}")
+    for dropped in source.dropped:
         print_once(f"  {dropped['step']} dropped {dropped['images']:,} images, {dropped['captions']:,} captions")

@@ -69,7 +69,8 @@ def stop_frozen_gradients(params: Any, frozen: tuple[str, ...]) -> Any:
 
 
 def _make_trained(config: Config, steps: int) -> optax.GradientTransformation:
-    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    # The identity keeps the structure of the state, so that a run can be resumed with clipping turned on or off.
+    parts = [optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()]
     parts.append(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=config.moment_dtype))
     parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
     if config.name == "lamb":

@@ -1,24 +1,31 @@
-"""Where records come from. `open_source` tells the kinds apart by what the path holds."""
+"""Where records come from. `open_source` tells the kinds apart by what the path holds.
+
+A kind of source is a file with a `Source` and a `SourceKind`, listed in `KINDS`.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
-from vlc.data.files import exists, find, is_folder, is_glob, join
 from vlc.data.record import Source
-from vlc.data.sources import captions_file, huggingface, tfds
-from vlc.data.sources.annotations import Annotations, is_annotations
-from vlc.data.sources.array_record import PATTERN, ArrayRecord
+from vlc.data.sources import annotations, array_record, folder, huggingface, side_files, tfds, webdataset
+from vlc.data.sources.annotations import Annotations
+from vlc.data.sources.array_record import ArrayRecord
+from vlc.data.sources.captions_file import CAPTION_FILES, SUFFIXES
 from vlc.data.sources.columns import Columns
 from vlc.data.sources.folder import Folder
 from vlc.data.sources.huggingface import HuggingFace
+from vlc.data.sources.kind import Location, SourceKind
 from vlc.data.sources.mixture import Mixture
 from vlc.data.sources.sample import Sample
 from vlc.data.sources.scenes import Scenes
+from vlc.data.sources.scenes.source import KIND as SCENES
+from vlc.data.sources.side_files import SideFiles
 from vlc.data.sources.tfds import Tfds
 from vlc.data.sources.webdataset import WebDataset
 from vlc.errors import ConfigError, DataError
 
 __all__ = [
+    "KINDS",
     "Annotations",
     "ArrayRecord",
     "Columns",
@@ -27,11 +34,25 @@ __all__ = [
     "Mixture",
     "Sample",
     "Scenes",
+    "SideFiles",
     "Tfds",
     "WebDataset",
     "open_mixture",
     "open_source",
 ]
+
+
+# The first that matches is taken: a folder with a captions file is read by that file, whatever else lies there.
+KINDS: tuple[SourceKind, ...] = (
+    SCENES,
+    huggingface.KIND,
+    annotations.KIND,
+    folder.KIND,
+    tfds.KIND,
+    array_record.KIND,
+    webdataset.KIND,
+    side_files.KIND,
+)
 
 
 def open_source(spec: str, *, columns: str = "", **scenes: Any) -> Source:
@@ -41,8 +62,10 @@ def open_source(spec: str, *, columns: str = "", **scenes: Any) -> Source:
         spec: One of, or several with commas between them:
 
             - `scenes`;
-            - a folder with `captions.{jsonl,json,csv,tsv,parquet}`, or such a file;
-            - `dataset_coco.json#SPLIT` and its like (Karpathy's), or COCO's `captions_*.json`;
+            - a folder with `captions.{jsonl,json,csv,tsv,parquet,txt}`, Hugging Face's `metadata.{csv,jsonl,parquet}`
+              or `Flickr8k.token.txt`, or such a file;
+            - a folder of images, each with a `.txt`, `.caption` or `.json` of its name;
+            - `dataset_coco.json#SPLIT` and its like (Karpathy's), COCO's `captions_*.json`, or a folder with one;
             - WebDataset shards or ArrayRecord files: a folder, one file, or a glob;
             - a folder that `vlc data build`, `tfds` or `datasets.save_to_disk` wrote, with `#SPLIT` where it has
               several;
@@ -89,33 +112,17 @@ def open_mixture(
 
 
 def _open_one(spec: str, columns: Columns, scenes: dict[str, Any]) -> Source:
-    if spec == "scenes":
-        return Scenes(**scenes)
     path, _, split = spec.partition("#")
-    if path.startswith("tfds:"):
-        return Tfds.open(path.removeprefix("tfds:"), split, columns)
-    if ".array_record" in path:
-        return ArrayRecord.open(path, columns)
-    if is_glob(path) or path.endswith(".tar"):
-        return WebDataset.open(path, columns)
-    if path.endswith(".json") and exists(path) and is_annotations(path):
-        return Annotations.open(path, split, columns)
-    if not exists(path):
-        raise DataError(f'{spec}: no such file or folder. Give a folder, a captions file, shards, or "scenes".')
-    return _open_folder(path, split, columns) if is_folder(path) else Folder.open(path, columns)
-
-
-def _open_folder(path: str, split: str, columns: Columns) -> Source:
-    """Tells by the files in it what a folder is."""
-    if exists(join(path, huggingface.STATE_FILE)) or exists(join(path, huggingface.DICT_FILE)):
-        return HuggingFace.open(path, split, columns)
-    if any(exists(join(path, name)) for name in captions_file.CAPTION_FILES):
-        return Folder.open(path, columns)
-    own = exists(join(path, "manifest.json"))
-    if exists(join(path, tfds.INFO_FILE)) and not own:
-        return Tfds.open(path, split, columns)
-    if find(join(path, PATTERN)):
-        return ArrayRecord.open(path, columns)
-    if find(join(path, "*.tar")):
-        return WebDataset.open(path, columns)
-    return Folder.open(path, columns)
+    place = Location(path, split)
+    for kind in KINDS:
+        if kind.matches(place):
+            return kind.open(place, columns, scenes)
+    if place.is_file:
+        raise DataError(f"{spec}: a captions file ends in {', '.join(SUFFIXES)}; shards end in .tar or .array_record.")
+    if place.is_folder:
+        raise DataError(
+            f"{spec}: no captions file in this folder ({CAPTION_FILES[0]}, captions.csv, metadata.csv, ...), no shards, "
+            "no prepared dataset, and no image with a text file of its name. Write one line for each image into "
+            f'{CAPTION_FILES[0]}: {{"image": "a.jpg", "captions": ["what it shows"]}}'
+        )
+    raise DataError(f'{spec}: no such file or folder. Give a folder, a captions file, shards, or "scenes".')

@@ -1,31 +1,24 @@
 """Caption annotations as the field's benchmarks publish them: Karpathy's splits, and COCO's own files."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlc.data.files import exists, join, parent, read_bytes
-from vlc.data.record import Record, clean_captions
+from vlc.data.files import IMAGE_FOLDERS, exists, join, parent, read_bytes
+from vlc.data.record import Record, Source, clean_captions
+from vlc.data.sources.captions_file import CAPTION_FILES
 from vlc.data.sources.columns import BY_NAME, Columns
+from vlc.data.sources.kind import Location, SourceKind
 from vlc.errors import DataError
 
-_FOLDERS = (
-    "",
-    "images",
-    "flickr30k-images",
-    "flickr8k-images",
-    "Images",
-    "val2014",
-    "val2017",
-    "train2014",
-    "train2017",
-)
+_NAMES = re.compile(r"captions_\w+\.json|dataset_(coco|flickr8k|flickr30k)\.json")
 
 
 @dataclass(frozen=True)
-class Annotations:
+class Annotations(Source):
     """The images of an annotation file with all their captions.
 
     `dataset_coco.json`, `dataset_flickr30k.json` and `dataset_flickr8k.json` (Karpathy and Fei-Fei, CVPR 2015) name the
@@ -70,12 +63,19 @@ class Annotations:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Record:
+    def names(self, index: int) -> tuple[str, str]:
+        return self.rows[index][0], ""
+
+    def captions(self, index: int) -> dict[str, tuple[str, ...]]:
         name, _, captions = self.rows[index]
-        return Record(name, read_bytes(self._find(name)), clean_captions({"caption": list(captions)}, name))
+        return clean_captions({"caption": list(captions)}, name)
+
+    def __getitem__(self, index: int) -> Record:
+        name = self.rows[index][0]
+        return Record(name, read_bytes(self._find(name)), self.captions(index))
 
     def _find(self, name: str) -> str:
-        for folder in _FOLDERS:
+        for folder in ("", *IMAGE_FOLDERS):
             path = join(join(self.root, folder), name) if folder else join(self.root, name)
             if exists(path):
                 return path
@@ -118,3 +118,26 @@ def _rows(found: Mapping[str, Any], path: str):
             yield name, str(image.get("split", "all")), tuple(str(s["raw"]) for s in image["sentences"])
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: an image or annotation lacks {error}.") from error
+
+
+def _files_in(place: Location) -> list[str]:
+    """Annotation files in a folder, by the names that they are published under."""
+    return sorted(name for name in place.names if _NAMES.fullmatch(name))
+
+
+def _matches(place: Location) -> bool:
+    if place.is_folder:
+        return bool(_files_in(place)) and not place.names & set(CAPTION_FILES)  # our own file says more
+    return place.path.endswith(".json") and place.is_file and is_annotations(place.path)
+
+
+def _open(place: Location, columns: Columns, _: dict[str, Any]) -> Annotations:
+    if not place.is_folder:
+        return Annotations.open(place.path, place.split, columns)
+    found = _files_in(place)
+    if len(found) > 1:
+        raise DataError(f"{place.path}: holds several annotation files. Name one: {', '.join(found)}.")
+    return Annotations.open(join(place.path, found[0]), place.split, columns)
+
+
+KIND = SourceKind("caption annotations of COCO, or Karpathy's", _matches, _open)

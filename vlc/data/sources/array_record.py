@@ -9,19 +9,21 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordReader
 
 from vlc.data.files import find_shards
-from vlc.data.record import Record, flatten_captions, group_captions
+from vlc.data.record import Record, Source, flatten_captions, group_captions
 from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
+from vlc.data.sources.kind import SourceKind
 from vlc.data.sources.parts import Parts
 from vlc.data.sources.tf_example import read_example, write_example
 from vlc.errors import DataError
 
 _READ = "readahead_buffer_size:0"  # records are read one by one, in any order
-PATTERN = "*.array_record*"
+_NAME = ".array_record"
+PATTERN = f"*{_NAME}*"
 _OPEN_FILES = 256  # of one process; opening another takes a third of a millisecond
 
 
 @dataclass(frozen=True)
-class ArrayRecord:
+class ArrayRecord(Source):
     """Records of ArrayRecord files, each a `tf.train.Example`.
 
     `vlc data build` writes the features `key`, `image`, `captions/source`, `captions/text`, `captions/score` and
@@ -132,3 +134,10 @@ def _length(path: str) -> int:
         return _open(path, os.stat(path).st_mtime_ns).num_records()
     except (RuntimeError, ValueError, OSError) as error:
         raise DataError(f"{path}: not a readable ArrayRecord file ({error}).") from error
+
+
+KIND = SourceKind(
+    "ArrayRecord files, those of `vlc data build` among them",
+    lambda place: any(_NAME in name for name in (place.path, *place.names)),
+    lambda place, columns, _: ArrayRecord.open(place.path, columns),
+)

@@ -1,6 +1,7 @@
 """Which columns of a table or JSON object are the image, its captions and its boxes, under the usual names."""
 
 import ast
+import codecs
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ _CAPTIONS = re.compile(
     r"([_ ]?(caption|text|description)s?)?|[a-z0-9]+_captions?"
 )
 
+_IMAGE_FILE = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)(#\d+)?$", re.I)
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -28,9 +31,13 @@ class Columns:
     Attributes:
         names: Columns by what they are: `image`, or the caption source they give. Empty: known by their names. `root`
             is no column, but the folder that image paths are relative to.
+        encoding: Of text files.
+        any_text: Where no column has a usual name, all columns of text are captions.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
+    encoding: str = "utf-8"
+    any_text: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Columns":
@@ -45,7 +52,50 @@ class Columns:
             if not (meaning and equals and column):
                 raise ConfigError(f'data.columns is "{text}"; write "image=COLUMN,SOURCE=COLUMN", as in "alt=title".')
             names[meaning.strip()] = column.strip()
-        return cls(names)
+        encoding = names.pop("encoding", "utf-8")
+        try:
+            codecs.lookup(encoding)
+        except LookupError as error:
+            raise ConfigError(
+                f'The encoding "{encoding}" is not known; write one such as latin-1 or cp1252.'
+            ) from error
+        return cls(names, encoding)
+
+    @property
+    def by_position(self) -> bool:
+        """Whether columns are counted, from 1, in a file without a header: `image=1,text=2`."""
+        columns = [column for meaning, column in self.names.items() if meaning != "root"]
+        return bool(columns) and all(column.isdecimal() for column in columns)
+
+    def settings(self) -> dict[str, Any]:
+        """What the reading of a file depends on, as plain values."""
+        return {**self.names, "encoding": self.encoding, "any_text": self.any_text}
+
+    def fits(self, header: Sequence[str]) -> bool:
+        """Whether a header names an image and captions."""
+        return not self.what_is_missing(header)
+
+    def what_is_missing(self, header: Sequence[str]) -> str:
+        """What a header does not name, in words; empty where it names all."""
+        lowered = {name.lower() for name in header if name}
+        images = {self.names["image"].lower()} if "image" in self.names else {*IMAGE, *ADDRESS}
+        image = bool(lowered & images)
+        own = [column.lower() for meaning, column in self.names.items() if meaning not in ("image", "root")]
+        if own:
+            captions = bool(lowered & set(own))
+        else:
+            captions = any(self._is_caption(name) for name in lowered) or (self.any_text and len(lowered) > 1)
+        missing = [what for what, there in (("image", image), ("captions", captions)) if not there]
+        return f"no column of {' or of '.join(missing)} is named" if missing else ""
+
+    @staticmethod
+    def looks_like_a_row(cells: Sequence[str]) -> bool:
+        """Whether a first line is a row and no header: one of its cells is an image file or an address."""
+        return any(_IMAGE_FILE.search(cell.strip()) or "://" in cell for cell in cells)
+
+    @staticmethod
+    def _is_caption(name: str) -> bool:
+        return name in (*_OWN, "captions", "conversations") or _CAPTIONS.fullmatch(name) is not None
 
     def image_of(self, row: Mapping[str, Any], where: str) -> str:
         """The image's path or URL.
@@ -89,6 +139,9 @@ class Columns:
                 captions.setdefault("text", _one(value, name, where))
             elif _CAPTIONS.fullmatch(name.lower()) and isinstance(value, (str, list, tuple)):
                 captions[source_name(name)] = _texts(value, f"{where}, {name}")
+        if not captions and self.any_text:
+            texts = {name: value for name, value in row.items() if name and name.lower() not in IMAGE + ADDRESS}
+            captions = {source_name(name): [value] for name, value in texts.items() if isinstance(value, str) and value}
         if not captions:
             raise DataError(f'{where}: no caption. Give "caption": "..." or "captions": ["...", "..."].', "captions")
         return captions

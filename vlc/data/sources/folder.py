@@ -1,16 +1,17 @@
-"""Images named by a captions file: `captions.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`."""
+"""Images named by a captions file: JSONL, JSON, CSV, TSV, Parquet, and the files of ImageFolder and Flickr8k."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
 
-from vlc.data.files import exists, is_folder, join, parent, read_bytes
-from vlc.data.record import CaptionTypeError, Record, flatten_captions, group_captions
-from vlc.data.sources.captions_file import CAPTION_FILES, read_rows
+from vlc.data.files import IMAGE_FOLDERS, exists, is_folder, is_remote, join, parent, read_bytes
+from vlc.data.record import CaptionTypeError, Record, Source, flatten_captions, group_captions
+from vlc.data.sources.captions_file import CAPTION_FILES, SUFFIXES, read_rows
 from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
+from vlc.data.sources.kind import Location, SourceKind
 from vlc.data.table import Table, kept_table, write_table
 from vlc.errors import DataError
 
@@ -25,7 +26,7 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(Source):
     """Images by path or URL, with the captions that a file gives them.
 
     A JSONL line is `{"image": "a.jpg", "caption": "..."}` or `{"image": "a.jpg", "captions": ["...", "..."]}` or, by
@@ -53,11 +54,11 @@ class Folder:
         """
         path = str(path)
         if is_folder(path):
-            path = find_captions_file(path)
+            path = _captions_file(path)
+        if PurePath(path).stem == "metadata":  # ImageFolder has any column of text
+            columns = replace(columns, any_text=True)
         root = columns.names.get("root") or parent(path)
-        table = kept_table(
-            "captions", [path], parent(path), lambda out: _index(path, columns, out), dict(columns.names)
-        )
+        table = kept_table("captions", [path], parent(path), lambda out: _index(path, columns, out), columns.settings())
         if not len(table):
             skipped = table.notes["skipped"]
             first = table.notes["first"]
@@ -65,12 +66,21 @@ class Folder:
                 f"{path}: the file holds no image that can be used."
                 + (f" {sum(skipped.values())} rows were left out; the first says: {first}" if first else "")
             )
-        return cls(root, table)
+        return cls(_image_root(root, table.get("image", 0)), table)
 
     @property
     def skipped(self) -> dict[str, int]:
         """Rows left out, by reason."""
         return self.table.notes["skipped"]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What was wrong with the first of them."""
+        return tuple(filter(None, (self.table.notes["first"],)))
+
+    def captions(self, index: int) -> dict[str, tuple[str, ...]]:
+        """Captions by source, without reading the image."""
+        return table_captions(self.table, index)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -86,13 +96,34 @@ class Folder:
         return Record(
             image,
             read_bytes(join(self.root, image)),
-            captions_at(self.table, index),
+            table_captions(self.table, index),
             boxes_of({"boxes": boxes}, image),
             {"url": url} if url else {},
         )
 
 
-def captions_at(table: Table, index: int) -> dict[str, tuple[str, ...]]:
+def _image_root(root: str, image: str) -> str:
+    """The folder that image paths are relative to: that of the file, or one of the usual names in it."""
+    if is_remote(image) or exists(join(root, image)):
+        return root
+    return next((join(root, name) for name in IMAGE_FOLDERS if exists(join(join(root, name), image))), root)
+
+
+def _captions_file(folder: str) -> str:
+    """The captions file of a folder, or of its folder `train` (ImageFolder).
+
+    Raises:
+        DataError: There is none.
+    """
+    found = Location(folder)
+    for place in (found, found.below("train")):
+        name = next((name for name in CAPTION_FILES if name in place.names), None)
+        if name:
+            return join(place.path, name)
+    raise DataError(f"{folder}: none of {', '.join(CAPTION_FILES)} is in this folder.")
+
+
+def table_captions(table: Table, index: int) -> dict[str, tuple[str, ...]]:
     """Captions by source from a table's list of source and text."""
     return group_captions((caption["source"], caption["text"]) for caption in table.get("captions", index))
 
@@ -100,21 +131,6 @@ def captions_at(table: Table, index: int) -> dict[str, tuple[str, ...]]:
 def as_structs(captions: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     """Captions as a table keeps them."""
     return [{"source": source, "text": text} for source, text in flatten_captions(captions)]
-
-
-def find_captions_file(folder: str) -> str:
-    """The captions file of a folder.
-
-    Raises:
-        DataError: There is none.
-    """
-    for name in CAPTION_FILES:
-        if exists(join(folder, name)):
-            return join(folder, name)
-    raise DataError(
-        f"{folder}: no {CAPTION_FILES[0]} or {CAPTION_FILES[1]} (or .tsv, .parquet, .json) in this folder, no shards "
-        'and no prepared dataset. Write one line for each image: {"image": "a.jpg", "captions": ["what it shows"]}'
-    )
 
 
 def _index(path: str, columns: Columns, out: Path) -> None:
@@ -155,7 +171,7 @@ def list_images(path: str, columns: Columns) -> Listed:
         DataError: The file cannot be opened, or a string stands where a list of captions is meant.
     """
     listed = Listed()
-    for where, row in read_rows(path):
+    for where, row in read_rows(path, columns):
         try:
             if isinstance(row, DataError):
                 raise row
@@ -176,3 +192,16 @@ def _add_row(images: dict[str, Row], row: Mapping[str, Any], columns: Columns, w
     )
     for source, texts in captions.items():
         known.captions[source] = known.captions.get(source, ()) + texts
+
+
+def _is_captions_file(place: Location) -> bool:
+    if place.is_folder:
+        return any(name in place.names or name in place.below("train").names for name in CAPTION_FILES)
+    return place.path.lower().endswith((*SUFFIXES, ".token")) and place.is_file
+
+
+KIND = SourceKind(
+    "a captions file, or a folder with one",
+    _is_captions_file,
+    lambda place, columns, _: Folder.open(place.path, columns),
+)

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from vlc.data.files import exists, is_remote, join, read_bytes
-from vlc.data.record import Record
+from vlc.data.record import Record, Source
 from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
+from vlc.data.sources.kind import SourceKind
 from vlc.data.sources.parts import Parts
 from vlc.errors import DataError
 
@@ -17,7 +18,7 @@ STATE_FILE, DICT_FILE = "state.json", "dataset_dict.json"
 
 
 @dataclass(frozen=True)
-class HuggingFace:
+class HuggingFace(Source):
     """A dataset that `datasets.save_to_disk` wrote, on the local disk. Nothing of it is executed.
 
     The image is an `Image` column (bytes within, or a path), or one of bytes or of paths; captions are the columns that
@@ -115,3 +116,10 @@ def _json(path: str) -> Any:
         return json.loads(read_bytes(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: not valid JSON ({error}).", "row") from error
+
+
+KIND = SourceKind(
+    "a Hugging Face dataset that `save_to_disk` wrote",
+    lambda place: bool({STATE_FILE, DICT_FILE} & place.names),
+    lambda place, columns, _: HuggingFace.open(place.path, place.split, columns),
+)

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from vlc.data.record import Record, Source, add_counts, skipped_of
+from vlc.data.record import Record, Source, add_counts
 from vlc.data.sources.parts import Parts
 from vlc.errors import ConfigError
 
@@ -11,7 +12,7 @@ RULES = ("weights", "epochs")
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Source):
     """Records of all sources, one source after the other. In which order they are drawn, `vlc.data.order` says.
 
     Attributes:
@@ -49,15 +50,20 @@ class Mixture:
     @property
     def skipped(self) -> dict[str, int]:
         """Records left out of the sources' indices, by reason."""
-        return add_counts(*map(skipped_of, self.sources.values()))
+        return add_counts(*(source.skipped for source in self.sources.values()))
 
     @property
-    def dropped(self) -> list[dict]:
+    def problems(self) -> tuple[str, ...]:
+        """What was wrong with the first of them."""
+        return tuple(problem for source in self.sources.values() for problem in source.problems)
+
+    @property
+    def dropped(self) -> list[dict[str, Any]]:
         """What filters dropped from each source."""
         return [
-            step | {"step": f"{name}: {step['step']}"}
+            dict(step) | {"step": f"{name}: {step['step']}"}
             for name, source in self.sources.items()
-            for step in getattr(source, "dropped", ())
+            for step in source.dropped
         ]
 
     def __len__(self) -> int:
@@ -66,3 +72,11 @@ class Mixture:
     def __getitem__(self, index: int) -> Record:
         part, place = self._parts.find(index)
         return list(self.sources.values())[part][place]
+
+    def names(self, index: int) -> tuple[str, str]:
+        part, place = self._parts.find(index)
+        return list(self.sources.values())[part].names(place)
+
+    def captions(self, index: int) -> Mapping[str, tuple[str, ...]]:
+        part, place = self._parts.find(index)
+        return list(self.sources.values())[part].captions(place)

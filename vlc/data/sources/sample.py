@@ -1,12 +1,13 @@
 """Evenly spaced records of a source, to try something on a part of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vlc.data.record import Record, Source, skipped_of
+from vlc.data.record import Record, Source, Wrapper
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Wrapper):
     """`count` records, evenly spaced; all of them where the source has no more.
 
     Attributes:
@@ -17,15 +18,19 @@ class Sample:
     source: Source
     count: int
 
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Records left out of the source's index, by reason."""
-        return skipped_of(self.source)
-
     def __len__(self) -> int:
         return min(self.count, len(self.source))
 
     def __getitem__(self, index: int) -> Record:
+        return self.source[self._place(index)]
+
+    def names(self, index: int) -> tuple[str, str]:
+        return self.source.names(self._place(index))
+
+    def captions(self, index: int) -> Mapping[str, tuple[str, ...]]:
+        return self.source.captions(self._place(index))
+
+    def _place(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        return self.source[index * len(self.source) // len(self)]
+        return index * len(self.source) // len(self)

@@ -8,16 +8,18 @@ import numpy as np
 from google.protobuf import json_format
 
 from vlc.data.files import exists, join
-from vlc.data.record import CaptionTypeError, Record, clean_captions
+from vlc.data.record import CaptionTypeError, Record, Source, clean_captions
 from vlc.data.sources.columns import BY_NAME, Columns
+from vlc.data.sources.kind import Location, SourceKind
 from vlc.errors import DataError
 
 INFO_FILE = "dataset_info.json"
+PREFIX = "tfds:"
 _LABEL_CAPTION = "a photo of a {}."
 
 
 @dataclass(frozen=True)
-class Tfds:
+class Tfds(Source):
     """One split of a prepared dataset.
 
     The image is the first image feature; captions are the text features that `Columns` knows, sequences of them
@@ -194,3 +196,14 @@ def _flatten(row: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def _matches(place: Location) -> bool:
+    return place.path.startswith(PREFIX) or (INFO_FILE in place.names and "manifest.json" not in place.names)
+
+
+KIND = SourceKind(
+    "a dataset prepared by TensorFlow Datasets",
+    _matches,
+    lambda place, columns, _: Tfds.open(place.path.removeprefix(PREFIX), place.split, columns),
+)

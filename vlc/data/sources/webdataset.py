@@ -2,34 +2,38 @@
 
 import contextlib
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 
-from vlc.data.files import find_shards, open_file, parent, read_range, reading, version_of
-from vlc.data.record import Record, add_counts
+from vlc.data.files import find_shards, is_glob, parent, read_range
+from vlc.data.record import Record, Source, add_counts
 from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
+from vlc.data.sources.kind import Location, SourceKind
 from vlc.data.sources.parts import Parts
+from vlc.data.sources.tar_index import MEMBERS, index_shard, refuse_compressed
 from vlc.data.table import Table, is_kept, kept_table, write_table
 from vlc.data.workers import cores, die_with_parent
 from vlc.errors import DataError
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff")
+log = logging.getLogger("vlc")
+_COMPRESSED_NAME = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz)$")
 _MANY = 16  # new shards that are worth the start of processes
-_COLUMNS = ("image", "txt", "json")
 _SCHEMA = pa.schema(
-    {"key": pa.string(), **{f"{name}_{part}": pa.int64() for name in _COLUMNS for part in ("offset", "size")}}
+    {"key": pa.string(), **{f"{name}_{part}": pa.int64() for name in MEMBERS for part in ("offset", "size")}}
 )
 
 
 @dataclass(frozen=True)
-class WebDataset:
+class WebDataset(Source):
     """Samples of tar shards, as img2dataset writes them: an image with a `txt` or `json` of the same name.
 
     A `json` holds `caption`, `text` or `captions`, as a line of `Folder` does; without it the `txt` is the caption.
@@ -55,10 +59,13 @@ class WebDataset:
         """
         shards = [path for path in find_shards(str(pattern), "*.tar") if path.endswith(".tar")]
         if not shards:
+            refuse_compressed([*find_shards(str(pattern), "*.tar.*"), *find_shards(str(pattern), "*.tgz")])
             raise DataError(f"{pattern}: no tar shard there. Give a folder with *.tar files, one, or a quoted glob.")
         _index_many([shard for shard in shards if not is_kept(*_place_of(shard))])
         tables = [_table_of(shard) for shard in shards]
         source = cls(tuple(shards), tuple(tables), columns)
+        if source.paired_by_first_dot:
+            log.warning("%s: samples are paired by what stands before the first dot of a name.", pattern)
         if not len(source):
             found = ", ".join(f"{count} {reason}" for reason, count in source.skipped.items()) or "they are empty"
             raise DataError(f"{pattern}: {len(shards)} shards, but no image with a txt or json beside it ({found}).")
@@ -68,6 +75,20 @@ class WebDataset:
     def skipped(self) -> dict[str, int]:
         """Samples left out when the shards were indexed, by reason."""
         return add_counts(*(table.notes["skipped"] for table in self.tables))
+
+    @property
+    def paired_by_first_dot(self) -> int:
+        """Shards whose samples are paired by what stands before the first dot of a name."""
+        return sum(table.notes["pairing"] == "first dot" for table in self.tables)
+
+    def captions(self, index: int) -> dict[str, tuple[str, ...]]:
+        """Captions by source, without reading the image."""
+        shard, row = self._parts.find(index)
+        table, path = self.tables[shard], self.shards[shard]
+        where = f"{path}:{table.get('key', row)}"
+        return self.columns.captions_of(
+            _info(self._member(table, path, row, "txt"), self._member(table, path, row, "json"), where), where
+        )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_parts", Parts(len(table) for table in self.tables))
@@ -86,7 +107,7 @@ class WebDataset:
         shard, row = self._parts.find(index)
         table, path = self.tables[shard], self.shards[shard]
         key = table.get("key", row)
-        image, txt, info = (self._member(table, path, row, name) for name in _COLUMNS)
+        image, txt, info = (self._member(table, path, row, name) for name in MEMBERS)
         assert image is not None
         values = _info(txt, info, f"{path}:{key}")
         captions = self.columns.captions_of(values, f"{path}:{key}")
@@ -119,10 +140,9 @@ def _place_of(shard: str) -> tuple[str, list[str], str]:
 
 
 def _table_of(shard: str) -> Table:
-    skipped: dict[str, int] = {}
+    notes: dict[str, Any] = {"skipped": {}, "pairing": "last dot"}
     return kept_table(
-        *_place_of(shard),
-        lambda out: write_table(out, _index_shard(shard, skipped), _SCHEMA, lambda: {"skipped": skipped}),
+        *_place_of(shard), lambda out: write_table(out, index_shard(shard, notes), _SCHEMA, lambda: notes)
     )
 
 
@@ -151,54 +171,10 @@ def index_from_stdin() -> None:
             _table_of(shard)
 
 
-def _index_shard(shard: str, skipped: dict[str, int]) -> Iterator[Sequence]:
-    """Yields the rows of a shard's table, and counts what is left out."""
-    groups: dict[str, dict[str, tuple[int, int]]] = {}
-    size, _ = version_of(shard)
-
-    def leave_out(reason: str) -> None:
-        skipped[reason] = skipped.get(reason, 0) + 1
-
-    with reading(shard), open_file(shard) as file:
-        cut = False
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    key, _, suffix = member.name.rpartition(".")
-                    name = "image" if suffix.lower() in IMAGE_SUFFIXES else suffix.lower()
-                    if name not in _COLUMNS or not key:
-                        continue
-                    if not member.isfile():
-                        leave_out("not a file")
-                    elif _is_unsafe(member.name):
-                        leave_out("unsafe path")
-                    elif member.offset_data + member.size > size:
-                        cut = True
-                        break
-                    else:
-                        groups.setdefault(key, {})[name] = (member.offset_data, member.size)
-                cut = cut or not _ends_here(file, tar.offset)
-        except (tarfile.TarError, EOFError):
-            cut = True
-        if cut:
-            leave_out("shard cut short")
-    for key, members in groups.items():
-        if "image" not in members:
-            leave_out("without image")
-        elif members.keys() == {"image"}:
-            leave_out("without caption")
-        else:
-            places = (members.get(name, (None, None)) for name in _COLUMNS)
-            yield key, *(value for place in places for value in place)
+def _matches(place: Location) -> bool:
+    if place.is_folder:
+        return any(name.endswith(".tar") or _COMPRESSED_NAME.search(name) for name in place.names)
+    return place.path.endswith(".tar") or is_glob(place.path) or bool(_COMPRESSED_NAME.search(place.path))
 
 
-def _is_unsafe(name: str) -> bool:
-    """Whether a member's name would lead out of the folder that the shard were unpacked in."""
-    path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts or "\\" in name
-
-
-def _ends_here(file, offset: int) -> bool:
-    """Whether the tar's end mark, a block of zeros, stands at or just before the offset; a cut tar has none."""
-    file.seek(max(offset - tarfile.BLOCKSIZE, 0))
-    return bytes(tarfile.BLOCKSIZE) in file.read(3 * tarfile.BLOCKSIZE)
+KIND = SourceKind("WebDataset shards", _matches, lambda place, columns, _: WebDataset.open(place.path, columns))

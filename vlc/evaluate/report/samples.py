@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from vlc.config import Config
-from vlc.data.pipeline import describe_batch, train_batches
+from vlc.data.pipeline import count_skipped, describe_batch, train_batches
+from vlc.data.record import WORDS, describe_skipped
 from vlc.evaluate.report.figures import contact_sheet
 from vlc.train.inputs import get_tokenizer, make_example_maker, open_split
 
@@ -27,4 +28,5 @@ def show_samples(config: Config, count: int, out: Path) -> str:
         titles.append("\n".join("\n".join(textwrap.wrap(tokenizer.decode(ids), 37)) for ids in texts))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(contact_sheet(list(np.asarray(batch["image"])), titles))
-    return describe_batch(batch, tokenizer, count)
+    left_out = [f"{n:,} of {count} replaced: {WORDS.get(name, name)}" for name, n in count_skipped(batch).items()]
+    return "\n".join([describe_batch(batch, tokenizer, count), *describe_skipped(source), *left_out])

@@ -223,7 +223,9 @@ def run_captioning(cache: Cache, options: Options, task: str, by: Sequence[str])
         score_captions(scale, captions, references, image, lambda texts: scorer.encode_text(texts).embed)
         for scale, captions in zip(options.scales, written, strict=True)
     ]
-    skipped = add_counts(image.skipped, {"captions": count - len(records)} if count > len(records) else {})
+    skipped = add_counts(
+        source.skipped, image.skipped, {"captions": count - len(records)} if count > len(records) else {}
+    )
     found = {
         "images": len(places), "references": sum(map(len, references)), "skipped": skipped, "scorer": name,
         "notes": rows[0].notes, "scales": [row.to_json() for row in rows],

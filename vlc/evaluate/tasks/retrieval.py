@@ -24,7 +24,9 @@ def run_retrieval(cache: Cache, options: Options, task: str, by: Sequence[str]) 
     texts = [records[place][2] for place in image.kept]
     text = cache.texts([caption for captions in texts for caption in captions], tokens=tokens)
     owner = np.repeat(np.arange(len(texts)), [len(captions) for captions in texts])
-    skipped = add_counts(image.skipped, {"captions": count - len(records)} if count > len(records) else {})
+    skipped = add_counts(
+        source.skipped, image.skipped, {"captions": count - len(records)} if count > len(records) else {}
+    )
     figures: dict[str, Any] = {"images": len(texts), "texts": len(owner), "skipped": skipped}
     rows = []
     for how in by:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlc.data.record import Record
+from vlc.data.record import Record, Source
+from vlc.data.sources.kind import SourceKind
 from vlc.data.sources.scenes import language, world
 from vlc.data.sources.scenes.render import draw
 
@@ -14,7 +15,7 @@ _VARIANTS = 50_000  # number of style seeds
 
 
 @dataclass(frozen=True)
-class Scenes:
+class Scenes(Source):
     """Generated scenes, a pure function of `(seed, split, index)`.
 
     Every record carries captions by source, `alt` (noisy), `short`, `long` (two wordings) and `reference` (mostly
@@ -50,7 +51,10 @@ class Scenes:
         return self.length
 
     def __getitem__(self, index: int) -> Record:
-        return self.record(*self.scene(index), key=f"scenes-{self.split}-{self.seed}-{index:08d}", index=index)
+        return self.record(*self.scene(index), key=self._key(index), index=index)
+
+    def _key(self, index: int) -> str:
+        return f"scenes-{self.split}-{self.seed}-{index:08d}"
 
     def scene(self, index: int) -> tuple[world.Scene, int]:
         """The scene with this index, and the style of its captions."""
@@ -65,11 +69,18 @@ class Scenes:
         """Draws a scene and writes its captions."""
         image, masks = draw(scene, self.side)
         return Record(
-            key, image, self.captions(scene, style, index), extra={"scene": scene, "style": style, "masks": masks}
+            key, image, self.describe(scene, style, index), extra={"scene": scene, "style": style, "masks": masks}
         )
 
-    def captions(self, scene: world.Scene, style: int, index: int) -> dict[str, tuple[str, ...]]:
+    def names(self, index: int) -> tuple[str, str]:
+        return self._key(index), ""
+
+    def captions(self, index: int) -> dict[str, tuple[str, ...]]:
         """Captions by source, without drawing."""
+        return self.describe(*self.scene(index), index)
+
+    def describe(self, scene: world.Scene, style: int, index: int) -> dict[str, tuple[str, ...]]:
+        """Captions by source of a scene that stands at an index."""
         rng = self._rng(index, 1)
         alt = language.alt_text(scene, rng, generic_rate=self.alt_generic_rate, wrong_rate=self.alt_wrong_rate)
         if rng.random() < self.reference_generic_rate:
@@ -123,3 +134,6 @@ class Scenes:
 
     def _rng(self, index: int, stream: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, SPLITS[self.split], index, stream))
+
+
+KIND = SourceKind("generated scenes", lambda place: place.path == "scenes", lambda _, __, settings: Scenes(**settings))

@@ -1,0 +1,122 @@
+"""The checks that stop a bad config before anything is compiled."""
+
+import math
+
+from vlc.config.sections import Settings
+from vlc.config.values import Config, get_key
+from vlc.errors import ConfigError
+from vlc.objectives import parts_used
+from vlc.settings import walk
+
+
+def check_config(config: Config) -> None:
+    """Checks what can be checked without looking at data or devices.
+
+    Raises:
+        ConfigError: Names the key, its value, and what it should be.
+    """
+    for key, setting in walk(Settings):
+        setting.check(key, get_key(config, key))
+    _check_model(config)
+    _check_captioner(config)
+    _check_objectives(config)
+    if config.batch_size % config.accumulate:
+        raise ConfigError(
+            f"config.accumulate={config.accumulate} does not divide config.batch_size={config.batch_size}."
+        )
+    for key in ("mix", "mix_end", "target"):
+        parse_weights(config.data.captions[key], f"data.captions.{key}")
+
+
+def config_warnings(config: Config) -> list[str]:
+    """What is allowed but seldom meant."""
+    found = []
+    warmup, steps = config.optimizer.warmup_steps, config.steps
+    if warmup > steps:
+        found.append(
+            f"config.optimizer.warmup_steps={warmup} is more than config.steps={steps}: the warm-up is cut to the run, "
+            "which ends at the peak learning rate without any decay."
+        )
+    return found
+
+
+def parse_weights(text: str, key: str) -> dict[str, float]:
+    """Reads `"long:0.7,short:0.3"`; a bare name has weight 1.
+
+    Raises:
+        ConfigError: A weight is no positive number.
+    """
+    weights = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = part.partition(":")
+        try:
+            weights[name.strip()] = float(number or 1)
+        except ValueError:
+            raise ConfigError(
+                f'config.{key} is "{text}": "{number}" is not a number. Write "long:0.7,short:0.3".'
+            ) from None
+        if not 0 < weights[name.strip()] < math.inf:
+            raise ConfigError(f'config.{key} is "{text}": weights must be positive; leave out what is not wanted.')
+    return weights
+
+
+def _check_objectives(config: Config) -> None:
+    used = parts_used(config.objectives)
+    if not used:
+        raise ConfigError(
+            f"No objective has weight. Set one of config.objectives.{{{','.join(config.objectives)}}}.weight."
+        )
+    if "caption" in used and not config.model.decoder.layers:
+        raise ConfigError("config.objectives.caption has weight, but config.model.decoder.layers is 0: no captioner.")
+    if "sub_captions" in used and not config.data.captions.sub_captions:
+        raise ConfigError(
+            "config.objectives.multi_positive and .grouping need several captions an image: set "
+            "config.data.captions.sub_captions."
+        )
+
+
+def _check_captioner(config: Config) -> None:
+    decoder = config.model.decoder
+    control = decoder.control
+    if control.edges and len(control.edges) != control.alignment - 1:
+        raise ConfigError(
+            f"config.model.decoder.control.edges has {len(control.edges)} edges; {control.alignment} bins have "
+            f"{control.alignment - 1} between them."
+        )
+    if not 0 <= control.best <= control.alignment:
+        raise ConfigError(f"config.model.decoder.control.best is {control.best}; bins are 1 to {control.alignment}.")
+    if decoder.reads == "text" and (decoder.parallel or control.length or control.alignment or control.sources):
+        raise ConfigError(
+            'config.model.decoder.reads="text" (CoCa) has neither control nor parallel prediction: set reads="ids".'
+        )
+
+
+def _check_model(config: Config) -> None:
+    size, patch = config.data.image.size, config.model.image.patch
+    if size % patch:
+        raise ConfigError(
+            f"config.model.image.patch={patch} does not divide config.data.image.size={size}. "
+            f"Nearest sizes: {size // patch * patch} and {(size // patch + 1) * patch}."
+        )
+    for name in ("image", "text", "decoder"):
+        tower = config.model[name]
+        if tower.width % tower.heads:
+            raise ConfigError(f"config.model.{name}.heads={tower.heads} does not divide its width={tower.width}.")
+    for name in ("image", "text"):
+        if not config.model[name].layers:
+            raise ConfigError(f"config.model.{name}.layers is 0: a model without that tower can be used, not trained.")
+    if config.model.decoder.layers and config.model.decoder.reads == "text":
+        _check_reading_decoder(config.model)
+
+
+def _check_reading_decoder(model: Config) -> None:
+    """A decoder that reads the text tower's features takes them, and the image's, as they are."""
+    memory = model.embed_dim if model.image.pool == "queries" else model.image.width
+    if not (model.decoder.width == model.text.width == memory and model.decoder.heads == model.text.heads):
+        have = f"{model.decoder.width} and {model.decoder.heads}, the text tower {model.text.width}"
+        raise ConfigError(
+            "config.model.decoder.reads=text needs one width and as many heads everywhere: the decoder has "
+            f"{have} and {model.text.heads}, image tokens {memory}."
+        )
+    if not model.text.causal or model.text.post_norm:
+        raise ConfigError("config.model.decoder.reads=text needs a causal text tower with norms before each part.")

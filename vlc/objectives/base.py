@@ -1,0 +1,58 @@
+"""What an objective is to a config and to the train step, and the encodings that objectives compare."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+from jaxtyping import Array
+
+from vlc.models import Scales
+from vlc.settings import Section, choice, number
+
+Part = Literal["text_embed", "text_tokens", "sub_captions", "image_tokens", "caption"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """What the objectives need of a batch; a part that none of them uses is `None`."""
+
+    image_embed: Any  # [B, D]
+    text_embed: Any  # [B, K, D], of the main caption, then of the sub-captions
+    image_tokens: Any  # [B, P, D]
+    text_tokens: Any  # [B, T, D], of the main caption
+    text_mask: Any  # [B, T], 1 for real tokens; float, since the whole is differentiated
+    caption_nll: Any  # [B]
+    caption_count: Any  # [B]
+
+
+class Weighted(Section):
+    """Settings that every objective has."""
+
+    weight = number(0.0, "weight in the total loss; 0: left out", low=0)
+
+
+class Exchanged(Weighted):
+    """Settings of an objective that compares all pairs of a batch."""
+
+    exchange = choice("gather", ("gather", "ring"), "over several devices; the memory of `ring` stays flat")
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """A loss term. One in `OBJECTIVES` can be given a weight in any config; nothing else need know of it.
+
+    Attributes:
+        name: Under `config.objectives`.
+        settings: Its section, a subclass of `Weighted`.
+        uses: Parts of `Encoded` that it reads, beside `image_embed`.
+        loss: The term, from the encoded batch, the learned scales, and its own settings.
+        compares: Whether it trains images and texts to be compared by `embed` or by `tokens`; empty: by neither.
+    """
+
+    name: str
+    settings: type[Weighted]
+    uses: tuple[Part, ...]
+    loss: Callable[[Encoded, Scales, Any], Array]
+    compares: Literal["", "embed", "tokens"] = ""
