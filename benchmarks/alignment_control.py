@@ -26,7 +26,7 @@ FROZEN = ("image_tower", "text_tower", "image_embed", "text_embed", "image_token
 FACTS = ("exact", "correct", "attributes", "covered")
 
 
-def judged(captioner: vlc.Model, reranker: vlc.Model, control: dict[str, int]) -> dict[str, float]:
+def scored(captioner: vlc.Model, reranker: vlc.Model, control: dict[str, int]) -> dict[str, float]:
     """How much of what it says of the test scenes is true, and how often a caption finds its image."""
     test = SCENES.subset(split="test", length=HELD_OUT)
     records = [test[index] for index in range(HELD_OUT)]
@@ -73,10 +73,10 @@ def main() -> None:
         train(folder, name, on, "alt", options.steps, 0, *frozen, *more)
 
     reranker = vlc.load(folder / "alt")
-    found = {name: judged(vlc.load(folder / name), reranker, {}) for name in ("alt", "plain", "filtered")}
+    found = {name: scored(vlc.load(folder / name), reranker, {}) for name in ("alt", "plain", "filtered")}
     noc = vlc.load(folder / "noc")
-    found |= {f"noc, bin {bin}": judged(noc, reranker, {"alignment": bin}) for bin in range(1, BINS + 1)}
-    found["noc, nothing asked"] = judged(noc, reranker, {})
+    found |= {f"noc, bin {bin}": scored(noc, reranker, {"alignment": bin}) for bin in range(1, BINS + 1)}
+    found["noc, nothing asked"] = scored(noc, reranker, {})
     for name, row in found.items():
         print(name, row, flush=True)
     if options.out:

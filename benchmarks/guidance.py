@@ -2,7 +2,7 @@
 
     python benchmarks/guidance.py --init DUAL_ENCODER --workdir runs/guidance --out FILE.json --picture FILE.png
 
-Captioners on one frozen dual encoder, which also judges them; references are generic for four fifths of the images, and
+Captioners on one frozen dual encoder, which also scores them; references are generic for four fifths of the images, and
 name every object for the others. What is trained or evaluated already is not done again.
 """
 

@@ -13,6 +13,7 @@ from vlc.commands.captioning import add_caption
 from vlc.commands.data import add_data_commands
 from vlc.commands.distributed import add_start, distributed
 from vlc.commands.evaluate import add_eval
+from vlc.commands.huge_pages import use_huge_pages
 from vlc.commands.plan import add_plan
 from vlc.commands.shared import add_command, add_step, exit_status, load_model
 from vlc.errors import VlcError
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and not options.takes_overrides:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.overrides = rest
+    if arguments is None and options.computes:  # typed as a command, not called from a program
+        use_huge_pages()
     try:
         return options.run(options)
     except VlcError as error:
@@ -69,6 +72,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from vlc.commands.compilation_cache import keep_compiled
     from vlc.config.file import load_config
     from vlc.evaluate.dev import make_dev_evaluation
     from vlc.inference import load_initial
@@ -76,6 +80,7 @@ def _train(options: argparse.Namespace) -> int:
     from vlc.train.trace import parse_steps
 
     config, profile = load_config(options.config, options.overrides), parse_steps(options.profile)
+    keep_compiled(options.workdir)
     with distributed(options, stops=True, config=config.to_json_best_effort()):
         return train(
             config, options.workdir, make_evaluation=make_dev_evaluation, load_initial=load_initial, profile=profile

@@ -1,4 +1,4 @@
-"""`Model.caption` and its kin: options reach the search, judges rank, wrong wishes are named."""
+"""`Model.caption` and its kin: options reach the decoder, rerankers order captions, bad requests are named."""
 
 import dataclasses
 import logging
@@ -98,7 +98,7 @@ WRONG = {
     "endless scale": ({"guidance_scale": float("inf")}, "finite number"),
     "unknown setting": ({"num_beem": 3}, 'Did you mean "num_beams"'),
     "no such control": ({"control": {"alignment": 2}}, "it has length, source"),
-    "long prompt": ({"prompt": "red " * 40}, "captions have 7 at the most"),
+    "long prompt": ({"prompt": "red " * 40}, "captions have at most 7"),
     "two guides": ({"guidance_scale": 2.0, "language_model": "self"}, "leave guidance_scale at 1"),
 }
 

@@ -65,3 +65,47 @@ def test_what_a_model_is_not_it_says(tokenizer, tmp_path):
             vlc.load(tmp_path / "model", **options)
     with pytest.raises(CheckpointError, match="vlc downloads nothing"):
         vlc.load("openai/clip-vit-base-patch32")
+
+
+def pictures(count, size=16):
+    rng = np.random.default_rng(4)
+    return rng.integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def test_a_score_by_something_else_names_the_choices(tokenizer):
+    model = model_of(tokenizer)
+    with pytest.raises(ConfigError, match=r'by is "token"; it must be "embed" or "tokens". Did you mean "tokens"'):
+        model.score(pictures(1), ["a star"], by="token")
+
+
+def test_a_generator_is_read_a_batch_at_a_time(tokenizer):
+    model = model_of(tokenizer)
+    images, taken = pictures(2 * model.batch_size + 3), []
+
+    def given():
+        for image in images:
+            taken.append(1)
+            yield image
+
+    batches = model.encode_image_batches(given())
+    first = next(batches)
+    assert len(first.embed) == len(taken) == model.batch_size
+    whole = model.encode_image(images)
+    assert np.allclose(np.concatenate([first.embed, *(batch.embed for batch in batches)]), whole.embed, atol=1e-6)
+    assert np.allclose(model.encode_image(given()).embed, whole.embed, atol=1e-6)
+    for by in ("embed", "tokens"):
+        scores = model.score(given(), ["a star", "a circle"], by=by)
+        assert scores.shape == (len(images), 2)
+        assert np.allclose(scores[:5], model.score(images[:5], ["a star", "a circle"], by=by), atol=1e-6)
+
+
+def test_a_model_says_what_it_is(tokenizer, tmp_path):
+    write_native(model_of(tokenizer).as_imported(), tmp_path / "model")
+    text = repr(vlc.load(tmp_path / "model"))
+    for said in (
+        "image tower: 1 layers of width 32, 16 px in patches of 8", "text tower: 1 layers of width 32, 60 tokens",
+        "tokenizer: SentencePiece, 2", "embeddings of 32 numbers, trained by clip, filip", " parameters",
+        f"from {tmp_path / 'model'}",
+    ):  # fmt: skip
+        assert said in text, text
+    assert "captioner" not in text

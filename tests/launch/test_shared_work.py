@@ -94,11 +94,11 @@ def test_sigterm_ends_an_evaluation(model, tmp_path):
 
 WAITS = """
 import sys, time
-from vlc.parallel import Place, meet, start_together
+from vlc.parallel import ProcessInfo, barrier, start_processes
 index = int(sys.argv[1])
-start_together(Place(index, 2, sys.argv[2]), {}, stops=False)
+start_processes(ProcessInfo(index, 2, sys.argv[2]), {}, stops=False)
 print("started", flush=True)
-meet("never") if index == 1 else time.sleep(600)
+barrier("never") if index == 1 else time.sleep(600)
 """
 
 

@@ -199,7 +199,7 @@ def test_last_words_are_heard_that_come_with_a_good_bye():
     """An answer about the step to stop after and the good-bye, read at once: else the others would wait for ever."""
     crew = Crew(2).come(0, 1).joined()
     crew.watches[0].stop.after(3)
-    crew.watches[1].peers[0].sendall(b'{"stop": "wish"}\n{"stop": "at", "step": 4}\n{"bye": true}\n')
+    crew.watches[1].peers[0].sendall(b'{"stop": "request"}\n{"stop": "at", "step": 4}\n{"bye": true}\n')
     crew.watches[1]._closing.set()
     end = time.monotonic() + 5
     while crew.watches[0].stop._after is None and time.monotonic() < end:
@@ -220,7 +220,7 @@ def test_all_stop_after_the_same_step(wishing, ahead):
             if index != 1 or step > ahead:
                 met.wait(10)
             if step == 5 and index in wishing:
-                crew.watches[index].stop.wish()
+                crew.watches[index].stop.request()
             time.sleep(0.002 * index)
             if crew.watches[index].stop.after(step):
                 stopped[index] = step

@@ -72,7 +72,7 @@ def test_it_goes_on_and_starts_a_further_run(trained, tmp_path, capsys):
         train(config, tmp_path / "other", load_initial=load_initial)
     config.model.decoder.control.update({"length": 0, "sources": ""})  # nothing named: the captioner's own stays
     assert train(config, tmp_path, load_initial=load_initial) == 0
-    assert "learned anew: nothing" in capsys.readouterr().out
+    assert "new: nothing" in capsys.readouterr().out
     further = vlc.load(tmp_path)
     assert further.config.model.decoder.control.length == 24
     before, after = leaves(vlc.load(folder / "run").params), leaves(further.params)

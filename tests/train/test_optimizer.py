@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from tests.tiny import tiny_config, tiny_model
-from vlc.train.optimizer import decayed, make_optimizer, make_schedule, scale_by_layer_trust_ratio
+from vlc.train.optimizer import clip_by_global_norm, decayed, make_optimizer, make_schedule, scale_by_layer_trust_ratio
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "constant"])
@@ -64,3 +64,17 @@ def test_the_chain_equals_optax_on_plain_parameters(name):
         update, other = theirs.update(gradient, other, same)
         same = optax.apply_updates(same, update)
     np.testing.assert_allclose(mine["kernel"], same["kernel"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 50.0])
+def test_clipping_is_that_of_optax(scale):
+    rng = np.random.default_rng(1)
+    gradients = {
+        name: jnp.asarray(scale * rng.normal(size=shape), jnp.float32) for name, shape in (("a", (7, 3)), ("b", 5))
+    }
+    ours, _ = clip_by_global_norm(1.0).update(gradients, optax.EmptyState())
+    theirs, _ = optax.clip_by_global_norm(1.0).update(gradients, optax.EmptyState())
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6)
+        if scale < 1:  # below the limit nothing changes by one bit
+            assert np.array_equal(ours[name], gradient)

@@ -37,13 +37,13 @@ def add_data_commands(data) -> None:
     tokenizer.add_argument("--out", required=True, help="the .model file to write")
     add_columns(tokenizer)
     tokenizer.add_argument("--vocab-size", type=int, default=8192)
-    tokenizer.add_argument("--records", type=int, default=100_000, help="records to read at the most")
+    tokenizer.add_argument("--records", type=int, default=100_000, help="the most records to read (100000)")
 
 
 def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", help="a folder, shards, a captions file, tfds:NAME, ...: docs/data.md")
     add_columns(command)
-    command.add_argument("--records", type=int, default=0, help="only so many records, evenly spaced (all)")
+    command.add_argument("--records", type=int, default=0, help="only this many records, evenly spaced (all)")
     command.add_argument("--join", default="", help="a file with more captions for the same images")
     command.add_argument("--workers", type=int, default=0, help="processes (all cores)")
 

@@ -16,6 +16,8 @@ _VERDICT = 15.0  # seconds in which the watch finds out whose death an error of 
 
 
 def add_start(command: argparse.ArgumentParser) -> None:
+    """Flags of a command that computes, on one process or on several."""
+    command.set_defaults(computes=True)
     group = command.add_argument_group(
         "several processes", "Told by SLURM, Cloud TPU or VLC_COORDINATOR where nothing is given; see docs/pods.md."
     )
@@ -27,8 +29,8 @@ def add_start(command: argparse.ArgumentParser) -> None:
 
 
 def command_fingerprint(options: argparse.Namespace) -> str:
-    """All that a command was told, but which process it is."""
-    apart = ("run", "coordinator", "processes", "process", "start_timeout", "heartbeat_timeout")
+    """The options of a command, without those that differ between its processes."""
+    apart = ("run", "computes", "coordinator", "processes", "process", "start_timeout", "heartbeat_timeout")
     return repr(sorted((name, value) for name, value in vars(options).items() if name not in apart))
 
 

@@ -32,7 +32,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--templates", default="clip", help="prompts: clip (80), simple (1), or a file (clip)")
     command.add_argument("--score", default="auto", help="embed, tokens or both (what the model was trained for)")
     add_columns(command)
-    command.add_argument("--examples", type=int, default=None, help="at the most (all; without --task 512)")
+    command.add_argument("--examples", type=int, default=None, help="the most images (all; without --task 512)")
     command.add_argument("--guidance-scale", default="1,1.5,2,3", help="of the captions (1,1.5,2,3)")
     add_decoding(command)
     command.add_argument(

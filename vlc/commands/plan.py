@@ -25,7 +25,7 @@ def add_plan(commands: Any) -> None:
     plan = add_command(commands, "plan", _plan, "compile a config's train step for a pod that is not there")
     plan.add_argument("--config", required=True, help="a config file, e.g. configs/filip_b32.py")
     plan.add_argument("--topology", default="", help="v4, v5e, v5p or v6e and a slice, as v5e:16x16; or h100:8")
-    plan.add_argument("--slices", type=int, default=1, help="so many of that slice, over the data-centre network")
+    plan.add_argument("--slices", type=int, default=1, help="how many of that slice, over the data-centre network")
     plan.add_argument("--devices", type=int, default=0, help="in place of a topology: emulated CPU devices")
     plan.add_argument("--tries", type=int, default=8, help="changes to try where it does not fit")
     plan.add_argument("--sweep", action="store_true", help="rank mesh shapes and batch sizes")

@@ -14,7 +14,7 @@ def exit_status(error: VlcError) -> int:
 
 def add_command(commands, name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text.capitalize() + ".", allow_abbrev=False)
-    command.set_defaults(run=run, takes_overrides=False)
+    command.set_defaults(run=run, takes_overrides=False, computes=False)
     return command
 
 

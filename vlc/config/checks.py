@@ -115,7 +115,7 @@ def _check_reading_decoder(model: Config) -> None:
     if not (model.decoder.width == model.text.width == memory and model.decoder.heads == model.text.heads):
         have = f"{model.decoder.width} and {model.decoder.heads}, the text tower {model.text.width}"
         raise ConfigError(
-            "config.model.decoder.reads=text needs one width and as many heads everywhere: the decoder has "
+            "config.model.decoder.reads=text needs the same width and number of heads everywhere: the decoder has "
             f"{have} and {model.text.heads}, image tokens {memory}."
         )
     if not model.text.causal or model.text.post_norm:

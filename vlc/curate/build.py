@@ -41,7 +41,7 @@ class Plan:
     Attributes:
         source: The spec, for the manifest and to refuse another source in the same folder.
         filters: Steps, see `vlc.curate.filters`.
-        columns: How columns are read, as `open_source` was told.
+        columns: How columns are read, as for `open_source`.
         join: A file with more captions, joined to the source (`vlc.curate.join`).
         records: How many were taken of the source, evenly spaced; 0: all.
         shard_records: Records in each shard but the last.
@@ -80,7 +80,7 @@ def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> d
         DataError: The folder holds another dataset, no record is left, or the disk is full.
     """
     out = local_folder(out, "--out")
-    parse_filters(plan.filters)  # so that a slip of the pen leaves nothing behind
+    parse_filters(plan.filters)  # so that a mistyped filter leaves nothing behind
     manifest = start_dataset(out, _plain(plan), {"records in the source": len(source)})
     if manifest is not None:
         return manifest

@@ -183,7 +183,7 @@ def not_file_name(left: Remaining, *, source: str = "*") -> Dropped:
 
 
 def repeated(left: Remaining, *, images: int = 10, source: str = "*") -> Dropped:
-    """Captions that more than so many images share."""
+    """Captions that more than `images` images share."""
     chosen = left.texts_of(source)
     texts = [left.survey.texts[i].casefold() for i in chosen]
     pairs = set(zip(texts, left.survey.owner[chosen].tolist(), strict=True))
@@ -373,11 +373,11 @@ def _features(file: str, left: Remaining) -> np.ndarray:
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{file}: not a .npz file with `keys` and `features` ({error}).") from error
     place = {key: i for i, key in enumerate(keys)}
-    wanted = left.survey.table.column("key").to_pylist()
-    missing = [wanted[i] for i in np.flatnonzero(left.images) if wanted[i] not in place]
+    keys_in_order = left.survey.table.column("key").to_pylist()
+    missing = [keys_in_order[i] for i in np.flatnonzero(left.images) if keys_in_order[i] not in place]
     if missing:
         raise DataError(f"{file}: no features of {len(missing)} images, e.g. {PurePosixPath(missing[0])}.")
-    return rows[[place.get(key, 0) for key in wanted]]
+    return rows[[place.get(key, 0) for key in keys_in_order]]
 
 
 def _check_share(step: str, name: str, value: float) -> None:

@@ -55,7 +55,7 @@ def finished_shard(out: Path, name: str) -> dict[str, Any] | None:
 def write_shard(
     out: Path, name: str, records: Iterable[tuple[Record, bytes]], more: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Writes a shard; nobody sees it before it is whole.
+    """Writes a shard, which appears under its name only when it is complete.
 
     Args:
         out: The folder of the dataset.
@@ -96,8 +96,8 @@ def _write_records(path: Path, records: Iterable[tuple[Record, bytes]]) -> tuple
             writer.write(to_example(record, image))
         writer.close()
     except RuntimeError as error:  # what it makes of a full disk, in `sample` or only in `close`
-        said = str(error).splitlines()[0]
-        raise DataError(f"{path}: cannot be written ({said}). {GOES_ON}") from error
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: cannot be written ({reason}). {GOES_ON}") from error
     return count, captions
 
 
@@ -148,12 +148,12 @@ def start_dataset(out: Path, plan: dict[str, Any], more: Mapping[str, Any]) -> d
         _check_same(manifest["plan"], plan, out)
         shutil.rmtree(out / WORK, ignore_errors=True)  # killed at the very last moment
         return manifest
-    path, wanted = out / WORK / "plan.json", plan | dict(more)
+    path, described = out / WORK / "plan.json", plan | dict(more)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        _check_same(json.loads(path.read_text()), wanted, out)
+        _check_same(json.loads(path.read_text()), described, out)
     else:
-        write_json(path, wanted)
+        write_json(path, described)
     return None
 
 

@@ -1,4 +1,4 @@
-"""A look at every record of a source: what filters, statistics and builds are decided by."""
+"""A survey of every record of a source, by which filters, statistics and builds decide."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from vlc.data.table import Table, write_table
 from vlc.data.workers import share_work
 from vlc.errors import DataError
 
-_PART = 500  # records looked at between two saves
+_PART = 500  # records between two saves
 _SCHEMA = pa.schema(
     {
         "key": pa.string(),

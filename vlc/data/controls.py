@@ -1,8 +1,8 @@
 """What can be asked of a caption: its length, how well it should fit the image, what kind of text it should be.
 
 One mechanism for three: each control has a slot before the words of a caption, whose token is learned in training and
-set when a caption is written. 0 in a slot leaves it unsaid; training leaves a share unsaid, so that a model can also be
-asked for nothing.
+set when a caption is written. 0 in a slot leaves the control out. Training leaves out a share of them, so that
+a model can also be asked for nothing.
 
 - `length`: words, `LENGTH-k` of FlexCap (Dwibedi et al., 2024, arXiv 2403.12026, section 3.1).
 - `alignment`: the bin of the similarity of image and caption, 1 the worst (NoC, Kang et al., ICCV 2023, arXiv
@@ -30,7 +30,7 @@ def sources_of(control: Any) -> tuple[str, ...]:
 
 
 def slot_sizes(control: Any) -> tuple[int, ...]:
-    """Values of each slot, 0 (unsaid) included, of `config.model.decoder.control`."""
+    """Values of each slot, 0 (left out) included, of `config.model.decoder.control`."""
     sizes = (control.length, control.alignment, len(sources_of(control)))
     return tuple(size + 1 for size in sizes if size)
 
@@ -45,7 +45,7 @@ class Controls:
         edges: Between the bins, `bins - 1` similarities, rising.
         best: The bin that `alignment=best` asks for; 0: the highest.
         sources: Caption sources that are told apart; names may end in `*`.
-        unsaid: Chance in training that a slot is left unsaid.
+        dropout: Chance in training that a control is left out.
     """
 
     length: int = 0
@@ -80,7 +80,7 @@ class Controls:
             text: The caption.
             source: Its caption source.
             score: Similarity with its image; NaN where it is not known.
-            rng: Leaves some unsaid.
+            rng: Chooses which are left out.
             cut: The model will not see all of it, so its length is not said.
         """
         words = len(text.split())
@@ -97,7 +97,7 @@ class Controls:
 
         Args:
             wanted: `length` in words, `alignment` as a bin from 1 or "best", `source` by name; what is not named is
-                left unsaid.
+                left out.
 
         Raises:
             ConfigError: The captioner has no such control, or the value is not one that it has learned.

@@ -102,7 +102,7 @@ def read_range(path: str | Path, offset: int, size: int) -> bytes:
             system, name = _remote(str(path))
             data = system.cat_file(name, start=offset, end=offset + size)
         else:
-            # Held by name: another thread's may have taken its place in the cache, and nobody else would keep it open.
+            # Kept in a variable: the cache may drop it for another thread's file, which would close it.
             file = _opened(str(path), os.stat(path).st_mtime_ns)
             data = os.pread(file.fileno(), size, offset)
     if len(data) != size:
@@ -184,7 +184,7 @@ def parent(path: str | Path) -> str:
 
 @lru_cache(maxsize=_OPEN_FILES)
 def _opened(path: str, written: int) -> IO[bytes]:
-    del written  # a file that was put in another's place is opened anew
+    del written  # a file that replaced another is opened again
     return open(path, "rb")
 
 

@@ -85,7 +85,7 @@ def _plain_jpeg(data: bytes, needed: Callable[[float, float], tuple[float, float
 
 @dataclass(frozen=True)
 class Examined:
-    """What a look at an image tells.
+    """What is known of an image after it was read.
 
     Attributes:
         width: Pixels across, upright.

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from vlc.data.files import is_remote, version_of
 
-_VERSION = 2  # of everything kept in a cache; another number and all is made anew
+_VERSION = 2  # of everything kept in a cache; with another number all is made again
 _CHUNK = 20_000
 
 
@@ -115,7 +115,7 @@ def kept_table(
 
     Args:
         kind: What it is, for its name.
-        files: What it is made from; another size or time of one of them makes it anew.
+        files: What it is made from; with another size or time of one of them it is made again.
         beside: The folder of the files.
         make: Writes the table to a path.
         settings: What else it depends on; plain values.

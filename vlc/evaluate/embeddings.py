@@ -50,8 +50,8 @@ class Embedded:
         """Why examples cannot be used, by their number."""
         found = {}
         for part in range(self.parts):
-            told = json.loads((self.folder / f"{part:06d}.json").read_text())
-            found |= {part * PART + int(place): reason for place, reason in told["left_out"].items()}
+            notes = json.loads((self.folder / f"{part:06d}.json").read_text())
+            found |= {part * PART + int(place): reason for place, reason in notes["left_out"].items()}
         return found
 
     @property
@@ -186,8 +186,8 @@ def _write_part(place: Path, part: int, arrays: dict[str, np.ndarray], reasons: 
             partial = place / f"{part:06d}.{name}.{os.getpid()}.npy"
             np.save(partial, np.asarray(array))
             os.replace(partial, place / f"{part:06d}.{name}.npy")
-        told = json.dumps({"left_out": {str(index): reason for index, reason in reasons.items()}})
-        write_whole(place / f"{part:06d}.json", told.encode())
+        notes = json.dumps({"left_out": {str(index): reason for index, reason in reasons.items()}})
+        write_whole(place / f"{part:06d}.json", notes.encode())
     except OSError as error:
         raise DataError(
             f"{place}: embeddings cannot be written ({error.strerror}). What is written is kept; name another place "

@@ -51,7 +51,7 @@ def evaluate(
         model: The model.
         workdir: Where the results go; `metrics.jsonl` there gives the loss curves.
         data: A source; empty for the default of the config.
-        examples: Records at the most.
+        examples: The most records.
         scales: Guidance scales of the caption sweep.
 
     Returns:

@@ -1,4 +1,4 @@
-"""One word after another, the likeliest or one that is drawn, until every caption has ended."""
+"""Greedy decoding and sampling: a token after the other until every caption has ended."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from vlc.generate.output import GenerateOutput, group_by_image
 def keep_likely(log_probs: Float[Array, "R V"], *, top_k: int = 0, top_p: float = 1.0) -> Float[Array, "R V"]:
     """Log-probabilities with the unlikely words at minus infinity.
 
-    `top_k` keeps so many of the likeliest, 0 all. `top_p` keeps the fewest of the likeliest whose probabilities reach
+    `top_k` keeps this many of the likeliest, 0 all. `top_p` keeps the fewest of the likeliest whose probabilities reach
     it; the likeliest is always kept (nucleus sampling, Holtzman et al., ICLR 2020, arXiv 1904.09751).
     """
     if 0 < top_k < log_probs.shape[-1]:
@@ -31,7 +31,7 @@ def keep_likely(log_probs: Float[Array, "R V"], *, top_k: int = 0, top_p: float 
 def choose(
     log_probs: Float[Array, "R V"], keys: Array | None, position: Int[Array, ""], decoding: DecodingOptions
 ) -> Int[Array, " R"]:
-    """The likeliest word, or without `keys` a drawn one.
+    """A sampled token, or without `keys` the likeliest one.
 
     Temperature comes first, as in other libraries: `top_p` is of the tempered probabilities.
     """
@@ -68,16 +68,16 @@ def sample(
     keys: Array | None = None,
     prompt: Int[Array, "B T"] | None = None,
 ) -> GenerateOutput:
-    """Writes `decoding.num_return_sequences` captions of each image; a caption that has ended stays as it is.
+    """Generates `decoding.num_return_sequences` captions of each image; a caption that has ended stays as it is.
 
     Args:
         next_token: Log-probabilities of the next token.
         images: B.
-        search: `num_beams` does not matter here.
+        decoding: `num_beams` does not matter here.
         begin_id: What a caption starts from.
         end_id: What ends it.
-        keys: From `sampling_keys`; without them the likeliest word is taken.
-        prompt: Words that captions begin with, then pads. Any length: the program is the same.
+        keys: From `sampling_keys`; without them the likeliest token is taken.
+        prompt: Tokens that captions begin with, then pads. The program is the same for any length.
     """
     rows = images * decoding.num_return_sequences
     length, pad = decoding.max_new_tokens or next_token.cached.length, next_token.cached.decoder.vocab_size
@@ -94,11 +94,11 @@ def sample(
     def step(carry: Any) -> Any:
         position, state, last, done, written = carry
         guided, plain, state = next_token.step(last, position, state)
-        told = given[:, position]
-        free = told == pad
-        word = jnp.where(free, choose(guided, keys, position, decoding), told)
+        prompted = given[:, position]
+        free = prompted == pad
+        word = jnp.where(free, choose(guided, keys, position, decoding), prompted)
         word = jnp.where(done, pad, word)
-        chosen = free & ~done  # words of the prompt were not chosen, and count for nothing
+        chosen = free & ~done  # tokens of the prompt were not chosen, and count for nothing
         at = jnp.where(chosen, word, 0)[:, None]
 
         def picked(scores: Array) -> Array:

@@ -193,7 +193,7 @@ def _prompt_ids(tokenizer: Tokenizer, request: CaptionRequest, length: int) -> n
         found = [token for token in tokenizer.ids(tokenizer.clean(request.prompt), 1 << 16) if token not in marks]
         limit = (request.decoding.max_new_tokens or length) - 1
         if len(found) >= limit:
-            raise ConfigError(f'prompt "{request.prompt}" has {len(found)} tokens; captions have {limit} at the most.')
+            raise ConfigError(f'prompt "{request.prompt}" has {len(found)} tokens; captions have at most {limit}.')
         ids[: len(found)] = found
     return ids
 

@@ -136,7 +136,7 @@ class Encoder:
         return self.run_batched(_encode_text, ids)
 
     def _widths(self, length: int) -> list[int]:
-        """Lengths to which texts may be cut where nobody sees their pads; few, since each is a program to compile."""
+        """Lengths to which texts may be cut where pads are not attended to; few, since each is a program to compile."""
         text = self.config.model.text
         inert = not text.attend_pads and text.pool in ("last", "mean", "first")
         return [width for width in _WIDTHS if width < length] + [length] if inert else [length]

@@ -34,7 +34,7 @@ class Recaption:
         columns: How its columns are read.
         name: The caption source of the new captions; `long*` and the like are what recipes for long captions read.
         request: How they are written; `None`: none are, and those that are there are scored.
-        keep: At the most so many different ones of an image, the best; 0: all.
+        keep: The most captions of an image that are kept, the best different ones; 0 means all.
         min_score: Captions, new and old, below this cosine with their image are dropped; an image without any is left
             out.
         originals: Whether the captions that are there stay.

@@ -83,8 +83,8 @@ def _kind_of(model: Imported, form: str) -> str:
         image, text = _KINDS[kind]
         found[kind] = [
             f"config.model.{name}.{key} is {tower[key]!r}, it must be {value!r}"
-            for name, tower, wanted in (("image", towers.image, image), ("text", towers.text, text))
-            for key, value in wanted.items()
+            for name, tower, expected in (("image", towers.image, image), ("text", towers.text, text))
+            for key, value in expected.items()
             if tower[key] != value
         ]
         if kind == "coca" and towers.decoder.reads != "text":
@@ -104,14 +104,14 @@ def _weights(model: Imported, rules: list[Rule], notes: list[str]) -> dict[str, 
     ours = {path: np.asarray(value) for path, value in paths_of(model.params).items()}
     used = {path for one in rules for path in one.ours}
     left = sorted({path.split("/")[0] for path in ours if path not in used} - {"logit_bias"})
-    told = {
+    written = {
         "decoder": "the caption decoder",
         "image_token": "the projection of image tokens (late interaction)",
         "text_token": "the projection of text tokens (late interaction)",
         "token_log_scale": "the scale of late interaction",
     }
     shared = model.config.model.token_head == "pooled"
-    notes += [f"left out: {told.get(part, part)}" for part in left if not (shared and part == "token_log_scale")]
+    notes += [f"left out: {written.get(part, part)}" for part in left if not (shared and part == "token_log_scale")]
     return write_arrays(rules, ours)
 
 
@@ -207,14 +207,14 @@ def _their_filter(preprocess: Preprocess, notes: list[str]) -> str:
 def _write_tokenizer(model: Imported, kind: str, folder: Path, notes: list[str]) -> None:
     """The tokenizer's own file, and what the library asks about it."""
     tokenizer = model.tokenizer
-    told: dict[str, Any] = {"model_max_length": model.config.model.text.length, "padding_side": "right"}
+    written: dict[str, Any] = {"model_max_length": model.config.model.text.length, "padding_side": "right"}
     if isinstance(tokenizer, JsonTokenizer):
         write_text(folder / "tokenizer.json", tokenizer.model_bytes().decode())
-        told |= _json_settings(tokenizer, kind, notes)
+        written |= _json_settings(tokenizer, kind, notes)
     elif isinstance(tokenizer, SentencePiece):
         tokenizer.save(folder / "spiece.model")
-        told |= _pieces_settings(tokenizer, kind, notes)
-    write_text(folder / "tokenizer_config.json", json.dumps(told, indent=1))
+        written |= _pieces_settings(tokenizer, kind, notes)
+    write_text(folder / "tokenizer_config.json", json.dumps(written, indent=1))
 
 
 def _json_settings(tokenizer: JsonTokenizer, kind: str, notes: list[str]) -> dict[str, Any]:
@@ -226,14 +226,16 @@ def _json_settings(tokenizer: JsonTokenizer, kind: str, notes: list[str]) -> dic
         "unk_token": end,
         "pad_token": end if rules.pad is None else rules.pad,
     }
-    told: dict[str, Any] = {key: tokenizer.piece(index) for key, index in marks.items() if index < tokenizer.vocab_size}
+    written: dict[str, Any] = {
+        key: tokenizer.piece(index) for key, index in marks.items() if index < tokenizer.vocab_size
+    }
     if rules.clean == "lower":  # SigLIP 2, whose class lower-cases
-        return told | {"tokenizer_class": "Siglip2Tokenizer", "unk_token": "<unk>", "add_bos_token": False,
+        return written | {"tokenizer_class": "Siglip2Tokenizer", "unk_token": "<unk>", "add_bos_token": False,
                        "add_eos_token": True}  # fmt: skip
     if rules.clean and kind != "open_clip":  # open_clip cleans itself
         notes.append(f"texts are to be cleaned before they are tokenized, by vlc's rule {rules.clean!r}")
-    openai = told.get("bos_token") == HUGGING_FACE_MARKS[0]
-    return told | {"tokenizer_class": "CLIPTokenizer" if openai else "PreTrainedTokenizerFast"}
+    openai = written.get("bos_token") == HUGGING_FACE_MARKS[0]
+    return written | {"tokenizer_class": "CLIPTokenizer" if openai else "PreTrainedTokenizerFast"}
 
 
 def _pieces_settings(tokenizer: SentencePiece, kind: str, notes: list[str]) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def _decoder(config: Config, given: Mapping[str, Any], quick: bool, where: str) 
     if width != config.model.text.width or width != config.model.embed_dim:
         raise CheckpointError(f"{where}: CoCa's decoder of width {width} needs text and images of the same width.")
     if settings.whole(given, "heads", where, 8) != config.model.text.heads:
-        raise CheckpointError(f"{where}: CoCa's decoder and text tower need as many heads.")
+        raise CheckpointError(f"{where}: CoCa's decoder and text tower need the same number of heads.")
     if config.model.image.pool != "queries" or config.model.text.pool != "cls":
         raise CheckpointError(f"{where}: CoCa needs attentional_pool and embed_cls.")
     config.objectives.caption.null_rate = 0.0  # trained without hiding images

@@ -184,11 +184,11 @@ def _expected(rules: Iterable[Rule], ours: Mapping[str, Any]) -> Iterator[tuple[
         layers = shapes[0].shape[0] if one.layered else 0
         if one.layered:
             shapes = [jax.ShapeDtypeStruct(shape.shape[1:], np.float32) for shape in shapes]
-        wanted = [part.shape for part in jax.eval_shape(one.change.write, *shapes)]
+        expected = [part.shape for part in jax.eval_shape(one.change.write, *shapes)]
         if one.stacked:
-            wanted = [(layers, *shape) for shape in wanted]
+            expected = [(layers, *shape) for shape in expected]
         count = layers if one.layered and not one.stacked else 1
-        yield one, [tuple(name.format(layer) for name in one.theirs) for layer in range(count)], wanted
+        yield one, [tuple(name.format(layer) for name in one.theirs) for layer in range(count)], expected
 
 
 def read_arrays(
@@ -227,20 +227,20 @@ def _arrays(one: Rule, layers: list[tuple[str, ...]], weights: Weights) -> Itera
 
 
 def _check(plan: list, weights: Weights, ignored: Callable[[str, Entry], bool]) -> None:
-    wanted = {
+    expected = {
         name: shape for _, layers, shapes in plan for names in layers for name, shape in zip(names, shapes, strict=True)
     }
     have = weights.entries
     problems = {
-        "missing": [f"{name} {list(shape)}" for name, shape in wanted.items() if name not in have],
-        "unexpected": [f"{n} {entry}" for n, entry in have.items() if n not in wanted and not ignored(n, entry)],
+        "missing": [f"{name} {list(shape)}" for name, shape in expected.items() if name not in have],
+        "unexpected": [f"{n} {entry}" for n, entry in have.items() if n not in expected and not ignored(n, entry)],
         "of another shape": [
             f"{name}: {list(shape)} is needed, the file has {list(have[name].shape)}"
-            for name, shape in wanted.items()
+            for name, shape in expected.items()
             if name in have and tuple(have[name].shape) != tuple(shape)
         ],
         "of a type that float32 does not hold": [
-            f"{name} {have[name].dtype}" for name in wanted if name in have and not have[name].is_float
+            f"{name} {have[name].dtype}" for name in expected if name in have and not have[name].is_float
         ],
     }
     lines = []

@@ -95,12 +95,12 @@ def siglip(folder: Path, rows: int) -> Tokenizer:
     path = _find(folder, ("spiece.model", "sentencepiece.model", "tokenizer.json"))
     if path.suffix != ".json":
         return siglip_pieces(path, rows)
-    told = _settings(path.parent)
-    if told.get("padding_side", "right") != "right":
+    stated = _settings(path.parent)
+    if stated.get("padding_side", "right") != "right":
         raise CheckpointError(
             f"{folder}: its tokenizer pads on the left, which SigLIP's text tower was not trained with."
         )
-    second = rows >= _GEMMA_ROWS or str(told.get("tokenizer_class", "")).startswith(("Gemma", "Siglip2"))
+    second = rows >= _GEMMA_ROWS or str(stated.get("tokenizer_class", "")).startswith(("Gemma", "Siglip2"))
     return _json_tokenizer(path, rows, "lower" if second else "siglip")
 
 

@@ -23,7 +23,7 @@ class Blocks(NamedTuple):
 
 
 def unstack_layers(model: DualEncoder) -> Blocks:
-    """The layers that decoding runs. Made once, they save cutting the stacked parameters at every call."""
+    """The layers that decoding runs. Made once, they save slicing the stacked parameters at every call."""
     decoder, text = model.captioner(), model.text_tower
     read = text.stack.unstack() if isinstance(decoder, TextReadingDecoder) and text is not None else []
     return Blocks(read, decoder.stack.unstack())
@@ -39,20 +39,20 @@ class DecodeCache(NamedTuple):
 class CachedDecoder:
     """The next token of several captions of each image of a batch, by one or two branches that run as one batch.
 
-    Both branches read the same words. In the unconditional branch the decoder sees no image.
+    Both branches read the same tokens. In the unconditional branch the decoder sees no image.
     """
 
     def __init__(
         self, model: DualEncoder, image: ImageEncoding | None, *, branches: Sequence[Branch] = ("conditional",),
         control: Int[Array, "B S"] | None = None, blocks: Blocks | None = None,
     ):  # fmt: skip
-        """Looks at the images once.
+        """Projects the images once.
 
         Args:
             model: With a captioner.
             image: The images; `None` where no branch sees them.
             branches: What is computed.
-            control: What is asked of the captions of each image; `None`: nothing.
+            control: The controls of each image's captions; `None` leaves all of them out.
             blocks: From `unstack_layers`.
         """
         self.model, self.decoder, self.branches = model, model.captioner(), tuple(branches)
@@ -63,18 +63,18 @@ class CachedDecoder:
 
     @property
     def length(self) -> int:
-        """Words that a caption can have, its end mark included."""
+        """The most tokens of a caption, its end mark included."""
         return self.decoder.length - 1
 
     def start(self, rows: int) -> DecodeCache:
-        """Nothing written yet, but what is asked for said.
+        """The cache before the first token, with the control tokens in it.
 
         Args:
             rows: Captions; a multiple of the images.
         """
         slots = self.decoder.slots if isinstance(self.decoder, CaptionDecoder) else 0
         length = self.decoder.length + slots
-        text = tuple(block.attention.empty(rows, length) for block in self.blocks.text)
+        text = tuple(block.attention.empty_cache(rows, length) for block in self.blocks.text)
         cache = DecodeCache(
             text, tuple(block.cache(rows * len(self.branches), length) for block in self.blocks.decoder)
         )
@@ -87,7 +87,7 @@ class CachedDecoder:
     def step(
         self, ids: Int[Array, " R"], position: Int[Array, ""], cache: DecodeCache
     ) -> tuple[Float[Array, "N R V"], DecodeCache]:
-        """Logits by branch after the words at `position`, and the past with them in it."""
+        """Logits by branch after the tokens at `position`, and the cache with them in it."""
         if isinstance(self.decoder, CaptionDecoder):
             x, place = self.decoder.embed(ids[:, None], position), position + self.decoder.slots
         else:
@@ -112,7 +112,7 @@ class CachedDecoder:
         return x, cache._replace(decoder=tuple(written))
 
     def reorder(self, cache: DecodeCache, parents: Int[Array, " R"]) -> DecodeCache:
-        """The past of other captions: row `i` goes on from what row `parents[i]` had written."""
+        """The cache after beams were chosen: row `i` continues row `parents[i]`."""
         rows = len(parents)
         all_branches = jnp.concatenate([parents + branch * rows for branch in range(len(self.branches))])
         text = jax.tree.map(lambda x: x[parents], cache.text)

@@ -22,9 +22,9 @@ MEMORIES = ("tokens", "pooled", "embedding")
 
 
 class CrossCache(NamedTuple):
-    """What a layer has of the images: their keys and values, and what it makes of a null image, `[1, 1, W]`.
+    """A layer's keys and values of the images, and its output for a null image, `[1, 1, W]`.
 
-    All tokens of a null image are alike, so whatever attends to them gets the same, and nothing need be attended to.
+    All tokens of a null image are alike, so attention to them always gives the same, and need not be computed.
     """
 
     seen: KeyValue
@@ -34,7 +34,7 @@ class CrossCache(NamedTuple):
 def make_cross_cache(
     attention: Attention, memory: Float[Array, "B M W"] | None, norm: Callable[[Array], Array] = lambda x: x
 ) -> CrossCache:
-    """Keys and values of images (`None`: there are none), and what one token of a null image gives."""
+    """The cache of some images; `None` where only the null image is attended to."""
     zeros = norm(attention.zero_memory())
     seen = attention.project_cached(zeros if memory is None else norm(memory))
     return CrossCache(seen, attention.out(attention.project(zeros)[1]))
@@ -43,12 +43,14 @@ def make_cross_cache(
 def cross_attend(
     attention: Attention, x: Float[Array, "R T W"], cross_cache: CrossCache, hidden: int
 ) -> Float[Array, "R T W"]:
-    """Cross-attention of rows to images: as many rows after each other see one image, and the last `hidden` none."""
+    """Cross-attention of rows to images: consecutive rows share an image, and the last `hidden` rows attend to none."""
     seeing, images = len(x) - hidden, len(cross_cache.seen.keys)
     null = jnp.broadcast_to(cross_cache.null, (hidden, *x.shape[1:]))
     if not seeing:
         return null
-    seen = attention.read(x[:seeing].reshape(images, -1, x.shape[-1]), cross_cache.seen).reshape(seeing, *x.shape[1:])
+    seen = attention.attend_cached(x[:seeing].reshape(images, -1, x.shape[-1]), cross_cache.seen).reshape(
+        seeing, *x.shape[1:]
+    )
     return jnp.concatenate([seen, null]) if hidden else seen
 
 
@@ -72,17 +74,17 @@ class DecoderBlock(nnx.Module):
         return shard_batch(x + self.mlp(self.norm3(x)))
 
     def cross_cache(self, memory: Float[Array, "B M W"] | None) -> CrossCache:
-        """What this layer has of images."""
+        """This layer's keys and values of images."""
         return make_cross_cache(self.cross, memory)
 
     def cache(self, rows: int, length: int) -> KeyValue:
-        """Nothing written yet."""
-        return self.attention.empty(rows, length)
+        """An empty cache."""
+        return self.attention.empty_cache(rows, length)
 
     def step(
         self, x: Float[Array, "R T W"], cache: KeyValue, cross_cache: CrossCache, position: Int[Array, ""], hidden: int
     ) -> tuple[Float[Array, "R T W"], KeyValue]:
-        """The next places, and the past with them in it; see `cross_attend`."""
+        """The next positions, and the cache with them in it; see `cross_attend`."""
         mixed, cache = self.attention.extend(self.norm1(x), cache, position)
         x = x + mixed
         x = x + cross_attend(self.cross, self.norm2(x), cross_cache, hidden)
@@ -119,7 +121,7 @@ class CaptionDecoder(nnx.Module):
     def memory(
         self, features: Float[Array, "B P W"], embed: Float[Array, "B D"], null: Bool[Array, " B"] | None = None
     ) -> Float[Array, "B M W"]:
-        """What is attended to of each image; all zeros where `null` is true."""
+        """The memory of each image that is attended to; all zeros where `null` is true."""
         if self.memory_kind == "embedding":
             seen = embed[:, None]
         else:
@@ -153,17 +155,17 @@ class CaptionDecoder(nnx.Module):
         return self.logits(x[:, self.slots :])
 
     def control_tokens(self, control: Int[Array, "B S"] | None, rows: int) -> Float[Array, "B S W"]:
-        """The tokens before the words that say what is asked for; 0 in a slot asks for nothing."""
+        """The control tokens before the caption; 0 in a slot leaves that control out."""
         assert self.control is not None
         asked = jnp.zeros((rows, self.slots), jnp.int32) if control is None else control
         starts = jnp.asarray([sum(self.slot_sizes[:slot]) for slot in range(self.slots)])
         return jnp.take(self.control[...], asked + starts, axis=0).astype(self.embed.dtype)
 
     def logits(self, x: Float[Array, "N T W"]) -> Float[Array, "N T V"]:
-        """Of what the last layer gives."""
+        """Logits from the last layer's output."""
         return self.out(self.norm(x)).astype(jnp.float32)
 
     @property
     def slots(self) -> int:
-        """Places before the words."""
+        """Number of control tokens before the caption."""
         return len(self.slot_sizes)

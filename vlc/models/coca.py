@@ -46,12 +46,12 @@ class DecoderLayer(nnx.Module):
         return self.image(self.words(x, causal=True), *self.image.project(memory))
 
     def cross_cache(self, memory: Float[Array, "B M W"] | None) -> CrossCache:
-        """What this layer has of images."""
+        """This layer's keys and values of images."""
         return make_cross_cache(self.image.attention, memory, self.image.memory_norm)
 
     def cache(self, rows: int, length: int) -> KeyValue:
-        """Nothing written yet."""
-        return self.words.attention.empty(rows, length)
+        """An empty cache."""
+        return self.words.attention.empty_cache(rows, length)
 
     def step(
         self, x: Float[Array, "R T W"], cache: KeyValue, cross_cache: CrossCache, position: Int[Array, ""], hidden: int
@@ -88,5 +88,5 @@ class TextReadingDecoder(nnx.Module):
         return self.logits(self.stack(shard_batch(words), memory=memory))
 
     def logits(self, x: Float[Array, "N T W"]) -> Float[Array, "N T V"]:
-        """Of what the last layer gives."""
+        """Logits from the last layer's output."""
         return self.out(self.norm(x)).astype(jnp.float32)

@@ -126,13 +126,13 @@ class Attention(nnx.Module):
     # -- for decoding: keys and values are kept
 
     def project_cached(self, memory: Float[Array, "N M W"]) -> KeyValue:
-        """The keys and values of a memory, to be read many times."""
+        """The keys and values of a memory, to be attended to many times."""
         return KeyValue(*(x.swapaxes(1, 2) for x in self.project(memory)))
 
-    def read(self, x: Float[Array, "N T W"], kept: KeyValue, seen: Bool[Array, "T M"] | None = None) -> Array:
-        """As `attend`, from few places to what is kept."""
+    def attend_cached(self, x: Float[Array, "N T W"], kept: KeyValue, seen: Bool[Array, "T M"] | None = None) -> Array:
+        """As `attend`, from a few positions to cached keys and values."""
         query = self.query(x)
-        alone = x.shape[1] == 1  # without the axis of places XLA:CPU takes two thirds of the time
+        alone = x.shape[1] == 1  # without the axis of positions XLA:CPU takes two thirds of the time
         if alone:
             scores = jnp.einsum("nhd,nhmd->nhm", query[:, 0], kept.keys)[:, :, None]
         else:
@@ -145,16 +145,16 @@ class Attention(nnx.Module):
         return self.out(jnp.einsum("nhtm,nhmd->nthd", share, kept.values))
 
     def extend(self, x: Float[Array, "N T W"], cache: KeyValue, position: Int[Array, ""]) -> tuple[Array, KeyValue]:
-        """Causal attention of the places from `position` on, and the past with them in it."""
+        """Causal attention of the positions from `position` on, and the cache with them in it."""
         new = self.project_cached(x)
         cache = KeyValue(
             *(jax.lax.dynamic_update_slice_in_dim(a, b, position, axis=2) for a, b in zip(cache, new, strict=True))
         )
         seen = jnp.arange(cache.keys.shape[2]) <= position + jnp.arange(x.shape[1])[:, None]
-        return self.read(x, cache, seen), cache
+        return self.attend_cached(x, cache, seen), cache
 
-    def empty(self, rows: int, length: int) -> KeyValue:
-        """A past of `length` places, with nothing in it yet."""
+    def empty_cache(self, rows: int, length: int) -> KeyValue:
+        """A cache for `length` positions, still empty."""
         heads, head = self.query.out_features
         return KeyValue(*(jnp.zeros((rows, heads, length, head), self.query.dtype) for _ in range(2)))
 
@@ -212,7 +212,7 @@ class Block(nnx.Module):
         return shard_batch(x + self.mlp(self.norm2(x)))
 
     def step(self, x: Float[Array, "N T W"], cache: KeyValue, position: Int[Array, ""]) -> tuple[Array, KeyValue]:
-        """The next places of a causal pre-norm block, the first of them `position`, and the past with them in it."""
+        """The next positions of a causal pre-norm block, from `position` on, and the cache with them in it."""
         mixed, cache = self.attention.extend(self.norm1(x), cache, position)
         x = x + mixed
         return x + self.mlp(self.norm2(x)), cache
@@ -256,7 +256,7 @@ class Stack(nnx.Module):
         return jax.lax.scan(body, carry, (self.blocks, *per_layer), unroll=1 if self.scan else self.layers)
 
     def unstack(self) -> list[Any]:
-        """The blocks one by one. Taken before a loop, their parameters are not cut out again at each turn."""
+        """The blocks as a list. Unstacked before a loop, their parameters are not sliced again in each iteration."""
         return [jax.tree.map(lambda x, i=i: x[i], self.blocks) for i in range(self.layers)]
 
     def __call__(self, x: Array, **kwargs: Any) -> Array:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vlc.errors import ConfigError
 
-PORT = 12620  # of the roll-call; JAX's own coordinator takes the next
+PORT = 12620  # of the rendezvous; JAX's own coordinator takes the next
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 
 
@@ -22,8 +22,8 @@ class ProcessInfo:
     Attributes:
         index: Of this process, from 0.
         count: Of all processes.
-        coordinator: `HOST:PORT` where process 0 is met; the port after it must be free as well.
-        told_by: Where this was learned from, for messages.
+        coordinator: `HOST:PORT` of process 0; the port after it must be free as well.
+        known_from: Where this was learned from, for messages.
         hosts: The host of each process, where known.
         local_index: Of this process among those of its host.
         local_count: Processes of this host.
@@ -51,7 +51,7 @@ class ProcessInfo:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port of the roll-call."""
+        """Host and port of the rendezvous."""
         host, port = self.coordinator.rsplit(":", 1)
         return host, int(port)
 
@@ -63,7 +63,7 @@ class ProcessInfo:
 def find_process_info(
     coordinator: str = "", processes: int = 0, process: int = -1, env: Mapping[str, str] = os.environ
 ) -> ProcessInfo:
-    """This process's place by the first of: the arguments, `VLC_COORDINATOR`, SLURM, Cloud TPU; else it is alone.
+    """Which process this is, by the first of: the arguments, `VLC_COORDINATOR`, SLURM, Cloud TPU; else it is alone.
 
     Args:
         coordinator: `HOST:PORT` of process 0.
@@ -72,7 +72,7 @@ def find_process_info(
         env: The environment.
 
     Raises:
-        ConfigError: Only a part is told, or it makes no sense.
+        ConfigError: Only a part is given, or it makes no sense.
     """
     if coordinator or processes or process >= 0:
         if not (coordinator and processes > 0 and process >= 0):

@@ -1,4 +1,4 @@
-"""What the processes of a run do together. Alone, each of these is free."""
+"""Operations over all processes of a run; with one process each of them costs nothing."""
 
 import contextlib
 import json
@@ -33,14 +33,14 @@ def start_processes(
     heartbeat_timeout: float = 60,
     stops: bool = True,
 ) -> Watch | None:
-    """Calls the roll, then joins this process with the others. Before anything else asks JAX for devices.
+    """Meets the other processes, then starts `jax.distributed`. To be called before anything asks JAX for devices.
 
     Args:
         place: This process's (`find_process_info`).
         about: What must be equal everywhere.
         patience: Seconds to wait for the others.
         silence: Seconds after which a process that says nothing is taken for lost.
-        stops: From now on SIGTERM to any of them is a wish that all stop after the same step (`agreed_stop`); one
+        stops: From now on SIGTERM to any of them asks all to stop after the same step (`agreed_stop`); one
             that comes while the run still starts is not forgotten. Else it ends all of them with `EXIT_PREEMPTED`.
 
     Returns:
@@ -61,7 +61,7 @@ def start_processes(
     )  # fmt: skip
     with contextlib.suppress(ValueError):  # outside the main thread there is no signal to catch
         if stops:
-            signal.signal(signal.SIGTERM, lambda number, frame: watch.stop.wish())
+            signal.signal(signal.SIGTERM, lambda number, frame: watch.stop.request())
         else:
             _leave_on_sigterm(watch)
     return watch
@@ -90,25 +90,25 @@ def agreed_stop() -> Stop | None:
 
 
 def is_primary() -> bool:
-    """Whether this process writes what is written once."""
+    """Whether this is process 0, which writes what is written once."""
     return jax.process_index() == 0
 
 
 def print_once(text: str) -> None:
-    """Prints a line once for all processes."""
+    """Prints a line on the primary process alone."""
     if is_primary():
         print(text, flush=True)
 
 
 def barrier(what: str) -> None:
-    """Waits until all processes are here."""
+    """Waits until all processes have reached this point."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
 
 
 @contextlib.contextmanager
 def primary_first(what: str) -> Iterator[None]:
-    """The first process does the block alone, then the others do it, who find what it left on the shared disk."""
+    """The primary process runs the block first; then the others do, and find its files on the shared disk."""
     if not is_primary():
         barrier(what)
     yield
@@ -117,12 +117,12 @@ def primary_first(what: str) -> Iterator[None]:
 
 
 def local_indices(count: int) -> range:
-    """Which of so many pieces of work are this process's."""
+    """The indices below `count` that are this process's share of the work."""
     return range(jax.process_index(), count, jax.process_count())
 
 
 def allgather_objects(value: Any) -> list[Any]:
-    """What each process gives, in the order of the processes; it must be JSON."""
+    """The JSON values of all processes, in their order."""
     if jax.process_count() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -132,7 +132,7 @@ def allgather_objects(value: Any) -> list[Any]:
 
 
 def map_over_processes[T](count: int, work: Callable[[Sequence[int]], Sequence[T]], *, most: int = 1 << 30) -> list[T]:
-    """What a function makes of the numbers below `count`, each process calling it for its share of them.
+    """A function's results for the numbers below `count`, each process computing its share of them.
 
     Args:
         count: How many numbers there are.
@@ -173,14 +173,14 @@ def check_shared(folder: Path, option: str) -> None:
 
 
 def all_processes(fine: bool) -> bool:
-    """Whether it went well on every process."""
+    """Whether a condition holds on every process."""
     if jax.process_count() == 1:
         return fine
     return bool(np.all(multihost_utils.process_allgather(np.array(fine))))
 
 
 def sum_over_processes(numbers: np.ndarray) -> np.ndarray:
-    """The sums over all processes of each of some uint32, modulo 2^32."""
+    """Elementwise sums of uint32 arrays over all processes, modulo 2^32."""
     if jax.process_count() == 1:
         return numbers
     return np.sum(multihost_utils.process_allgather(numbers), axis=0, dtype=np.uint32)

@@ -1,8 +1,8 @@
-"""A roll-call before the processes of a run start together, and a watch that none of them is lost.
+"""A rendezvous before the processes of a run start, and a watch that notices when one of them is lost.
 
 `jax.distributed` aborts without a name when a process does not come, and a process that died may leave the others
-waiting in a collective. So each process keeps one plain TCP connection to process 0: at the start it says who it is and
-what it is about to run, then it beats. Whoever misses another says its name, on every process, and leaves.
+waiting in a collective. So each process keeps one plain TCP connection to process 0. At the start it says who it is and
+what it is about to run; from then on it sends heartbeats. When a process is lost, all others name it and exit.
 """
 
 import json
@@ -22,7 +22,7 @@ from vlc.parallel.stop import Stop
 
 EXIT_LOST = 76  # another process is gone; start all of them again
 _RETRY = 0.2  # seconds between two attempts to reach process 0
-_LONGEST = 1 << 16  # bytes of a message; a stranger who sends more is cut off
+_LONGEST = 1 << 16  # bytes of a message; a connection that sends more is closed
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Watch:
         peers: Its connections by the number of the process there: all others for process 0, 0 for the others.
         silence: Seconds without a beat after which a process is taken for lost.
         leave: Called with the message and the exit status when another process is gone; does not return.
-        hosts: What each process called its host at the roll-call.
+        hosts: The host of each process, as it told at the rendezvous.
         stop: How all agree to stop early.
     """
 
@@ -57,7 +57,7 @@ class Watch:
         return self
 
     def close(self) -> None:
-        """Says good-bye: this process is done, and need not be missed."""
+        """Tells the others that this process is done, so that it is not taken for lost."""
         self._tell({"bye": True})
         self._closing.set()
 
@@ -119,7 +119,7 @@ def rendezvous(
     process: ProcessInfo, must_agree: dict[str, str], *, timeout: float, heartbeat_timeout: float,
     leave: Callable[[str, int], None] | None = None,
 ) -> Watch:  # fmt: skip
-    """Waits until every process has come and all are about to run the same.
+    """Waits until every process is there and all are about to run the same.
 
     Args:
         place: This process's.
@@ -140,7 +140,7 @@ def rendezvous(
 
 
 def _leave_at_once(message: str, status: int) -> None:
-    """From a thread, while the main one may wait in a collective for ever: nothing else ends it."""
+    """Called from a thread: the main one may wait in a collective for ever, and nothing else would end it."""
     print(f"vlc: {message}. This process leaves with status {status}.", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(status)
@@ -151,7 +151,7 @@ def _named(index: int, hosts: dict[int, str]) -> str:
 
 
 def _lead(process: ProcessInfo, must_agree: dict[str, str], deadline: float, timeout: float) -> tuple[dict, dict]:
-    """Process 0: collects the others, then tells all of them to go, or why not."""
+    """Process 0: collects the others, then tells all of them to start, or why not."""
     came: dict[int, socket.socket] = {}
     hosts = {0: socket.gethostname()}
     problem = ""
@@ -168,7 +168,7 @@ def _lead(process: ProcessInfo, must_agree: dict[str, str], deadline: float, tim
                 continue
             hello = _hear(connection, min(left, 5.0))
             if hello is None or not {"hello", "count", "host", "about"} <= hello.keys():
-                connection.close()  # a stranger, such as a port scanner
+                connection.close()  # not one of ours, such as a port scanner
                 continue
             index = hello["hello"]
             problem = _objection(process, must_agree, hello, hosts)
@@ -205,7 +205,7 @@ def _objection(process: ProcessInfo, must_agree: dict[str, str], hello: dict[str
     """Why the run cannot start with this process; empty where it can."""
     index, who = hello["hello"], f"process {hello['hello']} ({hello['host']})"
     if hello["count"] != process.count:
-        return f"{who} was told of {hello['count']} processes, process 0 of {process.count}."
+        return f"{who} was started as one of {hello['count']} processes, process 0 as one of {process.count}."
     if index in hosts:
         return f"Two processes say that they are number {index}: on {hosts[index]} and on {hello['host']}."
     for name, value in must_agree.items():
@@ -218,7 +218,7 @@ def _objection(process: ProcessInfo, must_agree: dict[str, str], hello: dict[str
 
 
 def _follow(process: ProcessInfo, must_agree: dict[str, str], deadline: float, timeout: float) -> tuple[dict, dict]:
-    """Another process: finds process 0, and waits for its word."""
+    """Another process: connects to process 0, and waits for its answer."""
     reason = ""
     while (left := deadline - time.monotonic()) > 0:
         try:
@@ -229,7 +229,7 @@ def _follow(process: ProcessInfo, must_agree: dict[str, str], deadline: float, t
             continue
         hello = {"hello": process.index, "count": process.count, "host": socket.gethostname(), "about": must_agree}
         _send(connection, hello)
-        # Process 0 knows best who is missing; its word is waited for a little longer than it waits itself.
+        # Process 0 knows which processes are missing, so its answer is awaited a little longer than it waits itself.
         word = _hear(connection, left + 10.0)
         if word and "go" in word:
             return {0: connection}, {int(index): host for index, host in word["hosts"].items()}

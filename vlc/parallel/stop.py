@@ -2,8 +2,8 @@
 
 JAX has such an agreement (`multihost_utils.reached_preemption_sync_point`), but where the signal comes to several
 processes before their first step it is not always reached. Here process 0 asks all for the last step that they may
-have begun. The answer comes from the thread that listens, so that nobody waits for a process that waits in a
-collective. From then on a process that has taken a step waits for the verdict: the largest answer, which all of them
+have begun. The answer comes from the thread that listens, so that no process waits for one that waits in a
+collective. From then on a process that has taken a step waits for the decision: the largest answer, which all of them
 can reach.
 """
 
@@ -17,7 +17,7 @@ EXIT_PREEMPTED = 75  # stopped by SIGTERM, and the same command goes on from the
 
 
 class Stop:
-    """One process's side. Messages are `{"stop": "wish" | "when" | "at" | "after", ...}`."""
+    """One process's side. Messages are `{"stop": "request" | "when" | "at" | "after", ...}`."""
 
     def __init__(self, process: ProcessInfo, tell: Callable[[dict[str, Any]], None]):
         """
@@ -28,13 +28,13 @@ class Stop:
         self._place, self._tell = process, tell
         self._changed = threading.Condition(threading.RLock())
         self._taken = 0  # steps, as the loop last told
-        self._held = False  # the loop must not begin another step without the verdict
-        self._after: int | None = None  # the verdict
+        self._held = False  # the loop must not begin another step without the decision
+        self._after: int | None = None  # the step that all stop after, once it is decided
         self._answers: dict[int, int] = {}
 
-    def wish(self) -> None:
+    def request(self) -> None:
         """Asks for a stop; may be called from a signal handler's thread."""
-        threading.Thread(target=self.hear, args=(self._place.index, {"stop": "wish"}), daemon=True).start()
+        threading.Thread(target=self.hear, args=(self._place.index, {"stop": "request"}), daemon=True).start()
 
     def after(self, step: int) -> bool:
         """Whether all stop after this step, of which the loop asks each time that one is taken."""
@@ -48,8 +48,8 @@ class Stop:
         """What another process, or this one, has to say about stopping."""
         kind = message["stop"]
         with self._changed:
-            if kind == "wish":
-                self._wished()
+            if kind == "request":
+                self._requested()
             elif kind == "when":
                 self._held = True
                 self._tell({"stop": "at", "step": self._taken + 1})
@@ -59,9 +59,9 @@ class Stop:
             elif kind == "after":
                 self._decided(message["step"])
 
-    def _wished(self) -> None:
+    def _requested(self) -> None:
         if self._place.index:
-            self._tell({"stop": "wish"})
+            self._tell({"stop": "request"})
         elif not self._held:
             self._held = True
             self._answers[0] = self._taken + 1

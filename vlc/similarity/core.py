@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from vlc.errors import ConfigError, did_you_mean
 from vlc.models.layers import batch_axes, batch_shares
-from vlc.similarity import gpu, reference, tpu, xla
+from vlc.similarity import reference, xla
 from vlc.similarity.buckets import score_by_length
 from vlc.similarity.padding import fill_pads, token_weights
 from vlc.similarity.platform import platform_in_use
@@ -111,10 +111,14 @@ def _in_tiles(smoothing: float, argmax_bytes: int, images: Array, texts: Array, 
 
 
 def _on_tpu(argmax_bytes: int, images: Array, texts: Array, weights: Array) -> Scores:
+    from vlc.similarity import tpu  # the kernels' own imports take a while, and a CPU needs none of them
+
     return tpu.late_interaction(images, texts, weights, save_argmax=_can_save(argmax_bytes, images, texts))
 
 
 def _on_gpu(argmax_bytes: int, tiled: Callable[..., Scores] | None, *inputs: Array) -> Scores:
+    from vlc.similarity import gpu
+
     if reason := gpu.why_not(*inputs[:2]):
         if tiled is None:
             raise ConfigError(f'late_interaction: "pallas_gpu" does not fit: {reason}. Use implementation="auto".')

@@ -56,7 +56,7 @@ def load_start(config: Config, load: Callable[[str], Initial] | None) -> Initial
 def inherit_architecture(config: Config, initial: Initial) -> Config:
     """The config with the architecture and the pixels of the model that it starts from.
 
-    The captioner is the model's as well, where it has one, but for what the config asks for anew: `parallel`, and
+    The captioner is the model's as well, where it has one, except for what the config sets itself: `parallel`, and
     `control` where it names one. How the model is computed and how pictures are varied stays as it was.
     """
     config, theirs = copy.deepcopy(config), initial.config
@@ -100,6 +100,6 @@ def start_from(state: State, initial: Initial, sharding: Any) -> State:
     if left:
         raise ConfigError(f"config.init: the model has {left[0]} (and {len(left) - 1} more), the config has not.")
     parts = ", ".join(sorted({"/".join(name.split("/")[:2]) for name in fresh})) or "nothing"
-    print_once(f"Started from another model: {len(taken)} arrays taken; learned anew: {parts}.")
+    print_once(f"Started from another model: {len(taken)} arrays taken; new: {parts}.")
     started = state | {"params": params}
     return started | {"ema": jax.tree.map(jnp.copy, params)} if "ema" in state else started

@@ -58,7 +58,7 @@ def _open_train(data: Any, scenes: dict[str, Any], workdir: Path | None) -> Sour
 def _join_and_filter(source: Source, data: Any, spec: str, workdir: Path | None) -> Source:
     if not (data.join or data.filters):
         return source
-    joined = version_of(data.join) if data.join else ""  # another file there, and all is selected anew
+    joined = version_of(data.join) if data.join else ""  # with another file all is selected again
     place = zlib.crc32(repr((spec, data.columns, data.join, joined)).encode())
     folder = (workdir or Path(tempfile.mkdtemp(prefix="vlc-"))) / "data" / f"{place:08x}"
     if data.join:
@@ -170,7 +170,7 @@ def data_warnings(config: Config, source: Source) -> list[str]:
         missing = [name for name in dict.fromkeys(patterns) if not matching(known, name)]
         if missing and known:
             found.append(
-                f"config.data.captions.{key} names {', '.join(missing)}, which none of the records looked at has; they "
+                f"config.data.captions.{key} names {', '.join(missing)}, which none of the sampled records has; they "
                 f"have {', '.join(sorted(known))}."
             )
     return found

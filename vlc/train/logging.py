@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
-from tensorboardX import SummaryWriter
 
 from vlc.parallel import is_primary, print_once
 from vlc.train.feed import slow_stage
@@ -32,6 +31,8 @@ class MetricLog:
             return
         self.path = workdir / "metrics.jsonl"
         _drop_from(self.path, first_step)
+        from tensorboardX import SummaryWriter  # slow to import, and only the primary process needs it
+
         self._file = self.path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step)
 

@@ -1,12 +1,14 @@
 """Training, from a config to the last checkpoint, in one readable function."""
 
 import contextlib
+import functools
 import json
 import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ from vlc.train.inputs import alignment_bins, data_warnings, get_tokenizer, make_
 from vlc.train.logging import MetricLog, Progress
 from vlc.train.lowering import batch_shapes
 from vlc.train.optimizer import make_optimizer
-from vlc.train.resume import changes_of, check_same_model
+from vlc.train.resume import changes_of, check_same_model, next_batch
 from vlc.train.state import count_parameters, eval_params, init_state, make_graph
 from vlc.train.step import make_train_step
 from vlc.train.stop import StopOnSigterm
@@ -117,8 +119,6 @@ def _train(
         make_example = make_example_maker(config, source, tokenizer)
         evaluate = make_evaluation(config)
     saved_config = json.loads(config.to_json_best_effort())
-    for warning in [*config_warnings(config), *data_warnings(config, source)]:
-        print_once(f"Warning: {warning}")
 
     # -- the state: shapes first, then shardings, so that every array is born where it will live.
     run = resolve_auto(config, jax.default_backend())
@@ -138,27 +138,34 @@ def _train(
         compiler_options=compiler_options("step"),
     )
     batches = batch_shapes(run)
-    compiled_step = compile_ahead(step_function, mesh, shapes, batches)  # while parameters and data are made ready
+
+    @functools.cache
+    def compiled_step() -> Future[Any]:
+        """Compiled in the background from the first call on, while parameters and data are made ready."""
+        return compile_ahead(step_function, mesh, shapes, batches)
 
     # -- restore order: the newest sound checkpoint of this workdir, else fresh parameters.
+    if not (workdir / "checkpoints").exists():
+        compiled_step()
     checkpoints = Checkpoints(workdir, keep_last=run.checkpoint.keep_last, keep_best=run.checkpoint.keep_best)
     meta = make_meta(saved_config, tokenizer, make_example.preprocess)
 
     def abstract(saved_meta: dict) -> Any:
         check_same_model(saved_meta, meta, str(workdir))
+        if saved_meta["step"] < run.steps:
+            compiled_step()
         return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, sharding)
 
     restored = checkpoints.restore(abstract)
     if restored:
         state, saved_meta = restored
         first_step, digest = saved_meta["step"], saved_meta["digest"]
-        first_batch = -(
-            -saved_meta["examples"] // run.batch_size
-        )  # with another batch size some examples are passed over
+        first_batch = next_batch(saved_meta, run.batch_size)
         print_once(f"Resuming from step {first_step} in {workdir}.")
         for line in changes_of(saved_meta["config"], saved_config, first_step, first_batch * run.batch_size):
             print_once(f"  {line}")
     else:
+        compiled_step()
         with jax.set_mesh(mesh):
             make_state = jax.jit(fresh, out_shardings=sharding, compiler_options=compiler_options("once"))
             state = make_state(jax.random.key(run.seed))
@@ -169,6 +176,8 @@ def _train(
         (workdir / "config.json").write_text(json.dumps(saved_config, indent=1) + "\n")
 
     # -- input and logs.
+    for warning in [*config_warnings(config), *data_warnings(config, source)]:
+        print_once(f"Warning: {warning}")
     share = Share(mesh, run.batch_size)
     host_batches = train_batches(
         make_example, batch_size=run.batch_size, seed=run.seed, start_step=first_batch, rows=share.rows.tolist(),
@@ -211,7 +220,7 @@ def _train(
             trace.before(step + 1)
             compiling = goodput.spent("compilation") if step == first_step else contextlib.nullcontext()
             with compiling, jax.set_mesh(mesh), jax.transfer_guard("disallow"):
-                state, metrics = compiled_step.result()(state, batch)
+                state, metrics = compiled_step().result()(state, batch)
             step += 1
             trace.after(step, metrics)
 

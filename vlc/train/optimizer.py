@@ -70,13 +70,27 @@ def stop_frozen_gradients(params: Any, frozen: tuple[str, ...]) -> Any:
 
 def _make_trained(config: Config, steps: int) -> optax.GradientTransformation:
     # The identity keeps the structure of the state, so that a run can be resumed with clipping turned on or off.
-    parts = [optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()]
+    parts = [clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()]
     parts.append(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=config.moment_dtype))
     parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
     if config.name == "lamb":
         parts.append(scale_by_layer_trust_ratio())
     parts.append(optax.scale_by_learning_rate(make_schedule(config, steps)))
     return optax.chain(*parts)
+
+
+def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+    """Scales all gradients down by one factor where their global norm is above the limit.
+
+    As optax's, but a factor for all in place of a division for each element: XLA fuses the product into what reads it,
+    which a division it does not. That saves a pass over the gradients, and their kernels' compilation.
+    """
+
+    def apply(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        factor = jnp.minimum(1.0, limit / optax.global_norm(updates))
+        return jax.tree.map(lambda update: update * factor, updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), apply)
 
 
 def decayed(params: Any) -> Any:

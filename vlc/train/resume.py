@@ -62,6 +62,21 @@ def _check_same_optimizer(before: dict[str, Any], now: dict[str, Any], where: st
         )
 
 
+def next_batch(saved: dict[str, Any], batch_size: int) -> int:
+    """The number of the batch that a checkpoint is followed by.
+
+    With another batch size than before, the first that holds no example which was seen; a few may be passed over.
+
+    Args:
+        saved: The checkpoint's meta.
+        batch_size: Of this start.
+    """
+    examples = saved.get(
+        "examples", saved["step"] * saved["config"]["batch_size"]
+    )  # the first versions kept steps alone
+    return -(-examples // batch_size)
+
+
 def changes_of(saved: dict[str, Any], now: dict[str, Any], step: int, example: int) -> list[str]:
     """Settings that differ from the checkpoint's, a line each, with what that means from here on.
 

@@ -53,7 +53,7 @@ def workdir_lock(workdir: Path) -> Iterator[None]:
 
 def _holder(path: Path) -> str:
     try:
-        told = json.loads(path.read_text())
-        return f"process {told['process']} on {told['host']}, since {told['since']}"
+        holder = json.loads(path.read_text())
+        return f"process {holder['process']} on {holder['host']}, since {holder['since']}"
     except (OSError, ValueError, KeyError):
         return "which is just starting"

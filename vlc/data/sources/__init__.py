@@ -121,8 +121,8 @@ def _open_one(spec: str, columns: Columns, scenes: dict[str, Any]) -> Source:
         raise DataError(f"{spec}: a captions file ends in {', '.join(SUFFIXES)}; shards end in .tar or .array_record.")
     if place.is_folder:
         raise DataError(
-            f"{spec}: no captions file in this folder ({CAPTION_FILES[0]}, captions.csv, metadata.csv, ...), no shards, "
-            "no prepared dataset, and no image with a text file of its name. Write one line for each image into "
+            f"{spec}: no captions file in this folder ({CAPTION_FILES[0]}, captions.csv, metadata.csv, ...), no "
+            "shards, no prepared dataset, no image with a text file of its name. Write one line for each image into "
             f'{CAPTION_FILES[0]}: {{"image": "a.jpg", "captions": ["what it shows"]}}'
         )
     raise DataError(f'{spec}: no such file or folder. Give a folder, a captions file, shards, or "scenes".')

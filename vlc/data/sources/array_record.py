@@ -121,7 +121,7 @@ def _as_row(features: dict[str, list]) -> dict[str, Any]:
 
 @lru_cache(maxsize=_OPEN_FILES)
 def _open(path: str, written: int) -> ArrayRecordReader:
-    """A reader, for all threads of this process; a file that was written anew gets another."""
+    """A reader, for all threads of this process; a file that was rewritten gets a new one."""
     del written
     reader = ArrayRecordReader(path, options=_READ)
     if not reader.ok():

@@ -1,4 +1,4 @@
-"""How a kind of source is told from the others, and opened: one declaration a kind."""
+"""How a kind of source is recognised and opened: one declaration a kind."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

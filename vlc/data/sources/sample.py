@@ -12,7 +12,7 @@ class Sample(Wrapper):
 
     Attributes:
         source: Any source.
-        count: Records at the most.
+        count: The most records.
     """
 
     source: Source

@@ -21,7 +21,7 @@ class Rules:
         clean: One of `vlc.data.tokenizers.clean.CLEANERS`, applied first.
         begin: Id put before every text, or `None`.
         end: Id put after every text; it is kept when a text is cut.
-        rows: Rows of the model's token table, where there are more than pieces; 0: as many.
+        rows: Rows of the model's token table, where there are more than pieces; 0: the same number.
         pad: Id that the family pads with. Here pads are the id `rows`; this one is for whoever compares.
     """
 

@@ -40,7 +40,7 @@ class SentencePiece(Tokenizer):
 
         Args:
             texts: Captions.
-            vocab_size: Pieces at the most; fewer when the captions do not hold so many.
+            vocab_size: The most pieces; there are fewer when the captions do not hold as many.
 
         Raises:
             DataError: There is no text, or fewer pieces are asked for than the captions have letters.

@@ -44,13 +44,13 @@ def linear_scores(
     Returns:
         Scores, and the penalty.
     """
-    held = np.arange(len(train)) % _HELD_OUT == 0
+    held_out = np.arange(len(train)) % _HELD_OUT == 0
     best, strength = -1.0, _STRENGTHS[0]
-    if held.any() and len(np.unique(labels[~held])) > 1:
+    if held_out.any() and len(np.unique(labels[~held_out])) > 1:
         weights = None
         for one in reversed(_STRENGTHS):  # each starts from the solution for a stronger penalty
-            weights = _fit(train[~held], labels[~held], classes, one, weights)
-            right = float((_apply(weights, train[held]).argmax(axis=1) == labels[held]).mean())
+            weights = _fit(train[~held_out], labels[~held_out], classes, one, weights)
+            right = float((_apply(weights, train[held_out]).argmax(axis=1) == labels[held_out]).mean())
             if right > best:
                 best, strength = right, one
     return _apply(_fit(train, labels, classes, strength, None), queries), strength

@@ -70,8 +70,8 @@ def _by_java(captions: Sequence[str]) -> list[str]:
     try:
         done = subprocess.run(command, input=lines.encode(), capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        said = (getattr(error, "stderr", b"") or b"").decode("utf-8", "replace").strip().splitlines()
-        raise DataError(f"Java's PTBTokenizer failed ({said[-1] if said else error}).") from error
+        output = (getattr(error, "stderr", b"") or b"").decode("utf-8", "replace").strip().splitlines()
+        raise DataError(f"Java's PTBTokenizer failed ({output[-1] if output else error}).") from error
     found = done.stdout.decode("utf-8", "replace").split("\n")[: len(captions)]
     if len(found) != len(captions):
         raise DataError(f"Java's PTBTokenizer gave {len(found)} lines for {len(captions)} captions.")

@@ -49,20 +49,20 @@ def reference_figures(
         raise ConfigError(f"Caption metrics need pycocoevalcap ({error}): pip install 'vlc-jax[eval]'.") from error
     counts = [1, *map(len, references)]
     flat, used = tokenize([*captions, *(text for some in references for text in some)], use=tokenizer)
-    said = {i: [text] for i, text in enumerate(flat[: len(captions)])}
+    hyps = {i: [text] for i, text in enumerate(flat[: len(captions)])}
     ends = np.cumsum([len(captions), *counts[1:]])
-    meant = {i: flat[start:end] for i, (start, end) in enumerate(itertools.pairwise(ends))}
+    refs = {i: flat[start:end] for i, (start, end) in enumerate(itertools.pairwise(ends))}
 
-    figures = {f"bleu{n + 1}": figure for n, figure in enumerate(bleu(meant, said))}
+    figures = {f"bleu{n + 1}": figure for n, figure in enumerate(bleu(refs, hyps))}
     notes = {"words": NAMES[used]}
-    meteor = _meteor(meant, said)
+    meteor = _meteor(refs, hyps)
     if isinstance(meteor, Figure):
         figures["meteor"] = meteor
     else:
         notes["meteor"] = meteor
-    figures["rouge_l"] = Figure.mean(Rouge().compute_score(meant, said)[1])
-    figures["cider"] = Figure.mean(Cider().compute_score(meant, said)[1])
-    spice = _spice(meant, said)
+    figures["rouge_l"] = Figure.mean(Rouge().compute_score(refs, hyps)[1])
+    figures["cider"] = Figure.mean(Cider().compute_score(refs, hyps)[1])
+    spice = _spice(refs, hyps)
     if isinstance(spice, Figure):
         figures["spice"] = spice
     else:
@@ -70,18 +70,18 @@ def reference_figures(
     return figures, notes
 
 
-def bleu(meant: Mapping[int, list[str]], said: Mapping[int, list[str]]) -> list[Figure]:
+def bleu(refs: Mapping[int, list[str]], hyps: Mapping[int, list[str]]) -> list[Figure]:
     """BLEU-1 to BLEU-4 (Papineni et al., ACL 2002), by the counts of `pycocoevalcap`; the nearest reference's length.
 
     Args:
-        meant: References of each image, words with spaces between.
-        said: A list with the one caption of each.
+        refs: References of each image, words with spaces between.
+        hyps: A list with the one caption of each.
     """
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
     scorer = BleuScorer(n=_ORDER)
-    for i in said:
-        scorer += (said[i][0], meant[i])
+    for i in hyps:
+        scorer += (hyps[i][0], refs[i])
     counts = scorer.ctest
     correct, guess = (np.asarray([row[key] for row in counts], np.float64) for key in ("correct", "guess"))
     length = np.asarray([row["testlen"] for row in counts], np.float64)
@@ -99,12 +99,12 @@ def bleu(meant: Mapping[int, list[str]], said: Mapping[int, list[str]]) -> list[
     ]
 
 
-def _meteor(meant: dict, said: dict) -> Figure | str:
+def _meteor(refs: dict, hyps: dict) -> Figure | str:
     """METEOR of the corpus, or why there is none."""
     if shutil.which("java") is None:
         return "METEOR needs Java, which is not on the PATH."
     try:
-        return Figure(float(_meteor_program().compute_score(meant, said)[0]))
+        return Figure(float(_meteor_program().compute_score(refs, hyps)[0]))
     except (OSError, ValueError) as error:
         _meteor_program.cache_clear()
         return f"METEOR's Java program failed ({error})."
@@ -118,7 +118,7 @@ def _meteor_program() -> Any:
     return Meteor()
 
 
-def _spice(meant: dict, said: dict) -> Figure | str:
+def _spice(refs: dict, hyps: dict) -> Figure | str:
     """SPICE, where its parser was downloaded before, or why there is none."""
     from pycocoevalcap.spice import spice
 
@@ -127,5 +127,5 @@ def _spice(meant: dict, said: dict) -> Figure | str:
     if shutil.which("java") is None:
         return "SPICE needs Java, which is not on the PATH."
     with contextlib.redirect_stdout(io.StringIO()):
-        by_image = spice.Spice().compute_score(meant, said)[1]
+        by_image = spice.Spice().compute_score(refs, hyps)[1]
     return Figure.mean(np.asarray([row["All"]["f"] for row in by_image]))

@@ -28,7 +28,7 @@ class Options:
         classes: A file with names of classes.
         templates: See `read_templates`.
         score: `embed`, `tokens`, `both`, or `auto`: what the model was trained to compare.
-        examples: Images (cases) at the most, evenly spaced; 0: all.
+        examples: Images (cases) at most, evenly spaced; 0 means all.
         columns: Of captioned data, see `Columns`.
         scales: Guidance scales of the captions.
         request: How captions are decoded, and what else is asked of them.
@@ -91,8 +91,8 @@ def open_captioned(model: Model, spec: str, options: Options) -> Source:
     columns = f"root={options.images}" if options.images else ""
     source = open_source(spec, columns=",".join(filter(None, (options.columns, columns))))
     if isinstance(source, Annotations) and "#" not in spec:
-        wanted = options.split or next((name for name in ("test", *EVAL_SPLITS) if name in source.splits), "")
-        return source.part(wanted) if wanted else source
+        split = options.split or next((name for name in ("test", *EVAL_SPLITS) if name in source.splits), "")
+        return source.part(split) if split else source
     if options.split:
         raise ConfigError(f"--split {options.split}: the split of {spec} is written PATH#SPLIT, where it has several.")
     return source

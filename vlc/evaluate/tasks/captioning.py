@@ -55,21 +55,21 @@ class ScoredCaptions:
         return {"guidance_scale": self.scale, **self.found}
 
 
-def references_of(record: Record, wanted: str) -> tuple[str, ...]:
+def references_of(record: Record, sources: str) -> tuple[str, ...]:
     """The captions of a record that others are compared with.
 
     Args:
         record: Of captioned data.
-        wanted: Caption sources with commas, names may end in `*`; empty: all.
+        sources: Caption sources with commas, names may end in `*`; empty means all.
 
     Raises:
         DataError: It has none of these sources.
     """
-    if not wanted:
+    if not sources:
         return record.all_captions()
-    names = [name for part in wanted.split(",") for name in matching(record.captions, part.strip())]
+    names = [name for part in sources.split(",") for name in matching(record.captions, part.strip())]
     if not names:
-        raise DataError(f'{record.key}: --references "{wanted}", but its captions are {", ".join(record.captions)}.')
+        raise DataError(f'{record.key}: --references "{sources}", but its captions are {", ".join(record.captions)}.')
     return tuple(text for name in dict.fromkeys(names) for text in record.captions[name])
 
 
@@ -80,13 +80,13 @@ def write_all(
     requests: Sequence[CaptionRequest],
     part: int = 256,
 ) -> list[list[str]]:
-    """The best caption of each image for each of several wishes; an image is encoded once, by one of the processes.
+    """The best caption of each image for each of several requests; an image is encoded once, by one of the processes.
 
     Args:
         model: With a captioner.
         pixels: Gives those of some images, by number.
         images: How many there are.
-        asks: What is wanted.
+        requests: What is asked for.
         part: Images at a time.
     """
 
@@ -191,7 +191,7 @@ def draw(
 
 
 def at_scales(request: CaptionRequest, scales: Sequence[float]) -> list[CaptionRequest]:
-    """The same wish at several guidance scales."""
+    """The same request at several guidance scales."""
     return [replace(request, guidance_scale=scale) for scale in scales]
 
 

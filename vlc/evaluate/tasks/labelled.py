@@ -49,7 +49,7 @@ def open_labelled(spec: str, *, split: str = "", names: str = "", examples: int 
         split: `train`, `val`, ...; by default the one for evaluation where there are several.
         names: A file with the names of the classes: one a line in the order of their folders, `FOLDER NAME` on each
             line, or JSON by folder. By default a file of this kind in the folder, else the folders' own names.
-        examples: Images at the most, evenly spaced; 0: all.
+        examples: Images at most, evenly spaced; 0 means all.
 
     Raises:
         DataError: There is no such folder, no image in it, or the folders are WordNet numbers without names.

@@ -48,7 +48,7 @@ def open_masked(folder: str | Path, *, names: str = "", examples: int = 0) -> Ma
     Args:
         folder: The data.
         names: A file with the name of class 0, 1, ... on each line; by default `classes.txt` in the folder.
-        examples: Images at the most, evenly spaced; 0: all.
+        examples: Images at most, evenly spaced; 0 means all.
 
     Raises:
         DataError: A folder or the names are missing, or no image has a mask.
