@@ -140,3 +140,16 @@ def test_presets_have_the_size_of_the_published_models(image, text, patches, mil
 def test_the_temperature_is_bounded():
     _, model = merged(model__init_logit_scale=5000.0)
     assert float(model.scales().logit_scale) == pytest.approx(100.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("scan", [True, False])
+def test_only_unrolled_layers_pass_a_barrier(scan):
+    """On accelerators, where layers are a loop, the program is what it was without one."""
+    config = tiny_config(model__scan=scan)
+    graph, params = tiny_model(config)
+
+    def embed(params, images):
+        return nnx.merge(graph, params).encode_image(images).embed.sum()
+
+    step = jax.jit(jax.grad(embed)).lower(params, tiny_batch(config)["image"])
+    assert ("optimization_barrier" in step.as_text()) != scan
