@@ -105,6 +105,12 @@ def test_hugging_faces_image_folder(split, kind, column, tmp_path):
     assert texts(open_source(str(tmp_path))) == WHOLE
 
 
+def test_a_folder_may_have_a_colon_in_its_name(tmp_path):
+    write_images(tmp_path / "at 12:30")
+    (tmp_path / "at 12:30" / "captions.csv").write_text("image,caption\n0.jpg,a grey cat\n")
+    assert texts(open_source(str(tmp_path / "at 12:30"))) == WHOLE[:1]
+
+
 def test_flickr8k_as_kaggle_has_it(tmp_path):
     write_images(tmp_path, "Images")
     (tmp_path / "captions.txt").write_text("image,caption\n0.jpg,first a\n0.jpg,first b\n1.jpg,second\n2.jpg,third\n")

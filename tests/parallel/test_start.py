@@ -149,7 +149,7 @@ def test_another_config_is_refused():
 
 def test_another_count_and_the_same_number_twice_are_refused():
     crew = Crew(2).come(0).come(1, count=3).joined()
-    assert "was told of 3 processes, process 0 of 2" in crew.errors[0][0]
+    assert "was started as one of 3 processes, process 0 as one of 2" in crew.errors[0][0]
     crew = Crew(3).come(0, 1, 1).joined()
     assert "Two processes say that they are number 1" in crew.errors[0][0]
     assert len(crew.errors[1]) == 2

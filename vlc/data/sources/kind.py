@@ -25,7 +25,7 @@ class Location:
     @cached_property
     def is_folder(self) -> bool:
         """Whether it is a folder that exists."""
-        return ":" not in self.path.partition("://")[0] and is_folder(self.path)
+        return is_folder(self.path)
 
     @cached_property
     def is_file(self) -> bool:
