@@ -74,7 +74,7 @@ def pictures(count, size=16):
 
 def test_a_score_by_something_else_names_the_choices(tokenizer):
     model = model_of(tokenizer)
-    with pytest.raises(ConfigError, match=r'by is "token"; it must be "embed" or "tokens". Did you mean "tokens"'):
+    with pytest.raises(ConfigError, match=r'by is "token", which is not known. Did you mean "tokens"'):
         model.score(pictures(1), ["a star"], by="token")
 
 

@@ -19,7 +19,7 @@ from vlc.errors import ConfigError
 
 
 def add_caption(commands) -> None:
-    """The command, below `commands`."""
+    """Adds the command."""
     command = add_command(commands, "caption", _caption, "write captions for images, or for a whole data set")
     command.add_argument("--workdir", required=True, metavar="MODEL", help="a training workdir, or any other model")
     command.set_defaults(model="")
@@ -70,7 +70,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 
 
 def read_request(options: argparse.Namespace, model, num_return_sequences: int = 1):
-    """What captions are asked for, but the guidance scale."""
+    """The caption request of the options, without the guidance scale."""
     from vlc.data.controls import parse_control
     from vlc.generate import DecodingOptions
     from vlc.inference.captioning import CaptionRequest

@@ -75,7 +75,7 @@ def distributed(options: argparse.Namespace, *, stops: bool = False, **must_agre
 
 
 def _leave(message: str, status: int) -> None:
-    """Ends this process now: JAX's way out would wait for the others, who are leaving too."""
+    """Ends this process now: JAX's shutdown would wait for the other processes, which are ending too."""
     if message:
         print(message, file=sys.stderr)
     sys.stdout.flush()

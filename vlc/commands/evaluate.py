@@ -12,7 +12,7 @@ from vlc.errors import ConfigError
 
 
 def add_eval(commands) -> None:
-    """The command, below `commands`."""
+    """Adds the command."""
     _add_arguments(add_command(commands, "eval", _evaluate, "zero-shot, retrieval, probes, captions, ...; a report"))
 
 

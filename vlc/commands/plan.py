@@ -86,7 +86,7 @@ def _sweep(config: Any, target: tuple, console: Any, options: argparse.Namespace
 
 
 def _told(some: Iterator[Any]) -> list[Any]:
-    """A line for each that is done, since compiling takes its time."""
+    """Prints a line for each that is done, since compiling takes a while."""
     found, begun = [], time.perf_counter()
     for one in some:
         found.append(one)

@@ -64,7 +64,7 @@ def open_some(spec: str, options: argparse.Namespace):
 
 
 def model_path(options: argparse.Namespace) -> str:
-    """MODEL, or what --workdir names."""
+    """The positional MODEL, or the value of --workdir."""
     if bool(options.model) == bool(options.workdir):
         raise ConfigError("Name one model: vlc eval MODEL. It is a workdir, or a folder of another library.")
     return options.model or options.workdir

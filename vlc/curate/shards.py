@@ -95,7 +95,7 @@ def _write_records(path: Path, records: Iterable[tuple[Record, bytes]]) -> tuple
             count, captions = count + 1, captions + len(record.all_captions())
             writer.write(to_example(record, image))
         writer.close()
-    except RuntimeError as error:  # what it makes of a full disk, in `sample` or only in `close`
+    except RuntimeError as error:  # how ArrayRecord reports a full disk, in `write` or only in `close`
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: cannot be written ({reason}). {GOES_ON}") from error
     return count, captions

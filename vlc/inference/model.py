@@ -147,7 +147,7 @@ class Model(Encoder):
             ConfigError: `by` is neither.
         """
         if by not in SCORE_BY:
-            raise ConfigError(f'score: by is "{by}"; it must be "embed" or "tokens".{did_you_mean(str(by), SCORE_BY)}')
+            raise ConfigError(f'score: by is "{by}", which is not known.{did_you_mean(str(by), SCORE_BY)}')
         text = self.encode_text(texts)
         if by == "embed":
             return np.concatenate([image.embed @ text.embed.T for image in self._encoded(images)])

@@ -100,7 +100,7 @@ def _kind_of(model: Imported, form: str) -> str:
 
 
 def _weights(model: Imported, rules: list[Rule], notes: list[str]) -> dict[str, np.ndarray]:
-    """Their arrays; what no rule names is noted."""
+    """Their arrays; those of ours that no rule names are noted."""
     ours = {path: np.asarray(value) for path, value in paths_of(model.params).items()}
     used = {path for one in rules for path in one.ours}
     left = sorted({path.split("/")[0] for path in ours if path not in used} - {"logit_bias"})
@@ -205,7 +205,7 @@ def _their_filter(preprocess: Preprocess, notes: list[str]) -> str:
 
 
 def _write_tokenizer(model: Imported, kind: str, folder: Path, notes: list[str]) -> None:
-    """The tokenizer's own file, and what the library asks about it."""
+    """The tokenizer's own file, and the settings that the library reads beside it."""
     tokenizer = model.tokenizer
     written: dict[str, Any] = {"model_max_length": model.config.model.text.length, "padding_side": "right"}
     if isinstance(tokenizer, JsonTokenizer):

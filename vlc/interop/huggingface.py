@@ -163,7 +163,7 @@ def siglip_config(given: Mapping[str, Any], where: str) -> Config:
 
 
 def siglip_text(length: int) -> dict[str, Any]:
-    """SigLIP's text tower looks both ways, at pads too, and takes what stands at the last place."""
+    """SigLIP's text tower is bidirectional, attends to pads, and pools the last position."""
     return {"length": length, "causal": False, "attend_pads": True, "pool": "end", "projection": "bias"}
 
 

@@ -25,7 +25,7 @@ def is_native(folder: Path) -> bool:
 
 
 def write_native(model: Imported, folder: Path) -> None:
-    """Writes a model with its config, tokenizer and preprocessing; the description last, so it is never half there.
+    """Writes a model with its config, tokenizer and preprocessing; the description last, which marks a whole folder.
 
     Raises:
         CheckpointError: The folder holds something, or the disk is full.

@@ -21,7 +21,7 @@ LISTED = 20  # differences of a kind that a message names
 
 @dataclass(frozen=True)
 class Change:
-    """How their arrays become ours (`read`) and ours theirs (`sample`)."""
+    """How their arrays become ours (`read`) and ours become theirs (`write`)."""
 
     read: Callable[..., Arrays]
     write: Callable[..., Arrays]

@@ -57,7 +57,7 @@ def advise(config: Config, plan: Plan, devices: list[Any], tries: int) -> Iterat
 
 
 def could_fit(change: Change, config: Config, plan: Plan) -> bool:
-    """Whether a change could save enough at the very most; what cannot is not compiled."""
+    """Whether a change could save enough memory at best; one that cannot is not compiled."""
     memory = plan.memory
     state = memory["parameters"] + memory["optimizer"] + memory.get("average", 0)
     passing = memory["activations"] + memory["temporaries"]
@@ -79,7 +79,7 @@ def could_fit(change: Change, config: Config, plan: Plan) -> bool:
 
 
 def changes(config: Config, plan: Plan) -> Iterator[Change]:
-    """Changes in the order of what they cost: none of them changes what is learned, but for rounding."""
+    """Changes, the cheapest first. None of them changes what is learned, except for rounding."""
     single = [*_exchange(config), *_remat(config), *_fsdp(config, plan), *_accumulate(config, plan), *_moments(config)]
     yield from single
     for first in _fsdp(config, plan):
@@ -95,7 +95,7 @@ def _merged(some: list[Change]) -> Change:
 
 
 def _exchange(config: Config) -> list[Change]:
-    """The ring instead of the gathering, for the objectives in use."""
+    """The ring instead of gathering, for the objectives in use."""
     used = [
         name for name, objective in config.objectives.items()
         if objective.weight and objective.get("exchange") == "gather"

@@ -124,7 +124,7 @@ def _calls(instruction: _Instruction, computations: dict[str, list[_Instruction]
 
 
 def _trips(condition: list[_Instruction]) -> int:
-    """Of a loop that counts from 0 to a constant, as scans do; 1 where it is another."""
+    """Iterations of a loop that counts from 0 to a constant, as scans do; 1 for any other loop."""
     constants = [re.match(r"(\d+)\)", one.rest) for one in condition if one.operation == "constant"]
     numbers = [int(found[1]) for found in constants if found]
     return max(numbers, default=1)
@@ -153,7 +153,7 @@ def _only_slices_are_used(one: _Instruction, around: list[_Instruction]) -> bool
 
 
 def _group(text: str, devices: int) -> list[int]:
-    """The devices that take part with the first of some group, by their place in the mesh."""
+    """The devices of the first group, by their position in the mesh."""
     if pairs := re.search(r"source_target_pairs=\{(.*?\})\}", text):
         return _ring([(int(a), int(b)) for a, b in re.findall(r"\{(\d+),(\d+)\}", pairs[1] + "}")])
     if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):

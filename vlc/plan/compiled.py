@@ -22,7 +22,7 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler made of a step.
+    """A compiled step.
 
     Attributes:
         needed: Bytes of one device: the state, which the step writes over, its share of the batch, and all else at the

@@ -14,7 +14,7 @@ _GIB, _MIB = 2**30, 2**20
 
 
 def show_plan(plan: Plan, console: Console) -> None:
-    """The tables a person decides from."""
+    """Prints the tables of a plan."""
     console.print(
         f"{plan.config} on {plan.topology}: {plan.devices} devices ({describe_mesh(plan.mesh)}), batch "
         f"{plan.batch_size:,} ({plan.batch_size / plan.devices:g} a device), {plan.parameters / 1e6:.1f} million "

@@ -49,7 +49,7 @@ def sweep(
 
 
 def ranked(tried: Sequence[Advice]) -> list[Advice]:
-    """Those that fit, the fastest first by the estimate; then those that do not; then those that cannot be."""
+    """Plans that fit, the fastest by the estimate first; then those that do not fit; then those that are impossible."""
 
     def key(one: Advice) -> tuple[int, float]:
         if one.plan is None:
