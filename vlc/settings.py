@@ -142,6 +142,11 @@ def sections(section: type[Section], prefix: str = "") -> Iterator[tuple[str, ty
             yield from sections(item, f"{prefix}{name}.")
 
 
+def settings_of(section: type[Section]) -> dict[str, Setting]:
+    """The settings of a section itself by name, without those of the sections in it."""
+    return {name: item for name, item in _items(section).items() if isinstance(item, Setting)}
+
+
 def _items(section: type[Section]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for base in reversed(section.__mro__):

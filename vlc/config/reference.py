@@ -3,7 +3,7 @@
 from typing import Any
 
 from vlc.config.sections import Settings
-from vlc.settings import Setting, sections
+from vlc.settings import sections, settings_of
 
 _HEAD = """# Settings
 
@@ -17,7 +17,7 @@ def reference_page() -> str:
     """The page: a table for each section."""
     parts = [_HEAD]
     for key, section in sections(Settings):
-        settings = dict(_settings(section).items())
+        settings = settings_of(section)
         title = f"`config.{key}`" if key else "`config`"
         parts.append(f"## {title}\n\n{_first_line(section)}\n")
         if settings:
@@ -27,13 +27,6 @@ def reference_page() -> str:
             ]
             parts.append("\n".join(["| setting | default | values | |", "|---|---|---|---|", *rows]) + "\n")
     return "\n".join(parts)
-
-
-def _settings(section: type) -> dict[str, Setting]:
-    found: dict[str, Setting] = {}
-    for base in reversed(section.__mro__):
-        found |= {name: item for name, item in vars(base).items() if isinstance(item, Setting)}
-    return found
 
 
 def _first_line(section: type) -> str:

@@ -105,17 +105,24 @@ class Data(Section):
     scenes = Scenes
 
 
-class ImageTower(Section):
+class Transformer(Section):
+    """What every transformer of the model has."""
+
+    width = integer(512, "of the features", low=1)
+    heads = integer(8, "attention heads", low=1)
+    mlp_ratio = number(4.0, "hidden units of the MLP, as a multiple of the width", above=0)
+    activation = choice("gelu_tanh", tuple(ACTIVATIONS), "of the MLP")
+    eps = number(1e-6, "of the norms", above=0)
+
+
+class ImageTower(Transformer):
     """The Vision Transformer."""
 
     patch = integer(16, "pixels on a side of a patch", low=1)
     width = integer(768, "of the features", low=1)
     layers = integer(12, "transformer blocks; 0: no such tower", low=0)
     heads = integer(12, "attention heads", low=1)
-    mlp_ratio = number(4.0, "hidden units of the MLP, as a multiple of the width", above=0)
     pool = choice("cls", ("cls", "mean", "map", "queries"), "`map`: attention pooling (SigLIP); `queries`: CoCa's")
-    activation = choice("gelu_tanh", tuple(ACTIVATIONS), "of the MLP")
-    eps = number(1e-6, "of the norms", above=0)
     pre_norm = flag(False, "a norm before the first block (CLIP)")
     patch_bias = flag(True, "whether the patch embedding has a bias")
     projection = choice("linear", _PROJECTIONS, "of the pooled feature to the shared space")
@@ -123,13 +130,10 @@ class ImageTower(Section):
     pool_heads = integer(8, "their attention heads", low=1)
 
 
-class TextTower(Section):
+class TextTower(Transformer):
     """The text transformer."""
 
-    width = integer(512, "of the features", low=1)
     layers = integer(12, "transformer blocks; 0: no such tower", low=0)
-    heads = integer(8, "attention heads", low=1)
-    mlp_ratio = number(4.0, "hidden units of the MLP, as a multiple of the width", above=0)
     length = integer(77, "tokens of a text, begin and end marks included", low=3)
     positions = integer(0, "rows of the position table, where more than `length`", low=0)
     causal = flag(True, "whether a token sees only those before it")
@@ -137,8 +141,6 @@ class TextTower(Section):
         "last", ("last", "end", "mean", "first", "cls"),
         "`last`: the end mark; `end`: the last place, pads included; `cls`: CoCa's",
     )  # fmt: skip
-    activation = choice("gelu_tanh", tuple(ACTIVATIONS), "of the MLP")
-    eps = number(1e-6, "of the norms", above=0)
     post_norm = flag(False, "norms after attention and MLP (BERT) instead of before")
     projection = choice("linear", _PROJECTIONS, "of the pooled feature to the shared space")
     attend_pads = flag(False, "whether pads are attended to (SigLIP)")
@@ -155,18 +157,13 @@ class Control(Section):
     sources = text("", 'caption sources that are told apart, "alt,short,long*"')
 
 
-class Decoder(Section):
+class Decoder(Transformer):
     """The captioner."""
 
     layers = integer(0, "decoder blocks; 0: no captioner", low=0)
-    width = integer(512, "of the features", low=1)
-    heads = integer(8, "attention heads", low=1)
-    mlp_ratio = number(4.0, "hidden units of the MLP, as a multiple of the width", above=0)
     length = integer(0, "tokens of a caption, marks included; 0: `model.text.length`", low=0)
     memory = choice("tokens", MEMORIES, "what of the image is attended to")
     queries = integer(32, "learned queries of memory=pooled", low=1)
-    activation = choice("gelu_tanh", tuple(ACTIVATIONS), "of the MLP")
-    eps = number(1e-6, "of the norms", above=0)
     reads = choice("ids", ("ids", "text"), "the token ids so far, or the text tower's features of them (CoCa)")
     parallel = number(0.0, "share of captions predicted without their tokens (CapPa: 0.75)", low=0, high=1)
     control = Control

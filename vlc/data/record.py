@@ -1,5 +1,6 @@
 """`Record`, the one thing that every source gives, and the checks that it must pass."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,18 +48,20 @@ class Record:
         return tuple(text for texts in self.captions.values() for text in texts)
 
 
-class Source:
+class Source(ABC):
     """Records with random access: what every kind of data set is read as.
 
     `source[i]` raises `DataError` for a damaged record, never anything else. A subclass gives `__len__` and
     `__getitem__`, and whatever else it can tell without reading images.
     """
 
+    @abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """How many records there are."""
 
+    @abstractmethod
     def __getitem__(self, index: int) -> Record:
-        raise NotImplementedError
+        """One record; `DataError` where it is damaged."""
 
     @property
     def skipped(self) -> dict[str, int]:

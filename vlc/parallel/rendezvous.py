@@ -94,7 +94,7 @@ class Watch:
                 messages = [json.loads(line) for line in lines]
                 for message in messages:
                     if "gone" in message:
-                        self._lost(message["gone"], message["why"], message["status"], known_from=index)
+                        self._lost(message["gone"], message["why"], message["status"], reported_by=index)
                     elif "stop" in message:
                         self.stop.hear(index, message)
                 if any("bye" in message for message in messages):
@@ -107,10 +107,10 @@ class Watch:
                 if now - last > self.heartbeat_timeout:
                     self._lost(index, f"has been silent for {self.heartbeat_timeout:.0f} s", EXIT_LOST)
 
-    def _lost(self, index: int, why: str, status: int, *, known_from: int = -1) -> None:
+    def _lost(self, index: int, why: str, status: int, *, reported_by: int = -1) -> None:
         if self._closing.is_set():
             return
-        self._tell({"gone": index, "why": why, "status": status}, but=known_from)
+        self._tell({"gone": index, "why": why, "status": status}, but=reported_by)
         self._closing.set()
         self.leave(f"{_named(index, self.hosts)} of {self.process.count} {why}", status)
 

@@ -71,9 +71,8 @@ def next_batch(saved: dict[str, Any], batch_size: int) -> int:
         saved: The checkpoint's meta.
         batch_size: Of this start.
     """
-    examples = saved.get(
-        "examples", saved["step"] * saved["config"]["batch_size"]
-    )  # the first versions kept steps alone
+    # The first versions kept steps alone.
+    examples = saved.get("examples", saved["step"] * saved["config"]["batch_size"])
     return -(-examples // batch_size)
 
 
@@ -107,10 +106,10 @@ def _meaning(key: str, step: int, example: int) -> str:
         return ": from here on the data come in another order"
     if key.startswith("optimizer."):
         return f": it holds from step {step} on"
-    if key.startswith(("data.", "objectives.")):
-        return (
-            f": the loss from step {step} on is of other data" if key.startswith("data.") else ": it holds from here on"
-        )
+    if key.startswith("data."):
+        return f": the loss from step {step} on is of other data"
+    if key.startswith("objectives."):
+        return ": it holds from here on"
     return ""
 
 

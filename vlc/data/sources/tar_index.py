@@ -60,7 +60,7 @@ def _members(shard: str, leave_out: Callable[[str], None]) -> Iterator[tuple[str
                         yield member.name, (member.offset_data, member.size)
                 cut = cut or not _ends_here(file, tar.offset)
         except (tarfile.TarError, EOFError):
-            refuse_compressed([shard])
+            refuse_compressed(shard)
             cut = True
         if cut:
             leave_out("shard cut short")
@@ -107,17 +107,16 @@ _COMPRESSED = {b"\x1f\x8b": ("gzip", "gunzip"), b"BZh": ("bzip2", "bunzip2"), b"
                b"(\xb5/\xfd": ("zstd", "unzstd")}  # fmt: skip
 
 
-def refuse_compressed(paths: Sequence[str]) -> None:
-    """Raises `DataError` where the first file is a compressed tar."""
-    for path in paths[:1]:
-        with reading(path), open_file(path) as file:
-            start = file.read(8)
-        for magic, (name, command) in _COMPRESSED.items():
-            if start.startswith(magic):
-                raise DataError(
-                    f"{path}: is compressed ({name}). Records are read at random from within a shard, which only a "
-                    f"plain tar allows (and images do not shrink). Unpack it: {command} < {path} > NAME.tar"
-                )
+def refuse_compressed(path: str) -> None:
+    """Raises `DataError` where a file is a compressed tar."""
+    with reading(path), open_file(path) as file:
+        start = file.read(8)
+    for magic, (name, command) in _COMPRESSED.items():
+        if start.startswith(magic):
+            raise DataError(
+                f"{path}: is compressed ({name}). Records are read at random from within a shard, which only a "
+                f"plain tar allows (and images do not shrink). Unpack it: {command} < {path} > NAME.tar"
+            )
 
 
 def _is_unsafe(name: str) -> bool:

@@ -59,7 +59,8 @@ class WebDataset(Source):
         """
         shards = [path for path in find_shards(str(pattern), "*.tar") if path.endswith(".tar")]
         if not shards:
-            refuse_compressed([*find_shards(str(pattern), "*.tar.*"), *find_shards(str(pattern), "*.tgz")])
+            for other in (*find_shards(str(pattern), "*.tar.*"), *find_shards(str(pattern), "*.tgz")):
+                refuse_compressed(other)
             raise DataError(f"{pattern}: no tar shard there. Give a folder with *.tar files, one, or a quoted glob.")
         _index_many([shard for shard in shards if not is_kept(*_place_of(shard))])
         tables = [_table_of(shard) for shard in shards]
@@ -77,18 +78,14 @@ class WebDataset(Source):
         return add_counts(*(table.notes["skipped"] for table in self.tables))
 
     @property
-    def paired_by_first_dot(self) -> int:
-        """Shards whose samples are paired by what stands before the first dot of a name."""
-        return sum(table.notes["pairing"] == "first dot" for table in self.tables)
+    def paired_by_first_dot(self) -> bool:
+        """Whether any shard's samples are paired by what stands before the first dot of a name."""
+        return any(table.notes["pairing"] == "first dot" for table in self.tables)
 
     def captions(self, index: int) -> dict[str, tuple[str, ...]]:
         """Captions by source, without reading the image."""
-        shard, row = self._parts.find(index)
-        table, path = self.tables[shard], self.shards[shard]
-        where = f"{path}:{table.get('key', row)}"
-        return self.columns.captions_of(
-            _info(self._member(table, path, row, "txt"), self._member(table, path, row, "json"), where), where
-        )
+        _, where, (txt, info) = self._read(index, "txt", "json")
+        return self.columns.captions_of(_info(txt, info, where), where)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_parts", Parts(len(table) for table in self.tables))
@@ -98,25 +95,28 @@ class WebDataset(Source):
 
     def names(self, index: int) -> tuple[str, str]:
         """Key and URL of a sample, without reading its image."""
-        shard, row = self._parts.find(index)
-        key = self.tables[shard].get("key", row)
-        info = self._member(self.tables[shard], self.shards[shard], row, "json")
-        return key, str(_info(None, info, f"{self.shards[shard]}:{key}").get("url") or "")
+        key, where, (info,) = self._read(index, "json")
+        return key, str(_info(None, info, where).get("url") or "")
 
     def __getitem__(self, index: int) -> Record:
+        key, where, (image, txt, info) = self._read(index, *MEMBERS)
+        assert image is not None
+        values = _info(txt, info, where)
+        captions = self.columns.captions_of(values, where)
+        url = values.get("url")
+        return Record(key, image, captions, boxes_of(values, where), {"url": url} if url else {})
+
+    def _read(self, index: int, *names: str) -> tuple[str, str, list[bytes | None]]:
+        """Key of a sample, where it stands for messages, and its members of these kinds; None where it has none."""
         shard, row = self._parts.find(index)
         table, path = self.tables[shard], self.shards[shard]
         key = table.get("key", row)
-        image, txt, info = (self._member(table, path, row, name) for name in MEMBERS)
-        assert image is not None
-        values = _info(txt, info, f"{path}:{key}")
-        captions = self.columns.captions_of(values, f"{path}:{key}")
-        url = values.get("url")
-        return Record(key, image, captions, boxes_of(values, f"{path}:{key}"), {"url": url} if url else {})
+        return key, f"{path}:{key}", [_member(table, path, row, name) for name in names]
 
-    def _member(self, table: Table, path: str, row: int, name: str) -> bytes | None:
-        offset = table.get(f"{name}_offset", row)
-        return None if offset is None else read_range(path, offset, table.get(f"{name}_size", row))
+
+def _member(table: Table, path: str, row: int, name: str) -> bytes | None:
+    offset = table.get(f"{name}_offset", row)
+    return None if offset is None else read_range(path, offset, table.get(f"{name}_size", row))
 
 
 def _info(txt: bytes | None, info: bytes | None, where: str) -> Mapping:
