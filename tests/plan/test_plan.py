@@ -226,7 +226,7 @@ def test_the_command_writes_figures_and_a_picture(tmp_path, capsys, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="`make test` installs libtpu")
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="`make compilers` installs libtpu")
 def test_what_a_tpu_compiler_refuses_is_a_plan_that_does_not_fit():
     config = read_config("siglip_b16", "smoke")
     config.batch_size = 131_072  # 20 GiB of scores of all pairs
@@ -239,7 +239,7 @@ def test_what_a_tpu_compiler_refuses_is_a_plan_that_does_not_fit():
 @pytest.mark.parametrize(("topology", "compiler"), [("v5e:2x2", "libtpu"), ("h100:4", "jax_cuda13_plugin")])
 def test_on_chips_there_is_an_estimate(topology, compiler):
     if importlib.util.find_spec(compiler) is None:
-        pytest.skip(f"{compiler} is not installed; `make test` installs it")
+        pytest.skip(f"{compiler} is not installed; `make compilers` installs it")
     config = read_config("siglip_b16", "smoke")
     plan = make_plan(config, topology, topology_devices(topology), "siglip")
     assert plan.fits and plan.capacity > 15 * 2**30

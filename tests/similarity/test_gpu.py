@@ -63,7 +63,7 @@ def test_bfloat16_can_tell_all_positions_apart():
 
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("jax_cuda13_plugin") is None,
-    reason="the CUDA plugin is not installed; `make test` installs it",
+    reason="the CUDA plugin is not installed; `make compilers` installs it",
 )
 
 

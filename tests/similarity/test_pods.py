@@ -37,7 +37,7 @@ KERNEL = {"h100": "mosaic_gpu", "v5e": "late_interaction_forward"}
 
 def ring_of(topology: str, **options):
     if importlib.util.find_spec(compiler_of(topology)) is None:
-        pytest.skip(f"{compiler_of(topology)} is not installed; `make test` installs it")
+        pytest.skip(f"{compiler_of(topology)} is not installed; `make compilers` installs it")
     program = compiled(topology, exchange="ring", **options)
     text = program.as_text()
     assert KERNEL[topology.split(":")[0]] in text and "collective-permute" in text and "all-gather" not in text

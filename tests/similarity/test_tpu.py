@@ -35,7 +35,7 @@ def test_values_and_gradients_are_the_oracle_s(chip, dtype, shape, keep, monkeyp
 
 
 needs_compiler = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed; `make test` installs it"
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed; `make compilers` installs it"
 )
 
 

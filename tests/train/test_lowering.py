@@ -36,6 +36,7 @@ def test_it_compiles_for_a_mesh():
         lower_train_step(config, mesh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "topology, compiler, kernel",
     [
@@ -45,14 +46,15 @@ def test_it_compiles_for_a_mesh():
 )
 def test_on_an_accelerator_it_runs_the_kernels_on_bfloat16(topology, compiler, kernel):
     if importlib.util.find_spec(compiler) is None:
-        pytest.skip(f"{compiler} is not installed; `make test` installs it")
+        pytest.skip(f"{compiler} is not installed; `make compilers` installs it")
     mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, topology_devices(topology))
     text = lower_train_step(read_config("filip_b32", "smoke"), mesh).as_text()
     calls = re.findall(rf"custom_call @\w*{kernel}.*", text)
     assert calls and all("bf16>" in call for call in calls)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="`make test` installs libtpu")
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="`make compilers` installs libtpu")
 def test_slices_are_an_axis_of_their_own_and_a_v4_chip_is_one_device():
     assert len(topology_devices("v4:2x2x2")) == 8
     mesh = make_mesh({"data": -1, "fsdp": 2, "tensor": 1}, topology_devices("v5e:2x2", slices=2))
