@@ -1,5 +1,6 @@
 """Which process this is, the roll-call before a start, and the watch after it."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -10,7 +11,7 @@ from launch.local import free_port
 from vlc.errors import ConfigError, StartError
 from vlc.parallel import EXIT_LOST, find_process_info, set_flags
 from vlc.parallel.process_info import ProcessInfo, expand_hosts
-from vlc.parallel.rendezvous import rendezvous
+from vlc.parallel.rendezvous import _hear, _send, rendezvous
 
 SAME = {"config": "abc"}
 
@@ -135,6 +136,29 @@ def test_who_is_missing_is_named_everywhere():
     for index in (0, 2):
         assert "2 of 4 processes did not come within 1 s: process 1, process 3" in crew.errors[index][0]
         assert "There are: process 0" in crew.errors[index][0]
+
+
+def test_of_many_that_are_missing_a_few_are_named():
+    crew = Crew(2000).come(0, timeout=0.5).joined()
+    said = crew.errors[0][0]
+    assert "1999 of 2000 processes did not come within 0 s: process 1, process 2" in said
+    assert "process 5, and 1994 more" in said and len(said) < 500
+
+
+def test_the_roll_call_of_many_long_names_is_heard():
+    """The names together are longer than the longest message."""
+    count, crew = 400, Crew(400)
+    crew.come(0, timeout=20.0)
+    hello = {"count": count, "about": SAME, "host": "h" * 250}
+    connections = []
+    while len(connections) < count - 1:
+        with contextlib.suppress(OSError):
+            connections.append(socket.create_connection(("localhost", crew.port), timeout=5))
+            _send(connections[-1], {"hello": len(connections), **hello})
+    assert all("go" in (_hear(connection, 20) or {}) for connection in connections)
+    crew.joined().watches[0].close()
+    for connection in connections:
+        connection.close()
 
 
 def test_without_process_0_the_others_say_so():

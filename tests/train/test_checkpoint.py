@@ -1,12 +1,16 @@
 """A damaged checkpoint is found and passed over; one that does not fit is refused, name by name."""
 
+import errno
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from vlc.data.images import Preprocess
 from vlc.errors import CheckpointError
+from vlc.train import checkpoint, damage
 from vlc.train.checkpoint import Checkpoints, make_meta, read_meta
 
 
@@ -81,6 +85,79 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, damage):
     again = saved(tmp_path, 2)
     assert again.steps() == [1, 2]
     again.close()
+
+
+ERRORS = [
+    OSError(errno.EIO, "Input/output error"),
+    OSError(errno.EMFILE, "Too many open files"),
+    OSError(errno.ESTALE, "Stale file handle"),
+    TimeoutError("timed out"),
+    MemoryError(),
+    ValueError("RESOURCE_EXHAUSTED: Error reading local file [OS error 24: EMFILE Too many open files]"),
+    ValueError("UNKNOWN: Error reading from 'x' [OS error 5: EIO Input/output error]"),
+]
+
+
+def failing(monkeypatch, error, times):
+    """Makes the first reads of a checkpoint's parts fail."""
+    whole, left = ocp.CheckpointManager.restore, [times]
+
+    def restore(self, *args, **options):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise error
+        return whole(self, *args, **options)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
+    monkeypatch.setattr(damage, "PAUSES", (0.0, 0.01, 0.01, 0.01))
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+def test_an_error_of_the_disk_condemns_nothing(tmp_path, monkeypatch, error):
+    saved(tmp_path, 1, 2).close()
+    failing(monkeypatch, error, 2)
+    found, meta = restore(tmp_path)
+    assert equal(found, state(2)) and meta["step"] == 2, "it is tried again"
+    failing(monkeypatch, error, 1000)
+    with pytest.raises(CheckpointError, match=r"could not be read in 4 attempts.*nothing was moved"):
+        restore(tmp_path)
+    assert not (tmp_path / "damaged").exists()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("[0-9]*")) == ["1", "2"]
+
+
+@pytest.mark.parametrize("times", [2, 1000])
+def test_a_short_read_condemns_nothing(tmp_path, monkeypatch, times):
+    """What was read does not make sense, but the files are there and have their lengths, or cannot be read again."""
+    saved(tmp_path, 1, 2).close()
+    failing(monkeypatch, ValueError("DATA_LOSS: not enough bytes"), times)
+    monkeypatch.setattr(damage, "_length", lambda path: 3)
+    if times == 2:
+        assert restore(tmp_path)[1]["step"] == 2
+    else:
+        with pytest.raises(CheckpointError, match="nothing was moved"):
+            restore(tmp_path)
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_one_bad_read_that_gives_other_numbers_condemns_nothing(tmp_path, monkeypatch):
+    saved(tmp_path, 1, 2).close()
+    sums, calls = checkpoint.array_checksums, []
+
+    def once_wrong(tree):
+        calls.append(1)
+        return {path: value + (len(calls) == 1) for path, value in sums(tree).items()}
+
+    monkeypatch.setattr(checkpoint, "array_checksums", once_wrong)
+    assert restore(tmp_path)[1]["step"] == 2 and len(calls) == 2
+
+
+def test_a_run_whose_checkpoints_were_all_moved_aside_does_not_begin_again(tmp_path):
+    saved(tmp_path, 1).close()
+    flip(tmp_path / "checkpoints" / "1")
+    with pytest.raises(CheckpointError, match="no sound checkpoint"):
+        restore(tmp_path)
+    with pytest.raises(CheckpointError, match=r"holds what an earlier start found damaged: 1. To begin again"):
+        restore(tmp_path)
 
 
 def test_when_all_are_damaged_each_reason_is_listed(tmp_path):

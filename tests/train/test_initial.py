@@ -1,5 +1,6 @@
 """A run that starts from another model keeps its towers, tokenizer and pixels; what is frozen stays, bit for bit."""
 
+import dataclasses
 import shutil
 
 import jax
@@ -12,6 +13,7 @@ from tests.tiny import tiny_batch, tiny_config, tiny_model
 from vlc.errors import CheckpointError, ConfigError
 from vlc.inference import load_initial
 from vlc.interop import write_native
+from vlc.interop.load import abstract_params, fill, paths_of
 from vlc.train import train
 from vlc.train.optimizer import is_frozen, make_optimizer
 from vlc.train.step import loss_and_gradient
@@ -79,6 +81,53 @@ def test_it_goes_on_and_starts_a_further_run(trained, tmp_path, capsys):
     assert before.keys() - after.keys() == {"decoder/mask/value"} and after.keys() <= before.keys()
     assert all(np.array_equal(before[name], after[name]) for name in after if name.startswith("image_tower"))
     assert not np.array_equal(before["decoder/control/value"], after["decoder/control/value"])
+
+
+def test_it_goes_on_when_the_model_that_it_started_from_is_gone(trained, tmp_path):
+    folder, config = trained
+    config = config.copy_and_resolve_references()
+    shutil.copytree(folder / "run", tmp_path / "run")
+    config.steps, config.init = config.steps + 1, str(tmp_path / "gone")
+    assert train(config, tmp_path / "run", load_initial=load_initial) == 0
+
+
+def test_what_the_model_sets_otherwise_is_said(trained, tmp_path, capsys):
+    config = trained[1].copy_and_resolve_references()
+    config.model.image.patch, config.model.text.length = 7, 33
+    assert train(config, tmp_path, load_initial=load_initial) == 0
+    said = capsys.readouterr().out
+    assert "keeps its own architecture, not what this config asks for" in said
+    assert "config.model.image.patch is 7, the model has 8" in said and "config.model.text.length is 33" in said
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_a_model_of_one_tower_starts_a_dual_encoder(tiny_import, tmp_path, tower):
+    """Locked-image tuning (Zhai et al., CVPR 2022), and its mirror image."""
+    config = tiny_import.config.copy_and_resolve_references()
+    other = {"image": "text", "text": "image"}[tower]
+    config.model[other].layers = config.model.decoder.layers = 0
+    if tower == "image":
+        config.model.image.projection, config.model.embed_dim = "none", config.model.image.width
+    parts = dataclasses.replace(
+        tiny_import, config=config, tokenizer=tiny_import.tokenizer if tower == "text" else None,
+        preprocess=tiny_import.preprocess if tower == "image" else None,
+    )  # fmt: skip
+    shapes = paths_of(abstract_params(config, parts.tokenizer))
+    ours = paths_of(tiny_import.params)
+    params = fill(abstract_params(config, parts.tokenizer), {path: ours[path] for path in shapes})
+    write_native(dataclasses.replace(parts, params=params), tmp_path / "one")
+
+    made = read_config("clip_b16", "smoke")
+    made.init, made.mesh.fsdp = str(tmp_path / "one"), 1
+    made.optimizer.frozen = (f"{tower}_tower",)
+    assert train(made, tmp_path / "run", load_initial=load_initial) == 0
+    model = vlc.load(tmp_path / "run")
+    before, after = leaves(tiny_import.params), leaves(model.params)
+    names = [name for name in after if name.startswith(f"{tower}_tower")]
+    assert names and all(np.array_equal(before[name], after[name]) for name in names)
+    assert np.exp(after["log_scale/value"]) == pytest.approx(made.model.init_logit_scale, rel=0.01)
+    assert model.score(np.zeros((20, 30, 3), np.uint8), ["a red ball", "two dogs"]).shape == (1, 2)
+    assert after["image_embed/kernel/value"].shape[-1] == made.model.embed_dim
 
 
 def test_frozen_parameters_have_no_gradient_and_no_state():

@@ -289,13 +289,9 @@ def describe_model(model: Model) -> str:
 
 
 def load_initial(path: str) -> Initial:
-    """The model that a training run starts from.
-
-    Raises:
-        ConfigError: It lacks a tower.
-    """
-    model = Model.load(path)
-    return Initial(model.config, model.params, model.tokenizer, model.preprocess)
+    """The model that a training run starts from; one tower alone will do."""
+    parts = Model.load(path).as_imported()
+    return Initial(parts.config, parts.params, parts.tokenizer, parts.preprocess)
 
 
 def load(path: str | Path, **options: Any) -> Model:

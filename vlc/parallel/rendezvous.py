@@ -7,6 +7,7 @@ what it is about to run; from then on it sends heartbeats. When a process is los
 
 import json
 import os
+import resource
 import selectors
 import socket
 import sys
@@ -23,6 +24,8 @@ from vlc.parallel.stop import Stop
 EXIT_LOST = 76  # another process is gone; start all of them again
 _RETRY = 0.2  # seconds between two attempts to reach process 0
 _LONGEST = 1 << 16  # bytes of a message; a connection that sends more is closed
+_OTHER_FILES = 1024  # that a process opens besides the connections to the others
+_NAMED = 5  # processes that a message names; of the others it says how many there are
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Watch:
         peers: Its connections by the number of the process there: all others for process 0, 0 for the others.
         silence: Seconds without a beat after which a process is taken for lost.
         leave: Called with the message and the exit status when another process is gone; does not return.
-        hosts: The host of each process, as it told at the rendezvous.
+        hosts: The hosts of the processes that this one is connected to, as they told at the rendezvous.
         stop: How all agree to stop early.
     """
 
@@ -63,7 +66,8 @@ class Watch:
 
     def fail(self, message: str, status: int) -> None:
         """Tells the others why this process stops, so that they stop with the same status."""
-        self._tell({"gone": self.process.index, "why": f"stopped: {message}", "status": status})
+        who = _named(self.process.index, {self.process.index: socket.gethostname()})
+        self._tell({"gone": who, "why": f"stopped: {message}"[: _LONGEST // 2], "status": status})
         self._closing.set()
 
     def _tell(self, message: dict[str, Any], *, but: int = -1) -> None:
@@ -101,18 +105,19 @@ class Watch:
                     waiting.unregister(connection)
                     del heard[index]
                 elif not data:
-                    self._lost(index, "is gone: its connection was closed", EXIT_LOST)
+                    self._lost(_named(index, self.hosts), "is gone: its connection was closed", EXIT_LOST)
             now = time.monotonic()
             for index, last in heard.items():
                 if now - last > self.heartbeat_timeout:
-                    self._lost(index, f"has been silent for {self.heartbeat_timeout:.0f} s", EXIT_LOST)
+                    why = f"has been silent for {self.heartbeat_timeout:.0f} s"
+                    self._lost(_named(index, self.hosts), why, EXIT_LOST)
 
-    def _lost(self, index: int, why: str, status: int, *, reported_by: int = -1) -> None:
+    def _lost(self, who: str, why: str, status: int, *, reported_by: int = -1) -> None:
         if self._closing.is_set():
             return
-        self._tell({"gone": index, "why": why, "status": status}, but=reported_by)
+        self._tell({"gone": who, "why": why, "status": status}, but=reported_by)
         self._closing.set()
-        self.leave(f"{_named(index, self.hosts)} of {self.process.count} {why}", status)
+        self.leave(f"{who} of {self.process.count} {why}", status)
 
 
 def rendezvous(
@@ -155,6 +160,7 @@ def _lead(process: ProcessInfo, must_agree: dict[str, str], deadline: float, tim
     came: dict[int, socket.socket] = {}
     hosts = {0: socket.gethostname()}
     problem = ""
+    _allow_connections(process.count)
     with _listening(process) as door:
         while len(came) < process.count - 1 and not problem:
             left = deadline - time.monotonic()
@@ -175,7 +181,7 @@ def _lead(process: ProcessInfo, must_agree: dict[str, str], deadline: float, tim
             came[index if index not in came else -1 - len(came)] = connection
             hosts.setdefault(index, hello["host"])
     for connection in came.values():
-        _send(connection, {"stop": problem} if problem else {"go": True, "hosts": hosts})
+        _send(connection, {"stop": problem} if problem else {"go": True, "host": hosts[0]})
     if problem:
         raise StartError(problem)
     return came, hosts
@@ -192,13 +198,29 @@ def _listening(process: ProcessInfo) -> socket.socket:
         ) from error
 
 
+def _allow_connections(count: int) -> None:
+    """Raises the limit of open files, which is often 1,024, to what a connection to each process takes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
 def _missing(process: ProcessInfo, hosts: dict[int, str], timeout: float) -> str:
     missing = [process.name(i) for i in range(process.count) if i not in hosts]
-    there = ", ".join(_named(i, hosts) for i in sorted(hosts))
+    there = [_named(i, hosts) for i in sorted(hosts)]
     return (
-        f"{len(missing)} of {process.count} processes did not come within {timeout:.0f} s: {', '.join(missing)}. "
-        f"There are: {there}. Look at the logs of those that are missing, and whether they reach {process.coordinator}."
+        f"{len(missing)} of {process.count} processes did not come within {timeout:.0f} s: {_some(missing)}. "
+        f"There are: {_some(there)}. Look at the logs of those that are missing, and whether they reach "
+        f"{process.coordinator}."
     )
+
+
+def _some(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f", and {more} more" if more > 0 else "")
 
 
 def _objection(process: ProcessInfo, must_agree: dict[str, str], hello: dict[str, Any], hosts: dict[int, str]) -> str:
@@ -232,7 +254,7 @@ def _follow(process: ProcessInfo, must_agree: dict[str, str], deadline: float, t
         # Process 0 knows which processes are missing, so its answer is awaited a little longer than it waits itself.
         word = _hear(connection, left + 10.0)
         if word and "go" in word:
-            return {0: connection}, {int(index): host for index, host in word["hosts"].items()}
+            return {0: connection}, {0: word["host"]}
         connection.close()
         if word and "stop" in word:
             raise StartError(word["stop"])
@@ -253,11 +275,13 @@ def _send(connection: socket.socket, message: dict[str, Any]) -> None:
 
 def _hear(connection: socket.socket, timeout: float) -> dict[str, Any] | None:
     """One message; `None` where none comes in time, or it is none."""
-    connection.settimeout(timeout)
+    deadline = time.monotonic() + timeout
     text = b""
     try:
         while not text.endswith(b"\n") and len(text) < _LONGEST:
-            data = connection.recv(1)  # what comes after the message is the watch's
+            connection.settimeout(max(deadline - time.monotonic(), 1e-3))
+            waiting = connection.recv(_LONGEST, socket.MSG_PEEK)
+            data = connection.recv(waiting.find(b"\n") + 1 or len(waiting))  # what comes after is the watch's
             if not data:
                 return None
             text += data

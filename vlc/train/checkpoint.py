@@ -1,16 +1,18 @@
 """Checkpoints that can be trusted: atomic, asynchronous, with checksums and types of their own.
 
 Orbax restores a flipped byte and casts a wrong dtype without a word. So each checkpoint carries a checksum, shape and
-dtype of every array; a damaged one is moved aside and the one before is used, and an array that does not fit the model
-is an error that names every difference.
+dtype of every array; one that is proven damaged is moved aside and the one before is used, and an array that does not
+fit the model is an error that names every difference. A disk that cannot be read proves nothing: `vlc.train.damage`.
 
 A checkpoint holds the parts of the train state, each an item of its own, and `meta` (config, tokenizer,
 preprocessing, what was seen): it can be loaded without anything else, and the parameters without the optimizer.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ from orbax.checkpoint import checkpoint_managers
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer, tokenizer_from_json
 from vlc.errors import CheckpointError, ConfigError, DataError
-from vlc.parallel import all_processes, is_primary, primary_first
+from vlc.parallel import is_primary, primary_first
+from vlc.train.damage import Damaged, read_patiently
 
 _NO_SCORE = -1e30
 log = logging.getLogger("vlc")
@@ -91,6 +94,12 @@ class Checkpoints:
         """The step with the best score; the newest where none was scored."""
         return self._manager.best_step()
 
+    def best_score(self) -> float:
+        """The score of that step; minus infinity where none was scored."""
+        step = self.best_step()
+        metrics: Any = self._manager.metrics(step) if step is not None else None
+        return metrics["score"] if metrics and metrics["score"] > _NO_SCORE else -math.inf
+
     def save(self, step: int, state: Any, meta: dict[str, Any], *, score: float | None = None) -> None:
         """Starts to save; returns when the state may be changed. Errors of the save before surface here.
 
@@ -136,7 +145,8 @@ class Checkpoints:
     def restore(self, make_abstract: Callable[[dict], Any], *, step: int | None = None) -> tuple[Any, dict] | None:
         """The newest sound checkpoint, or that of one step.
 
-        A damaged checkpoint is moved to `workdir/damaged` (when not read-only) and the one before is tried.
+        A checkpoint that is proven damaged is moved to `workdir/damaged` (when not read-only) and the one before is
+        tried. One that cannot be read for another reason is tried again, then reported, and stays where it is.
 
         Args:
             make_abstract: From the meta to the trees of shapes, dtypes and shardings to restore into, by name of the
@@ -147,7 +157,8 @@ class Checkpoints:
             State and meta, or `None` when there is no checkpoint.
 
         Raises:
-            CheckpointError: All are damaged, the step does not exist, or the arrays do not fit the model.
+            CheckpointError: All are damaged, now or at an earlier start; one cannot be read; the step does not exist;
+                or the arrays do not fit the model.
         """
         steps = self.steps()
         if step is not None and step not in steps:
@@ -156,39 +167,61 @@ class Checkpoints:
         for candidate in [step] if step is not None else reversed(steps):
             try:
                 return self._restore_one(candidate, make_abstract)
-            except _Damaged as damage:
+            except Damaged as damage:
                 reasons.append(f"step {candidate}: {damage}")
                 log.warning("Checkpoint of step %d is damaged (%s).", candidate, damage)
                 if not self._options.read_only:
                     self._move_aside(candidate)
         if reasons:
             raise CheckpointError(f"{self.path}: no sound checkpoint is left.\n  " + "\n  ".join(reasons))
+        self._check_nothing_was_lost()
         return None
 
+    def _check_nothing_was_lost(self) -> None:
+        """Refuses to begin from nothing where an earlier start has moved every checkpoint aside."""
+        lost = sorted(path.name for path in self._damaged.glob("*")) if not self._options.read_only else []
+        if lost:
+            raise CheckpointError(
+                f"{self.path}: no checkpoint is left, and {self._damaged} holds what an earlier start found damaged: "
+                f"{', '.join(lost)}. To begin again from step 0 name another --workdir, or remove that folder; to look "
+                "at one again move it back."
+            )
+
     def _restore_one(self, step: int, make_abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
-        meta = self._restore_item(step, "meta", ocp.args.JsonRestore())
-        _check_seal(meta)
+        meta = self.read_meta(step)
         abstract = make_abstract(meta)
         _check_fit(abstract, meta["arrays"], f"{self.path}/{step}")
-        state = {
-            name: self._restore_item(step, name, ocp.args.StandardRestore({"tree": part}))["tree"]
-            for name, part in abstract.items()
-        }
-        for path, found in array_checksums(state).items():
-            if found != meta["arrays"][path]["checksum"]:
-                raise _Damaged(f"the checksum of {path} is wrong")
-        return state, meta
+        wrong = ""
+        for _ in range(2):  # a wrong sum may be a bad read: damage is what is found twice
+            state = {
+                name: self._restore_item(step, name, ocp.args.StandardRestore({"tree": part}))["tree"]
+                for name, part in abstract.items()
+            }
+            sums = array_checksums(state)
+            wrong = next((path for path, found in sums.items() if found != meta["arrays"][path]["checksum"]), "")
+            if not wrong:
+                return state, meta
+        raise Damaged(f"the checksum of {wrong} is wrong")
+
+    def read_meta(self, step: int) -> dict:
+        """The meta of one step; `Damaged` where it is."""
+        meta: Any = None
+        for _ in range(2):
+            meta = self._restore_item(step, "meta", ocp.args.JsonRestore())
+            if not _seal_problem(meta):
+                return meta
+        raise Damaged(_seal_problem(meta))
 
     def _restore_item(self, step: int, name: str, args: Any) -> Any:
-        item, problem = None, ""
-        try:
-            item = self._manager.restore(step, args=ocp.args.Composite(**{name: args}))[name]
-        except Exception as error:  # whatever a damaged file makes orbax, tensorstore or json raise
-            first = (str(error).splitlines() or [""])[0][:160]
-            problem = f"its {name} cannot be read: {type(error).__name__} {first}"
-        if not all_processes(not problem):
-            raise _Damaged(problem or f"another process cannot read its {name}")
-        return item
+        return read_patiently(
+            lambda: self._manager.restore(step, args=ocp.args.Composite(**{name: args}))[name],
+            f"its {name}",
+            self.path / str(step),
+        )
+
+    @property
+    def _damaged(self) -> Path:
+        return self.path.parent / "damaged"
 
     def _move_aside(self, step: int) -> None:
         self._manager.close()
@@ -198,7 +231,7 @@ class Checkpoints:
         self._manager = self._open()
 
     def _rename_damaged(self, step: int) -> None:
-        target = self.path.parent / "damaged" / str(step)
+        target = self._damaged / str(step)
         number = 1
         while target.exists():
             target = target.with_name(f"{step}-{number}")
@@ -208,19 +241,30 @@ class Checkpoints:
         log.warning("It was moved to %s; going on from the one before.", target)
 
 
-class _Damaged(Exception):
-    """A checkpoint that cannot be used; the one before may be."""
+def newest_meta(workdir: Path) -> dict | None:
+    """The meta of the newest checkpoint of a run that has a sound one; `None` where there is none. Nothing is moved."""
+    if not (workdir / "checkpoints").is_dir():
+        return None
+    checkpoints = Checkpoints(workdir, read_only=True)
+    try:
+        for step in reversed(checkpoints.steps()):
+            with contextlib.suppress(Damaged):  # `restore` says so
+                return checkpoints.read_meta(step)
+        return None
+    finally:
+        checkpoints.close()
 
 
 def _seal(meta: dict[str, Any]) -> dict[str, Any]:
     return meta | {"checksum": _digest(meta)}
 
 
-def _check_seal(meta: Any) -> None:
+def _seal_problem(meta: Any) -> str:
+    """What is wrong with the meta of a checkpoint; empty where nothing is."""
     if not isinstance(meta, dict) or "checksum" not in meta:
-        raise _Damaged("its meta is incomplete")
-    if _digest({key: value for key, value in meta.items() if key != "checksum"}) != meta["checksum"]:
-        raise _Damaged("the checksum of its meta is wrong")
+        return "its meta is incomplete"
+    sound = _digest({key: value for key, value in meta.items() if key != "checksum"}) == meta["checksum"]
+    return "" if sound else "the checksum of its meta is wrong"
 
 
 def _digest(meta: dict[str, Any]) -> str:

@@ -9,16 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlc.config import Config
+from vlc.config import Config, config_from_json, default_config
 from vlc.data.controls import slot_sizes
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import ConfigError
 from vlc.parallel import print_once
+from vlc.train.checkpoint import read_meta
 from vlc.train.state import State
 
 _OWN = ("dtype", "scan", "remat")  # how a model is computed, not what it is
 _MASK = "['decoder']['mask'].value"
+_SCALES = ("['log_scale']", "['token_log_scale']", "['logit_bias']")
 _PIXELS = ("crop_scale", "flip", "interpolation", "augment")  # how training pictures are varied
 
 
@@ -28,15 +30,17 @@ class Initial:
 
     Attributes:
         config: What describes it.
-        params: Its parameters.
-        tokenizer: As it was trained.
-        preprocess: As it was trained.
+        params: Its parameters; none where a checkpoint of the run has them.
+        tokenizer: As it was trained; `None` for an image tower alone.
+        preprocess: As it was trained; `None` for a text tower alone.
+        name: For messages.
     """
 
     config: Config
     params: Any
-    tokenizer: Tokenizer
-    preprocess: Preprocess
+    tokenizer: Tokenizer | None
+    preprocess: Preprocess | None
+    name: str = "config.init"
 
 
 def load_start(config: Config, load: Callable[[str], Initial] | None) -> Initial | None:
@@ -53,24 +57,73 @@ def load_start(config: Config, load: Callable[[str], Initial] | None) -> Initial
     return load(config.init)
 
 
+def resumed_start(meta: dict[str, Any], where: str) -> Initial:
+    """What a run that is resumed has of the model that it once started from: its checkpoint holds all of it."""
+    saved, tokenizer, preprocess = read_meta(meta, where)
+    return Initial(config_from_json(saved), {}, tokenizer, preprocess, f"the checkpoint in {where}")
+
+
 def inherit_architecture(config: Config, initial: Initial) -> Config:
     """The config with the architecture and the pixels of the model that it starts from.
 
     The captioner is the model's as well, where it has one, except for what the config sets itself: `parallel`, and
-    `control` where it names one. How the model is computed and how pictures are varied stays as it was.
+    `control` where it names one. How the model is computed and how pictures are varied stays as it was. A model of one
+    tower gives that tower; the other, its tokenizer or pixels, and the shared space are the config's. All that the
+    model has otherwise than the config is said.
     """
-    config, theirs = copy.deepcopy(config), initial.config
-    decoder = copy.deepcopy(config.model.decoder)
-    config.model.update({key: value for key, value in copy.deepcopy(theirs.model).items() if key not in _OWN})
-    if not theirs.model.decoder.layers:
-        config.model.decoder.update(decoder)
-    config.model.decoder.parallel = decoder.parallel
-    if slot_sizes(decoder.control):
-        config.model.decoder.control = decoder.control
-    pixels = theirs.data.image.to_dict()
-    config.data.image.update({key: value for key, value in pixels.items() if key not in _PIXELS})
-    config.data.tokenizer = ""
-    return config
+    made, theirs = copy.deepcopy(config), copy.deepcopy(initial.config)
+    towers = _towers(theirs)
+    if len(towers) == 2:
+        made.model.update({key: value for key, value in theirs.model.items() if key not in _OWN})
+        if not theirs.model.decoder.layers:
+            made.model.decoder.update(copy.deepcopy(config.model.decoder))
+    else:
+        for name in towers:
+            made.model[name].update({key: value for key, value in theirs.model[name].items() if key != "projection"})
+    made.model.decoder.parallel = config.model.decoder.parallel
+    if slot_sizes(config.model.decoder.control):
+        made.model.decoder.control = copy.deepcopy(config.model.decoder.control)
+    if initial.preprocess is not None:
+        pixels = theirs.data.image.to_dict()
+        made.data.image.update({key: value for key, value in pixels.items() if key not in _PIXELS})
+    _say_what_is_taken(config, made, initial)
+    if initial.tokenizer is not None:
+        made.data.tokenizer = ""
+    return made
+
+
+def _towers(config: Config) -> list[str]:
+    return [name for name in ("image", "text") if config.model[name].layers]
+
+
+def _say_what_is_taken(config: Config, made: Config, initial: Initial) -> None:
+    """Names what the model sets in place of the config, first what the config had asked to be otherwise."""
+    plain, asked = _flatten(default_config()), _flatten(config)
+    changed = {key: value for key, value in _flatten(made).items() if value != asked[key]}
+    against = [f"config.{key} is {asked[key]!r}, the model has {changed[key]!r}" for key in changed
+               if asked[key] != plain[key]]  # fmt: skip
+    if against:
+        print_once(
+            f"Warning: {initial.name} keeps its own architecture, not what this config asks for:\n  "
+            + "\n  ".join(against)
+            + "\n  (for images of another size import it first: vlc import MODEL --image-size PIXELS --out DIR)"
+        )
+    rest = [f"{key}={changed[key]!r}" for key in changed if asked[key] == plain[key]]
+    if rest:
+        print_once(f"Taken from {initial.name}: {', '.join(rest)}.")
+
+
+def _flatten(config: Config, prefix: str = "") -> dict[str, Any]:
+    """The values of `model` and `data.image`, as plain values by dotted key."""
+    if not prefix:
+        return _flatten(config.model, "model.") | _flatten(config.data.image, "data.image.")
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            found |= _flatten(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
 
 
 def start_from(state: State, initial: Initial, sharding: Any) -> State:
@@ -80,6 +133,8 @@ def start_from(state: State, initial: Initial, sharding: Any) -> State:
         ConfigError: The model has a parameter of another shape, or one that the state lacks.
     """
     theirs = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(initial.params)}
+    if len(_towers(initial.config)) == 1:  # it never compared anything: the scales are the config's
+        theirs = {name: x for name, x in theirs.items() if not name.startswith(_SCALES)}
     taken: set[str] = set()
     fresh: list[str] = []
 

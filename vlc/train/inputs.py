@@ -15,7 +15,7 @@ from vlc.curate.join import join_captions
 from vlc.curate.selection import select
 from vlc.data.captions import CaptionChoice, Mix, matching
 from vlc.data.controls import Controls, even_bins
-from vlc.data.files import version_of
+from vlc.data.files import exists, version_of
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, check_source
 from vlc.data.record import Source
@@ -100,19 +100,20 @@ def _names(text: str) -> tuple[str, ...]:
 
 def sample_captions(source: Source, records: int) -> Iterator[str]:
     """The captions of evenly spaced records, as a stream; damaged records are passed over."""
-    for index in _evenly(source, records):
+    for index in evenly(source, records):
         with contextlib.suppress(DataError):
             yield from itertools.chain.from_iterable(source.captions(index).values())
 
 
 def sample_scores(source: Source, records: int) -> Iterator[float]:
     """The known scores of the captions of evenly spaced records; damaged records are passed over."""
-    for index in _evenly(source, records):
+    for index in evenly(source, records):
         with contextlib.suppress(DataError):
             yield from filter(math.isfinite, source[index].flat_scores())
 
 
-def _evenly(source: Source, records: int) -> Iterator[int]:
+def evenly(source: Source, records: int) -> Iterator[int]:
+    """Numbers of evenly spaced records, no more than `records`."""
     count = min(records, len(source))
     return (i * len(source) // count for i in range(count))
 
@@ -130,18 +131,21 @@ def train_tokenizer(source: Source, *, records: int, vocab_size: int, where: str
     return SentencePiece.train(itertools.chain([first], texts), vocab_size)
 
 
-def get_tokenizer(config: Config, source: Source, workdir: Path | None) -> Tokenizer:
+def get_tokenizer(config: Config, source: Source, workdir: Path | None, earlier: Tokenizer | None = None) -> Tokenizer:
     """The tokenizer named by the config, or that of the workdir, trained from the captions at the first start.
+
+    A run that is resumed does not need the file any more: `earlier`, its checkpoint's, is taken where none is there.
 
     Raises:
         DataError: The named file is missing or damaged, or the captions hold no text.
     """
     data = config.data
-    if data.tokenizer:
-        return load_tokenizer(data.tokenizer)
     path = workdir / "tokenizer.model" if workdir else None
-    if path and path.exists():
-        return load_tokenizer(path)
+    named = data.tokenizer or (path if path and path.exists() else "")
+    if earlier is not None and not (named and exists(named)):
+        return earlier
+    if named:
+        return load_tokenizer(named)
     tokenizer = train_tokenizer(
         source, records=data.tokenizer_samples, vocab_size=data.vocab_size, where=train_name(config)
     )
@@ -159,7 +163,7 @@ def data_warnings(config: Config, source: Source) -> list[str]:
             "an image stands several times in a batch, among its own negatives."
         )
     known: set[str] = set()
-    for index in _evenly(source, _LOOKED_AT):
+    for index in evenly(source, _LOOKED_AT):
         with contextlib.suppress(DataError):
             known |= source.captions(index).keys()
     captions = config.data.captions

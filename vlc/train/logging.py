@@ -1,6 +1,7 @@
-"""What a run tells: a progress line, `metrics.jsonl`, TensorBoard."""
+"""What a run tells: a progress line, `metrics.jsonl`, TensorBoard. None of them ever stops a run."""
 
 import json
+import logging
 import math
 import sys
 import time
@@ -12,57 +13,87 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from vlc.data.files import write_whole
 from vlc.parallel import is_primary, print_once
 from vlc.train.feed import slow_stage
+from vlc.train.tensorboard import Board
 
 _WAIT_SHOWN = 0.05  # a smaller share of waiting is not worth a word
+log = logging.getLogger("vlc")
 
 
 class MetricLog:
     """Writes metrics to `workdir/metrics.jsonl` and `workdir/tensorboard`.
 
     After a resume the lines of steps that will be taken again are dropped, so that each step stands there once.
-    Of several processes only the first writes.
+    Of several processes only the first writes. Where the disk is full, or gone, the run goes on without a log, says so
+    once, and writes again as soon as that works.
     """
 
     def __init__(self, workdir: Path, first_step: int):
-        self._writes = is_primary()
-        if not self._writes:
-            return
-        self.path = workdir / "metrics.jsonl"
-        _drop_from(self.path, first_step)
-        from tensorboardX import SummaryWriter  # slow to import, and only the primary process needs it
-
-        self._file = self.path.open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step)
+        self._parts: list[_Lines | Board] = [
+            _Lines(workdir / "metrics.jsonl", first_step),
+            Board(workdir / "tensorboard", first_step),
+        ]
+        self._failed: set[str] = set()
+        if not is_primary():
+            self._parts = []
 
     def write(self, step: int, metrics: dict[str, Any]) -> None:
-        if not self._writes:
-            return
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._file.flush()
-        for name, value in metrics.items():
-            if isinstance(value, (int, float)):
-                self._board.add_scalar(name, value, step)
+        for part in self._parts:
+            try:
+                part.write(step, metrics)
+            except OSError as error:
+                if part.name not in self._failed:
+                    log.warning("%s cannot be written (%s); training goes on without.", part.name, error.strerror)
+                self._failed.add(part.name)
 
     def close(self) -> None:
-        if self._writes:
+        for part in self._parts:
+            part.close()
+
+
+class _Lines:
+    """`metrics.jsonl`: an object a line, each in one call to the system."""
+
+    def __init__(self, path: Path, first_step: int):
+        self.name = str(path)
+        self._path, self._first_step = path, first_step
+        self._file: Any = None
+        self._torn = False
+
+    def write(self, step: int, metrics: dict[str, Any]) -> None:
+        if self._file is None:
+            _drop_after(self._path, self._first_step)
+            self._file = self._path.open("ab", buffering=0)
+        line = (json.dumps({"step": step, **metrics}) + "\n").encode()
+        torn, self._torn = self._torn, True
+        if torn:
+            self._file.write(b"\n")
+        if self._file.write(line) == len(line):
+            self._torn = False
+
+    def close(self) -> None:
+        if self._file is not None:
             self._file.close()
-            self._board.close()
 
 
-def _drop_from(path: Path, first_step: int) -> None:
+def _drop_after(path: Path, first_step: int) -> None:
+    """Drops the lines of steps after the first, and those that are none, such as one that a kill cut short."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the line that was being written when the run was killed
-        if row["step"] <= first_step:
-            kept.append(line + "\n")
-    path.write_text("".join(kept))
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if (step := _step_of(line)) is not None and step <= first_step]
+    if kept != lines:
+        write_whole(path, b"".join(kept))
+
+
+def _step_of(line: bytes) -> float | None:
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return step if isinstance(step, (int, float)) and line.endswith(b"\n") else None
 
 
 class Progress:

@@ -16,7 +16,7 @@ import jax
 from jax.sharding import Mesh
 
 from vlc.config import Config, check_config, config_warnings, resolve_auto
-from vlc.data.files import local_folder
+from vlc.data.files import local_folder, write_whole
 from vlc.data.pipeline import describe_batch, train_batches
 from vlc.data.record import describe_skipped
 from vlc.data.tokenizers import Tokenizer
@@ -37,13 +37,14 @@ from vlc.parallel import (
     replicated,
     state_sharding,
 )
-from vlc.train.checkpoint import Checkpoints, make_meta
+from vlc.train.checkpoint import Checkpoints, make_meta, newest_meta
 from vlc.train.compile_ahead import compile_ahead
+from vlc.train.data_identity import change_of_data, check_same_data, data_identity
 from vlc.train.examples_seen import ExamplesSeen
 from vlc.train.feed import Feed
 from vlc.train.flops import step_flops
 from vlc.train.goodput import Goodput
-from vlc.train.initial import Initial, inherit_architecture, load_start, start_from
+from vlc.train.initial import Initial, inherit_architecture, load_start, resumed_start, start_from
 from vlc.train.inputs import alignment_bins, data_warnings, get_tokenizer, make_example_maker, open_split
 from vlc.train.logging import MetricLog, Progress
 from vlc.train.lowering import batch_shapes
@@ -94,7 +95,10 @@ def train(
         TrainingDiverged: A loss or the gradient is no longer finite.
     """
     workdir, goodput = local_folder(workdir, "--workdir"), Goodput()
-    initial = load_start(config, load_initial)
+    # What a run once started from, its checkpoint has: the model and the tokenizer's file need not be there any more.
+    earlier = newest_meta(workdir)
+    begun = resumed_start(earlier, str(workdir)) if earlier is not None else None
+    initial = begun if begun is not None and config.init else load_start(config, load_initial)
     if initial is not None:
         config = inherit_architecture(config, initial)
     check_config(config)
@@ -102,22 +106,26 @@ def train(
     check_batch(mesh, config.batch_size, config.accumulate)
     check_shared(workdir, "--workdir")
     with workdir_lock(workdir):
-        return _train(config, workdir, mesh, goodput, initial, make_evaluation, profile)
+        return _train(config, workdir, mesh, goodput, initial, begun, make_evaluation, profile)
 
 
 def _train(
-    config: Config, workdir: Path, mesh: Mesh, goodput: Goodput, initial: Initial | None,
+    config: Config, workdir: Path, mesh: Mesh, goodput: Goodput, initial: Initial | None, begun: Initial | None,
     make_evaluation: Callable[[Config], DevEvaluation | None], profile: tuple[int, int] | None,
 ) -> int:  # fmt: skip
     # -- what is trained on. All that can be wrong with data and config is found here, before compilation.
     with primary_first("data"):  # the others then find indices, filtered records and the tokenizer on the shared disk
         source = open_split(config, "train", workdir)
         assert source is not None
-        tokenizer = initial.tokenizer if initial is not None else get_tokenizer(config, source, workdir)
+        tokenizer = (initial and initial.tokenizer) or get_tokenizer(
+            config, source, workdir, begun.tokenizer if begun is not None else None
+        )
         control = config.model.decoder.control
         control.edges, control.best = alignment_bins(config, source)
         make_example = make_example_maker(config, source, tokenizer)
         evaluate = make_evaluation(config)
+    identity = data_identity(source, tokenizer)
+    check_same_data(identity)
     saved_config = json.loads(config.to_json_best_effort())
 
     # -- the state: shapes first, then shardings, so that every array is born where it will live.
@@ -148,7 +156,7 @@ def _train(
     if not (workdir / "checkpoints").exists():
         compiled_step()
     checkpoints = Checkpoints(workdir, keep_last=run.checkpoint.keep_last, keep_best=run.checkpoint.keep_best)
-    meta = make_meta(saved_config, tokenizer, make_example.preprocess)
+    meta = make_meta(saved_config, tokenizer, make_example.preprocess) | {"data": identity}
 
     def abstract(saved_meta: dict) -> Any:
         check_same_model(saved_meta, meta, str(workdir))
@@ -164,6 +172,8 @@ def _train(
         print_once(f"Resuming from step {first_step} in {workdir}.")
         for line in changes_of(saved_meta["config"], saved_config, first_step, first_batch * run.batch_size):
             print_once(f"  {line}")
+        for line in change_of_data(saved_meta.get("data"), identity):
+            print_once(f"  {line}")
     else:
         compiled_step()
         with jax.set_mesh(mesh):
@@ -172,8 +182,6 @@ def _train(
         if initial is not None:
             state = start_from(state, initial, sharding)
         first_step = first_batch = digest = 0
-    if is_primary():
-        (workdir / "config.json").write_text(json.dumps(saved_config, indent=1) + "\n")
 
     # -- input and logs.
     for warning in [*config_warnings(config), *data_warnings(config, source)]:
@@ -183,6 +191,8 @@ def _train(
         make_example, batch_size=run.batch_size, seed=run.seed, start_step=first_batch, rows=share.rows.tolist(),
         threads=run.data.threads, workers=run.data.workers,
     )  # fmt: skip
+    if is_primary():  # every check has passed
+        write_whole(workdir / "config.json", (json.dumps(saved_config, indent=1) + "\n").encode())
     metric_log = MetricLog(workdir, first_step)
     _describe_run(run, mesh, source, state, first_step)
     progress = Progress(run.steps, first_step, run.batch_size)
@@ -208,7 +218,7 @@ def _train(
     # -- the loop. From here on SIGTERM asks for a save.
     stop, trace, examples_seen = StopOnSigterm(), Trace(workdir, profile), ExamplesSeen(share, digest)
     feed = Feed(host_batches, share.to_devices, set(batches))
-    step = shown_at = first_step
+    step, shown_at, best = first_step, first_step, checkpoints.best_score()
     since, stopping = time.perf_counter(), False
     goodput.started()
     try:
@@ -250,6 +260,8 @@ def _train(
                 score = dev.get("score")
                 metric_log.write(step, {f"dev/{name}": value for name, value in dev.items()})
                 print_once("dev  " + "  ".join(f"{k} {v:.3f}" for k, v in dev.items() if k != "score"))
+                if run.checkpoint.keep_best and score is not None and score > best:
+                    saving, best = True, score
                 since = time.perf_counter()
                 feed.pause()
             if saving:
