@@ -67,12 +67,14 @@ def test_a_part_can_be_restored_alone(tmp_path):
     assert set(found) == {"params"} and equal(found["params"], state(1)["params"])
 
 
-@pytest.mark.parametrize("damage", ["bit", "truncated", "missing", "meta"])
+@pytest.mark.parametrize("damage", ["bit", "truncated", "missing", "meta", "score"])
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, damage):
     saved(tmp_path, 1, 2).close()
     newest = tmp_path / "checkpoints" / "2"
     if damage == "bit":
         flip(newest)
+    elif damage == "score":
+        (newest / "metrics" / "metrics").write_text('{"sco')
     elif damage == "meta":
         file = next(f for f in (newest / "meta").rglob("*") if f.is_file() and "note" in f.read_text())
         file.write_text(file.read_text().replace('"note": 2', '"note": 3').replace('"note":2', '"note":3'))

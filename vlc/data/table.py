@@ -1,70 +1,114 @@
 """Tables on disk with random access: what an index, a captions file and a survey are kept in.
 
 A table is an Arrow file that is mapped into memory, so that it costs a worker nothing to hold it, and pickles as its
-path. It is made once for a set of input files and found again by their names, sizes and times.
+path. It is written and read in batches, so that neither takes more memory than one of them, however long it is; and a
+process maps only so many at a time, since systems allow some 65,000 maps. It is made once for a set of input files and
+found again by their names, sizes and times.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from vlc.data.files import is_remote, version_of
 
-_VERSION = 2  # of everything kept in a cache; with another number all is made again
-_CHUNK = 20_000
+_VERSION = 3  # of everything kept in a cache; with another number all is made again
+_BATCH = 1024  # rows
+_MAPPED = 4096  # tables of one process
+
+# Offsets of 64 bits: the captions of a batch, or of a column, may be longer than 2 GiB.
+TEXT = pa.large_string()
+
+
+def list_of(values: pa.DataType) -> pa.DataType:
+    """The type of a column of lists."""
+    return pa.large_list(values)
 
 
 class Table:
-    """An Arrow table in one chunk, from a file or in memory.
+    """An Arrow table, from a file or in memory.
 
     Attributes:
         notes: What was written down beside the columns, e.g. how many rows were left out and why.
     """
 
-    def __init__(self, source: str | Path | pa.Table):
-        if isinstance(source, pa.Table):
-            self._path = None
-            table: pa.Table = source.combine_chunks()  # pyright: ignore[reportAttributeAccessIssue]
-        else:
-            self._path = str(source)
-            with pa.memory_map(self._path) as file:  # the mapping outlives the file, which thousands of shards need
-                table = pa.ipc.open_file(file).read_all()
-        self._columns = {name: _one_chunk(table.column(name)) for name in table.column_names}
-        self._rows = table.num_rows
-        self.notes: dict[str, Any] = json.loads((table.schema.metadata or {}).get(b"notes", b"{}"))
-        self._table = table
+    __slots__ = ("_memory", "_path", "_rows", "_version", "notes")
+
+    def __init__(self, source: str | Path | bytes):
+        self._memory = _Batches(pa.ipc.open_file(source)) if isinstance(source, bytes) else None
+        self._path: Any = source if isinstance(source, bytes) else str(source)
+        self._version = 0 if isinstance(source, bytes) else os.stat(source).st_mtime_ns
+        self._rows, self.notes = self._batches.rows, self._batches.notes
+
+    @property
+    def _batches(self) -> "_Batches":
+        return self._memory if self._memory is not None else _mapped(self._path, self._version)
 
     def __len__(self) -> int:
         return self._rows
 
-    def column(self, name: str) -> pa.Array:
-        """A whole column."""
-        return self._columns[name]
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A whole column, in chunks."""
+        batches = self._batches
+        return pa.chunked_array([batch.column(name) for batch in batches.batches], batches.schema.field(name).type)
 
     def get(self, name: str, row: int) -> Any:
         """One value as Python has it."""
-        return self._columns[name][row].as_py()
+        batch, place = self._batches.find(row)
+        return batch.column(name)[place].as_py()
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """All rows, a batch in memory at a time."""
+        for batch in self._batches.batches:
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     def __reduce__(self):
-        return Table, (self._path or self._table,)
+        return Table, (self._path,)
 
 
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+class _Batches:
+    """The batches of an opened file; the last, which is empty, carries the notes."""
+
+    def __init__(self, reader: Any):
+        self.schema: pa.Schema = reader.schema
+        found = [reader.get_batch_with_custom_metadata(i) for i in range(reader.num_record_batches)]
+        notes = (found[-1].custom_metadata or {}).get(b"notes") if found else None
+        notes = notes or (self.schema.metadata or {}).get(b"notes", b"{}")  # in the head of older files
+        self.notes: dict[str, Any] = json.loads(notes)
+        self.batches: list[pa.RecordBatch] = [one.batch for one in found if one.batch.num_rows]
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)])
+        self.rows = int(self._starts[-1])
+
+    def find(self, row: int) -> tuple[pa.RecordBatch, int]:
+        """The batch that a row is in, and its place there."""
+        if not 0 <= row < self.rows:
+            raise IndexError(f"row {row} of {self.rows}")
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.batches[number], row - int(self._starts[number])
+
+
+@lru_cache(maxsize=_MAPPED)
+def _mapped(path: str, version: int) -> _Batches:
+    del version  # a file that replaced another is opened again
+    with pa.memory_map(path) as file:  # the mapping outlives the file
+        return _Batches(pa.ipc.open_file(file))
 
 
 def write_table(path: str | Path, rows: Iterable[Sequence[Any]], schema: pa.Schema, notes: Callable[[], dict]) -> None:
-    """Writes rows as they come; a reader never sees half a table.
+    """Writes rows as they come, a batch in memory at a time; a reader never sees half a table.
 
     Args:
         path: The file to write.
-        rows: Values in the order of the schema.
+        rows: Values in the order of the schema, whose texts and lists are of `TEXT` and `list_of`.
         schema: Names and types.
         notes: Called after the last row.
     """
@@ -72,29 +116,18 @@ def write_table(path: str | Path, rows: Iterable[Sequence[Any]], schema: pa.Sche
     handle, partial = tempfile.mkstemp(dir=Path(path).parent, prefix=".partial-")
     os.close(handle)
     try:
-        chunks = [_to_batch(part, schema) for part in _parts(rows)]
-        table = pa.Table.from_batches(chunks, schema).combine_chunks()  # one chunk: a row is found without a search
-        table = table.replace_schema_metadata({"notes": json.dumps(notes())})
-        with pa.OSFile(partial, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+        with pa.OSFile(partial, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for part in itertools.batched(rows, _BATCH):
+                writer.write_batch(_to_batch(part, schema))
+            empty = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+            writer.write_batch(empty, custom_metadata={"notes": json.dumps(notes())})
         os.replace(partial, path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
 
 
-def _parts(rows: Iterable[Sequence[Any]]) -> Iterable[list[Sequence[Any]]]:
-    part: list[Sequence[Any]] = []
-    for row in rows:
-        part.append(row)
-        if len(part) == _CHUNK:
-            yield part
-            part = []
-    if part:
-        yield part
-
-
-def _to_batch(rows: list[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
+def _to_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
     columns = zip(*rows, strict=True)
     return pa.RecordBatch.from_arrays(
         [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema=schema
@@ -132,7 +165,7 @@ def kept_table(
             continue  # not ours to write in, or full
     with tempfile.TemporaryDirectory() as scratch:
         make(Path(scratch) / name)
-        return Table(pa.ipc.open_file((Path(scratch) / name).read_bytes()).read_all())
+        return Table((Path(scratch) / name).read_bytes())
 
 
 def is_kept(kind: str, files: Sequence[str], beside: str, settings: Any = None) -> bool:

@@ -84,7 +84,23 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        return ocp.CheckpointManager(self.path, options=self._options)
+        """Opens the folder, which reads the score of every checkpoint; one whose score is damaged is moved aside."""
+
+        def opened() -> ocp.CheckpointManager:
+            return ocp.CheckpointManager(self.path, options=self._options)
+
+        try:
+            return read_patiently(opened, "the list of checkpoints", self.path)
+        except Damaged as damage:
+            wrong = [step for step in self._folders() if not _is_json(self.path / step / "metrics" / "metrics")]
+            if self._options.read_only or not wrong:
+                raise CheckpointError(f"{self.path}: {damage}. Look at {', '.join(wrong) or 'its files'}.") from damage
+            log.warning("Checkpoints of steps %s are damaged (their scores).", ", ".join(wrong))
+            self._set_aside(wrong)
+            return opened()
+
+    def _folders(self) -> list[str]:
+        return sorted((path.name for path in self.path.glob("*") if path.name.isdigit()), key=int)
 
     def steps(self) -> list[int]:
         """Steps that have a finished checkpoint, in order."""
@@ -225,19 +241,22 @@ class Checkpoints:
 
     def _move_aside(self, step: int) -> None:
         self._manager.close()
-        with primary_first(f"damaged {step}"):
-            if is_primary():
-                self._rename_damaged(step)
+        self._set_aside([str(step)])
         self._manager = self._open()
 
-    def _rename_damaged(self, step: int) -> None:
-        target = self._damaged / str(step)
+    def _set_aside(self, steps: list[str]) -> None:
+        with primary_first(f"damaged {steps}"):
+            for step in steps if is_primary() else []:
+                self._rename_damaged(step)
+
+    def _rename_damaged(self, step: str) -> None:
+        target = self._damaged / step
         number = 1
         while target.exists():
             target = target.with_name(f"{step}-{number}")
             number += 1
         target.parent.mkdir(parents=True, exist_ok=True)
-        (self.path / str(step)).rename(target)
+        (self.path / step).rename(target)
         log.warning("It was moved to %s; going on from the one before.", target)
 
 
@@ -253,6 +272,15 @@ def newest_meta(workdir: Path) -> dict | None:
         return None
     finally:
         checkpoints.close()
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except ValueError:
+        return False
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError)
 
 
 def _seal(meta: dict[str, Any]) -> dict[str, Any]:
