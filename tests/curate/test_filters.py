@@ -203,7 +203,7 @@ def test_a_survey_goes_on_where_it_was_stopped_and_does_not_depend_on_workers(tm
         survey(Watched(), tmp_path / "one")
     found = survey(Watched(), tmp_path / "one")
     assert looked.count(0) == 1 and isinstance(found, Survey)
-    assert found.texts == survey(source, tmp_path / "two", workers=2).texts == [str(i) for i in range(10)]
+    assert list(found.texts) == list(survey(source, tmp_path / "two", workers=2).texts) == [str(i) for i in range(10)]
 
 
 def test_the_numbers_of_a_set(tmp_path):

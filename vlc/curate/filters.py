@@ -185,10 +185,10 @@ def not_file_name(left: Remaining, *, source: str = "*") -> Dropped:
 def repeated(left: Remaining, *, images: int = 10, source: str = "*") -> Dropped:
     """Captions that more than `images` images share."""
     chosen = left.texts_of(source)
-    texts = [left.survey.texts[i].casefold() for i in chosen]
+    texts = (hash(left.survey.texts[i].casefold()) for i in chosen)
     pairs = set(zip(texts, left.survey.owner[chosen].tolist(), strict=True))
     count = collections.Counter(text for text, _ in pairs)
-    return _drop_texts(left, source, lambda text: count[text.casefold()] > images)
+    return _drop_texts(left, source, lambda text: count[hash(text.casefold())] > images)
 
 
 def frequent(left: Remaining, *, top: int = 100_000_000, source: str = "*") -> Dropped:

@@ -1,20 +1,22 @@
 """More captions for the same images, from a file of their own, joined by path or URL."""
 
+import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from vlc.data.files import is_remote, version_of
 from vlc.data.record import Record, Source, Wrapper
 from vlc.data.sources.columns import BY_NAME, Columns
-from vlc.data.sources.folder import Listed, as_structs, list_images, table_captions
+from vlc.data.sources.folder import CAPTIONS, captions_table, digest_of, table_captions
 from vlc.data.table import Table, write_table
 from vlc.errors import DataError
 
-_SCHEMA = pa.schema({"captions": pa.list_(pa.struct({"source": pa.string(), "text": pa.string()}))})
+_SCHEMA = pa.schema({"captions": CAPTIONS})
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ def join_captions(source: Source, file: str, folder: Path, *, columns: Columns =
     size, version = version_of(file)
     path = folder / f"join-{PurePosixPath(file).stem}-{size}-{version[-12:]}-{len(source)}.arrow"
     if not path.exists():
-        listed = list_images(file, columns)
-        notes: dict[str, Any] = {"file": file, "rows": len(listed.images), "rows left out": listed.skipped}
-        notes |= {"first row": next(iter(listed.images), ""), "first key": ""}
+        listed = captions_table(file, columns)
+        notes: dict[str, Any] = {"file": file, "rows": len(listed), "rows left out": listed.notes["skipped"]}
+        notes |= {"first row": listed.get("image", 0) if len(listed) else "", "first key": ""}
         write_table(path, _match(source, listed, notes), _SCHEMA, lambda: notes)
     joined = Joined(source, Table(path))
     notes = joined.table.notes
@@ -74,33 +76,54 @@ def join_captions(source: Source, file: str, folder: Path, *, columns: Columns =
     return joined
 
 
-def _match(source: Source, listed: Listed, notes: dict[str, Any]) -> Iterable[tuple]:
+def _match(source: Source, listed: Table, notes: dict[str, Any]) -> Iterable[tuple]:
     """What each record gets; counts on both sides go into the notes."""
-    by_name = _by_name(listed.images)
-    used: set[str] = set()
+    by_name = _ByName(listed)
+    used = np.zeros(len(listed), bool)
     matched = 0
     for index in range(len(source)):
         key, url = _key_and_url(source, index)
         if not index:
             notes["first key"] = key
-        image = next((by_name[name] for name in (url, *_names(key)) if by_name.get(name)), None)
-        if image is None:
+        rows = (by_name.row(name) for name in (url, *_names(key)) if name)
+        row = next((row for row in rows if row is not None), None)
+        if row is None:
             yield ([],)
             continue
-        used.add(image)
+        used[row] = True
         matched += 1
-        yield (as_structs(listed.images[image].captions),)
+        yield (listed.get("captions", row),)
     notes.update({"images with captions": matched, "images without": len(source) - matched})
-    notes["rows without image"] = len(listed.images) - len(used)
+    notes["rows without image"] = int((~used).sum())
 
 
-def _by_name(images: Iterable[str]) -> dict[str, str | None]:
-    """Each image of the file by its names; a name that two images share stands for neither."""
-    found: dict[str, str | None] = {}
-    for image in images:
-        for name in set(_names(image)):
-            found[name] = None if name in found else image
-    return found
+class _ByName:
+    """Finds the row of an image by any of its names; a name that two images share stands for neither.
+
+    In memory are digests of the names, 16 bytes each.
+    """
+
+    def __init__(self, listed: Table):
+        self._listed = listed
+        digests, rows = array.array("Q"), array.array("q")
+        for row, image in enumerate(_images(listed)):
+            for name in set(_names(image)):
+                digests.append(digest_of(name))
+                rows.append(row)
+        order = np.argsort(np.frombuffer(digests, np.uint64), kind="stable")
+        self._digests, self._rows = np.frombuffer(digests, np.uint64)[order], np.frombuffer(rows, np.int64)[order]
+
+    def row(self, name: str) -> int | None:
+        digest = np.uint64(digest_of(name))
+        first, last = np.searchsorted(self._digests, digest, "left"), np.searchsorted(self._digests, digest, "right")
+        if last - first != 1:
+            return None
+        row = int(self._rows[first])
+        return row if name in _names(self._listed.get("image", row)) else None
+
+
+def _images(listed: Table) -> Iterable[str]:
+    return (image for chunk in listed.column("image").chunks for image in chunk.to_pylist())
 
 
 def _names(image: str) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ from vlc.curate.filters import Filtered, parse_filters, run_filters
 from vlc.curate.survey import Survey, survey
 from vlc.data.record import Record, Source, Wrapper, add_counts, flatten_captions, group_captions
 from vlc.data.sources import open_source
-from vlc.data.table import Table, write_table
+from vlc.data.table import Table, list_of, write_table
 from vlc.errors import DataError
 
-_SCHEMA = pa.schema({"index": pa.int64(), "captions": pa.list_(pa.int32())})
+_SCHEMA = pa.schema({"index": pa.int64(), "captions": list_of(pa.int32())})
 
 
 @dataclass(frozen=True)

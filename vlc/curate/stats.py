@@ -1,5 +1,6 @@
 """`vlc data stats`: what a data set consists of, in numbers."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -49,18 +50,21 @@ def _sources(survey: Survey) -> list[str]:
 
 def _captions(survey: Survey, source: str) -> dict[str, Any]:
     chosen = np.flatnonzero(survey.sources == source)
-    texts = [survey.texts[i] for i in chosen]
     scripts: dict[str, int] = {}
-    for text in texts:
+    different: set[int] = set()
+    sentences = []
+    for text in (survey.texts[i] for i in chosen):
         counts = scripts_of(text)
         script = max(counts, key=lambda name: counts[name]) if counts else "none"
         scripts[script] = scripts.get(script, 0) + 1
+        different.add(hash(text))
+        sentences.append(max(1, len(split_sentences(text))))
     return {
-        "count": len(texts),
+        "count": len(chosen),
         "images": len(np.unique(survey.owner[chosen])),
-        "different": len(set(texts)),
+        "different": len(different),
         "words": _spread(caption_words(survey, source)),
-        "sentences": _spread(np.array([max(1, len(split_sentences(text))) for text in texts])),
+        "sentences": _spread(np.array(sentences)),
         "scripts": dict(sorted(scripts.items(), key=lambda pair: -pair[1])),
     }
 
@@ -80,16 +84,15 @@ def _images(survey: Survey, usable: np.ndarray) -> dict[str, Any]:
 def _duplicates(survey: Survey, usable: np.ndarray) -> dict[str, Any]:
     groups = duplicates.groups(survey.numbers("hash")[usable], _NEAR)
     _, sizes = np.unique(groups, return_counts=True)
-    shared: dict[str, set[int]] = {}
-    for owner, text in zip(survey.owner.tolist(), survey.texts, strict=True):
-        shared.setdefault(text.casefold(), set()).add(owner)
+    pairs = {(hash(text.casefold()), owner) for owner, text in zip(survey.owner.tolist(), survey.texts, strict=True)}
+    shared = Counter(text for text, _ in pairs)
     keys = np.array(survey.table.column("key").to_pylist(), object)[usable]
     return {
         "groups that look alike": int((sizes > 1).sum()),
         "images in them": int(sizes[sizes > 1].sum()),
         "largest": int(sizes.max()),
         "keys that occur again": len(keys) - len(set(keys.tolist())),
-        "captions of several images": sum(len(owners) > 1 for owners in shared.values()),
+        "captions of several images": sum(images > 1 for images in shared.values()),
     }
 
 

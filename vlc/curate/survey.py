@@ -1,35 +1,38 @@
 """A survey of every record of a source, by which filters, statistics and builds decide."""
 
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from vlc.curate.duplicates import perceptual_hash
 from vlc.data.images import examine
+from vlc.data.parts import Parts
 from vlc.data.record import Source, flatten_captions
-from vlc.data.table import Table, write_table
+from vlc.data.table import TEXT, Table, list_of, write_table
 from vlc.data.workers import share_work
 from vlc.errors import DataError
 
 _PART = 500  # records between two saves
 _SCHEMA = pa.schema(
     {
-        "key": pa.string(),
-        "reason": pa.string(),  # why it cannot be used; empty where it can
-        "message": pa.string(),
+        "key": TEXT,
+        "reason": TEXT,  # why it cannot be used; empty where it can
+        "message": TEXT,
         "bytes": pa.int64(),
         "width": pa.int32(),
         "height": pa.int32(),
-        "format": pa.string(),
+        "format": TEXT,
         "hash": pa.uint64(),
-        "sources": pa.list_(pa.string()),
-        "texts": pa.list_(pa.string()),
+        "sources": list_of(TEXT),
+        "texts": list_of(TEXT),
     }
 )
 
@@ -45,7 +48,7 @@ class Survey:
 
     def numbers(self, name: str) -> np.ndarray:
         """A column of numbers `[N]`."""
-        return self.table.column(name).to_numpy(zero_copy_only=False)
+        return self.table.column(name).to_numpy()
 
     @cached_property
     def reasons(self) -> np.ndarray:
@@ -60,17 +63,20 @@ class Survey:
     @cached_property
     def owner(self) -> np.ndarray:
         """The record of each caption `[M]`; captions stand in the order of the records."""
-        return np.repeat(np.arange(len(self)), self.table.column("texts").value_lengths().to_numpy())
+        lengths = pc.list_value_length(self.table.column("texts"))  # pyright: ignore[reportAttributeAccessIssue]
+        return np.repeat(np.arange(len(self)), lengths.to_numpy())
 
     @cached_property
-    def texts(self) -> list[str]:
-        """All captions."""
-        return self.table.column("texts").flatten().to_pylist()
+    def texts(self) -> "Texts":
+        """All captions, which stay on disk."""
+        return Texts(self.table)
 
     @cached_property
     def sources(self) -> np.ndarray:
         """The caption source of each caption `[M]`."""
-        return np.array(self.table.column("sources").flatten().to_pylist(), object)
+        flat: Any = pc.list_flatten(self.table.column("sources"))  # pyright: ignore[reportAttributeAccessIssue]
+        names = flat.combine_chunks().dictionary_encode()
+        return np.array(names.dictionary.to_pylist(), object)[names.indices.to_numpy()]
 
     def skipped(self) -> dict[str, int]:
         """Records that cannot be used, by reason."""
@@ -80,6 +86,25 @@ class Survey:
     def messages(self, count: int) -> list[str]:
         """What was said of the first records that cannot be used."""
         return [self.table.get("message", int(i)) for i in np.flatnonzero(~self.usable)[:count]]
+
+
+class Texts:
+    """The captions of a survey, read where they are asked for."""
+
+    def __init__(self, table: Table):
+        self._parts = [chunk.flatten() for chunk in table.column("texts").chunks]
+        self._places = Parts(len(part) for part in self._parts)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: SupportsIndex) -> str:
+        part, place = self._places.find(index.__index__())
+        return self._parts[part][place].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        for part in self._parts:
+            yield from part.to_pylist()
 
 
 def survey(source: Source, folder: Path, *, workers: int = 0) -> Survey:
@@ -99,7 +124,7 @@ def survey(source: Source, folder: Path, *, workers: int = 0) -> Survey:
         todo = [(indices, part) for indices, part in zip(ranges, parts, strict=True) if not part.exists()]
         for _ in share_work(_examine_part, source, todo, workers):
             pass
-        rows = (row for part in parts for row in _rows(Table(part)))
+        rows = (row for part in parts for row in Table(part).rows())
         write_table(final, rows, _SCHEMA, dict)
         for part in parts:
             part.unlink()
@@ -109,11 +134,6 @@ def survey(source: Source, folder: Path, *, workers: int = 0) -> Survey:
 def _examine_part(source: Source, task: tuple[range, Path]) -> None:
     indices, path = task
     write_table(path, (examine_record(source, index) for index in indices), _SCHEMA, dict)
-
-
-def _rows(table: Table):
-    columns = [table.column(name).to_pylist() for name in _SCHEMA.names]
-    return zip(*columns, strict=True)
 
 
 def examine_record(source: Source, index: int) -> tuple[Any, ...]:

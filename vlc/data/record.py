@@ -147,8 +147,17 @@ def group_captions[T](pairs: Iterable[tuple[str, T]]) -> dict[str, tuple[T, ...]
     return captions
 
 
+def mend_text(text: str) -> str:
+    """Text that can be written: halves of a surrogate pair, which JSON lets through, are joined, or marked as lost."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def clean_captions(captions: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
-    """Checks the types of captions by source, and drops empty ones.
+    """Checks the types of captions by source, and drops empty and missing ones.
 
     A caption source holds a *list of strings*. A bare string where a list is meant would later be sampled letter by
     letter, so it is refused here.
@@ -168,13 +177,19 @@ def clean_captions(captions: Mapping[str, Any], where: str) -> dict[str, tuple[s
                 f'Write ["{texts[:40]}"] instead.',
                 "captions",
             )
+        texts = [text for text in texts if not _is_missing(text)] if isinstance(texts, Sequence) else texts
         if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
             raise DataError(
                 f"{where}: the captions of {source!r} must be a list of strings, got {str(texts)[:60]!r}.", "captions"
             )
-        kept = tuple(" ".join(text.split()) for text in texts if text.strip())
+        kept = tuple(" ".join(mend_text(text).split()) for text in texts if text.strip())
         if kept:
-            cleaned[source] = kept
+            cleaned[mend_text(source)] = kept
     if not cleaned:
         raise DataError(f"{where}: has no caption. Every image needs at least one that is not empty.", "captions")
     return cleaned
+
+
+def _is_missing(text: Any) -> bool:
+    """Null, or the NaN that tables have for it."""
+    return text is None or (isinstance(text, float) and text != text)

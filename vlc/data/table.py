@@ -16,10 +16,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from vlc.data.files import is_remote, version_of
+from vlc.data.parts import Parts
 
 _VERSION = 3  # of everything kept in a cache; with another number all is made again
 _BATCH = 1024  # rows
@@ -85,15 +85,13 @@ class _Batches:
         notes = notes or (self.schema.metadata or {}).get(b"notes", b"{}")  # in the head of older files
         self.notes: dict[str, Any] = json.loads(notes)
         self.batches: list[pa.RecordBatch] = [one.batch for one in found if one.batch.num_rows]
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)])
-        self.rows = int(self._starts[-1])
+        self._places = Parts(batch.num_rows for batch in self.batches)
+        self.rows = len(self._places)
 
     def find(self, row: int) -> tuple[pa.RecordBatch, int]:
         """The batch that a row is in, and its place there."""
-        if not 0 <= row < self.rows:
-            raise IndexError(f"row {row} of {self.rows}")
-        number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self.batches[number], row - int(self._starts[number])
+        number, place = self._places.find(row)
+        return self.batches[number], place
 
 
 @lru_cache(maxsize=_MAPPED)

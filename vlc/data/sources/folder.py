@@ -1,26 +1,32 @@
 """Images named by a captions file: JSONL, JSON, CSV, TSV, Parquet, and the files of ImageFolder and Flickr8k."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import array
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from vlc.data.files import IMAGE_FOLDERS, exists, is_folder, is_remote, join, parent, read_bytes
-from vlc.data.record import CaptionTypeError, Record, Source, flatten_captions, group_captions
+from vlc.data.record import CaptionTypeError, Record, Source, flatten_captions, group_captions, mend_text
 from vlc.data.sources.captions_file import CAPTION_FILES, SUFFIXES, read_rows
 from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
 from vlc.data.sources.kind import Location, SourceKind
-from vlc.data.table import Table, kept_table, write_table
+from vlc.data.table import TEXT, Table, kept_table, list_of, write_table
 from vlc.errors import DataError
 
+CAPTIONS = list_of(pa.struct({"source": TEXT, "text": TEXT}))
 _SCHEMA = pa.schema(
     {
-        "image": pa.string(),
-        "captions": pa.list_(pa.struct({"source": pa.string(), "text": pa.string()})),
-        "boxes": pa.list_(pa.float32()),
-        "url": pa.string(),
+        "image": TEXT,
+        "captions": CAPTIONS,
+        "boxes": list_of(pa.float32()),
+        "url": TEXT,
     }
 )
 
@@ -58,7 +64,7 @@ class Folder(Source):
         if PurePath(path).stem == "metadata":  # ImageFolder has any column of text
             columns = replace(columns, any_text=True)
         root = columns.names.get("root") or parent(path)
-        table = kept_table("captions", [path], parent(path), lambda out: _index(path, columns, out), columns.settings())
+        table = captions_table(path, columns)
         if not len(table):
             skipped = table.notes["skipped"]
             first = table.notes["first"]
@@ -123,6 +129,11 @@ def _captions_file(folder: str) -> str:
     raise DataError(f"{folder}: none of {', '.join(CAPTION_FILES)} is in this folder.")
 
 
+def captions_table(path: str, columns: Columns) -> Table:
+    """The images that a captions file names with their captions, found again or made and kept."""
+    return kept_table("captions", [path], parent(path), lambda out: _index(path, columns, out), columns.settings())
+
+
 def table_captions(table: Table, index: int) -> dict[str, tuple[str, ...]]:
     """Captions by source from a table's list of source and text."""
     return group_captions((caption["source"], caption["text"]) for caption in table.get("captions", index))
@@ -133,65 +144,81 @@ def as_structs(captions: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     return [{"source": source, "text": text} for source, text in flatten_captions(captions)]
 
 
+def digest_of(name: str) -> int:
+    """64 bits that stand for a name, where millions of them are looked for again."""
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "little")
+
+
 def _index(path: str, columns: Columns, out: Path) -> None:
-    """Writes the table of a captions file."""
-    listed = list_images(path, columns)
-    values = ((image, as_structs(row.captions), row.boxes, row.url) for image, row in listed.images.items())
-    write_table(out, values, _SCHEMA, lambda: {"skipped": listed.skipped, "first": listed.first})
+    """Writes the table of a captions file: a row of the file at a time, then those of one image put together.
 
-
-@dataclass
-class Row:
-    """What all rows of one image say of it."""
-
-    boxes: list[float] | None
-    url: str | None
-    captions: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-@dataclass
-class Listed:
-    """What a captions file lists.
-
-    Attributes:
-        images: By path or URL.
-        skipped: Rows that cannot be used, by reason.
-        first: What was said of the first of these.
+    In memory are eight bytes a row.
     """
+    skipped: dict[str, int] = {}
+    first: list[str] = []
+    digests = array.array("Q")
 
-    images: dict[str, Row] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
-    first: str = ""
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for where, row in read_rows(path, columns):
+            try:
+                values = _values(row, columns, where)
+            except CaptionTypeError:
+                raise
+            except DataError as error:
+                skipped[error.reason] = skipped.get(error.reason, 0) + 1
+                first[:] = first or [str(error)]
+                continue
+            digests.append(digest_of(values[0]))
+            yield values
+
+    def notes() -> dict[str, Any]:
+        return {"skipped": skipped, "first": first[0] if first else "", "rows": len(digests)}
+
+    single = out.with_name(f".rows-{secrets.token_hex(4)}-{out.name}")
+    try:
+        write_table(single, rows(), _SCHEMA, notes)
+        groups = _groups(np.frombuffer(digests, np.uint64)) if digests else []
+        if len(groups) == len(digests):
+            os.replace(single, out)
+        else:
+            write_table(out, _joined(Table(single), groups), _SCHEMA, notes)
+    finally:
+        single.unlink(missing_ok=True)
 
 
-def list_images(path: str, columns: Columns) -> Listed:
-    """Reads a captions file; rows of one image are put together.
-
-    Raises:
-        DataError: The file cannot be opened, or a string stands where a list of captions is meant.
-    """
-    listed = Listed()
-    for where, row in read_rows(path, columns):
-        try:
-            if isinstance(row, DataError):
-                raise row
-            _add_row(listed.images, row, columns, where)
-        except CaptionTypeError:
-            raise
-        except DataError as error:
-            listed.skipped[error.reason] = listed.skipped.get(error.reason, 0) + 1
-            listed.first = listed.first or str(error)
-    return listed
-
-
-def _add_row(images: dict[str, Row], row: Mapping[str, Any], columns: Columns, where: str) -> None:
+def _values(row: Mapping[str, Any] | DataError, columns: Columns, where: str) -> tuple[Any, ...]:
+    """A row of the table: image, captions, boxes and URL."""
+    if isinstance(row, DataError):
+        raise row
     image, captions, boxes = columns.image_of(row, where), columns.captions_of(row, where), boxes_of(row, where)
     url = row.get("url")
-    known = images.setdefault(
-        image, Row(None if boxes is None else boxes.ravel().tolist(), url if isinstance(url, str) else None)
+    return (
+        image,
+        as_structs(captions),
+        None if boxes is None else boxes.ravel().tolist(),
+        mend_text(url) if isinstance(url, str) else None,
     )
-    for source, texts in captions.items():
-        known.captions[source] = known.captions.get(source, ()) + texts
+
+
+def _groups(digests: np.ndarray) -> list[np.ndarray]:
+    """The rows of each image, in the order in which the images come first."""
+    order = np.argsort(digests, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(digests[order])) + 1)
+    return sorted(groups, key=lambda rows: rows[0])
+
+
+def _joined(table: Table, groups: Sequence[np.ndarray]) -> Iterator[tuple[Any, ...]]:
+    """What all rows of an image say of it: their captions in order, and the boxes and URL of the first that has any."""
+    for rows in groups:
+        by_image: dict[str, list[Any]] = {}  # two names of one digest stay two images
+        for row in rows.tolist():
+            image, *values = (table.get(name, row) for name in _SCHEMA.names)
+            known = by_image.setdefault(image, [image, [], None, None])
+            known[1] += values[0]
+            known[2:] = [old if old is not None else new for old, new in zip(known[2:], values[1:], strict=True)]
+        for image, captions, boxes, url in by_image.values():
+            sources = group_captions((caption["source"], caption["text"]) for caption in captions)
+            yield image, as_structs(sources), boxes, url
 
 
 def _is_captions_file(place: Location) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from vlc.data.files import exists, is_remote, join, read_bytes
+from vlc.data.parts import Parts
 from vlc.data.record import Record, Source
 from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
 from vlc.data.sources.kind import SourceKind
-from vlc.data.sources.parts import Parts
 from vlc.errors import DataError
 
 STATE_FILE, DICT_FILE = "state.json", "dataset_dict.json"

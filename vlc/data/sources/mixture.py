@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vlc.data.parts import Parts
 from vlc.data.record import Record, Source, add_counts
-from vlc.data.sources.parts import Parts
 from vlc.errors import ConfigError
 
 RULES = ("weights", "epochs")

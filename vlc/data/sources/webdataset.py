@@ -15,21 +15,19 @@ from typing import Any
 import pyarrow as pa
 
 from vlc.data.files import find_shards, is_glob, parent, read_range
+from vlc.data.parts import Parts
 from vlc.data.record import Record, Source, add_counts
 from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
 from vlc.data.sources.kind import Location, SourceKind
-from vlc.data.sources.parts import Parts
 from vlc.data.sources.tar_index import MEMBERS, index_shard, refuse_compressed
-from vlc.data.table import Table, is_kept, kept_table, write_table
+from vlc.data.table import TEXT, Table, is_kept, kept_table, write_table
 from vlc.data.workers import cores, die_with_parent
 from vlc.errors import DataError
 
 log = logging.getLogger("vlc")
 _COMPRESSED_NAME = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz)$")
 _MANY = 16  # new shards that are worth the start of processes
-_SCHEMA = pa.schema(
-    {"key": pa.string(), **{f"{name}_{part}": pa.int64() for name in MEMBERS for part in ("offset", "size")}}
-)
+_SCHEMA = pa.schema({"key": TEXT, **{f"{name}_{part}": pa.int64() for name in MEMBERS for part in ("offset", "size")}})
 
 
 @dataclass(frozen=True)
