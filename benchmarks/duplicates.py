@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from vlc.curate.duplicates import perceptual_hash
-from vlc.data.images import decode
+from vlc.data.decoding import decode
 from vlc.data.sources import open_source
 
 DISTANCES = (2, 4, 6, 8, 10)

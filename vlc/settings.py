@@ -12,6 +12,7 @@ The config with its defaults, the checks, and docs/config.md are all made from t
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -60,7 +61,7 @@ def number(
     """A finite number: `low` and `high` are allowed themselves, `above` and `below` are not."""
 
     def allows(value: Any) -> bool:
-        return _is_number(value) and _within(value, low, above, high, below)
+        return is_number(value) and _within(value, low, above, high, below)
 
     return Setting(default, help, f"a number{_range(low, above, high, below)}", allows)
 
@@ -108,7 +109,7 @@ def numbers(
     def allows(value: Any) -> bool:
         if not isinstance(value, (tuple, list)) or (length is not None and len(value) != length):
             return False
-        if not all(_is_number(item) and _within(item, low, above, high, None) for item in value):
+        if not all(is_number(item) and _within(item, low, above, high, None) for item in value):
             return False
         return not rising or list(value) == sorted(value)
 
@@ -158,8 +159,14 @@ def _is_section(item: Any) -> bool:
     return isinstance(item, type) and issubclass(item, Section)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, of Python or NumPy."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, of Python or NumPy."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _within(value: float, low: float | None, above: float | None, high: float | None, below: float | None) -> bool:

@@ -1,15 +1,19 @@
 """Every kind of image becomes upright RGB, and a damaged one is an error that says so."""
 
+import contextlib
 import io
 import pickle
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from vlc.data import images
+from vlc.data import decoding, images
 from vlc.data.augment import OPS, apply_op
-from vlc.data.images import Preprocess, decode, decode_pixels
+from vlc.data.decoding import decode, decode_pixels, examine
+from vlc.data.images import Preprocess
 from vlc.errors import CheckpointError, ConfigError, DataError
 
 
@@ -45,6 +49,93 @@ def test_exif_rotation_is_applied():
     assert decode(data, where="x").size == (10, 20)
 
 
+def oriented(place: str) -> bytes:
+    """A 20 x 10 picture, red at its left, that says by one of many ways that it is to be turned to the right."""
+    picture = Image.new("RGB", (20, 10), "white")
+    picture.paste("red", (0, 0, 6, 10))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = exif.tobytes()
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    if place == "JPEG EXIF":
+        return encoded(picture, "jpeg", exif=exif, quality=95)
+    if place == "JPEG EXIF behind 64 KB":
+        plain = encoded(picture, "jpeg", exif=exif, quality=95)
+        filler = b"\xff\xed" + (65_000).to_bytes(2) + bytes(64_998)
+        return plain[:2] + filler * 2 + plain[2:]
+    if place == "JPEG XMP":
+        plain = encoded(picture, "jpeg", quality=95)
+        segment = b"http://ns.adobe.com/xap/1.0/\0" + xmp
+        return plain[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2) + segment + plain[2:]
+    if place == "PNG eXIf":
+        return encoded(picture, "png", exif=exif)
+    if place == "PNG eXIf after the pixels":
+        chunk = b"eXIf" + data[6:]
+        plain = encoded(picture, "png")
+        made = (len(chunk) - 4).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4)
+        return plain[:-12] + made + plain[-12:]
+    if place == "PNG raw profile":
+        words = PngInfo()
+        words.add_text("Raw profile type exif", f"\nexif\n{len(data):8}\n{data.hex()}\n")
+        return encoded(picture, "png", pnginfo=words)
+    return encoded(picture, "webp", exif=exif, lossless=True)
+
+
+WAYS = ("JPEG EXIF", "JPEG EXIF behind 64 KB", "JPEG XMP", "PNG eXIf", "PNG eXIf after the pixels", "PNG raw profile",
+        "WebP EXIF")  # fmt: skip
+
+
+@pytest.mark.parametrize("place", WAYS)
+def test_an_orientation_is_found_wherever_it_stands(place):
+    pixels = decode_pixels(oriented(place), where="x")
+    assert pixels.shape == (20, 10, 3)
+    assert pixels[2, 5, 1] < 60 and pixels[15, 5, 1] > 200, "red is now at the top"
+
+
+def test_a_broken_exif_costs_the_turn_alone():
+    for broken in (b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12", b"Exif\0\0" + bytes(range(40))):
+        data = encoded(Image.new("RGB", (20, 10), "red"), "jpeg", exif=broken)
+        assert decode_pixels(data, where="x").shape == (10, 20, 3)
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp", "gif", "tiff", "avif", "dds", "bmp"])
+def test_whatever_damaged_bytes_raise_is_the_images_fault(form, rng):
+    good = encoded(Image.fromarray(rng.integers(0, 255, (24, 31, 3), np.uint8)), form)
+    for _ in range(150):
+        data = bytearray(good)
+        for place in rng.integers(0, len(data), rng.integers(1, 6)):
+            data[place] = rng.integers(256)
+        data = bytes(data[: rng.integers(4, len(data) + 1)] if rng.random() < 0.3 else data)
+        for read in (lambda data: decode_pixels(data, where="x"), lambda data: examine(data, where="x")):
+            with contextlib.suppress(DataError):
+                read(data)
+
+
+@pytest.mark.parametrize(
+    ("size", "rule"), [((3000, 1), "longest"), ((1, 3000), "longest"), ((1, 3000), "squash"), ((3000, 1), "crop")]
+)
+def test_a_picture_of_one_line_is_one_too(size, rule):
+    assert Preprocess(64, resize=rule)(encoded(Image.new("RGB", size)), where="x").shape == (64, 64, 3)
+
+
+def test_a_small_file_that_would_become_a_huge_picture_is_refused():
+    with pytest.raises(DataError, match="before it is cut, over the limit") as error:
+        Preprocess(224, resize="shortest")(encoded(Image.new("L", (1, 8000))), where="x")
+    assert error.value.reason == "image too large"
+
+
+@pytest.mark.parametrize("most", [1, 255, 65535])
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_numbers_without_a_scale_are_not_black(kind, most):
+    if kind == np.int32 and most == 1:
+        return  # a mask
+    ramp = (np.linspace(0, most, 64).reshape(8, 8)).astype(kind)
+    pixels = np.asarray(decode(encoded(Image.fromarray(ramp), "tiff"), where="x"))
+    assert np.abs(pixels[..., 0].ravel() - np.linspace(0, 255, 64)).max() <= 1.01
+    with pytest.raises(DataError, match="no range of brightness"):
+        decode(encoded(Image.fromarray(ramp * 0 - 5), "tiff"), where="x")
+
+
 def test_an_animation_gives_its_first_frame():
     frames = [Image.new("RGB", (6, 6), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], "gif", save_all=True, append_images=frames[1:])
@@ -59,7 +150,7 @@ def test_damage_is_an_error_with_a_reason(data):
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
-    monkeypatch.setattr(images, "PIXEL_LIMIT", 100)
+    monkeypatch.setattr(decoding, "PIXEL_LIMIT", 100)
     with pytest.raises(DataError, match="over the limit") as error:
         decode(encoded(Image.new("RGB", (20, 20))), where="x")
     assert error.value.reason == "image too large"
@@ -116,7 +207,7 @@ def test_the_fast_decoder_leaves_all_else_to_pillow(monkeypatch):
         assert decode_pixels(encoded(Image.new(mode, (9, 7)), "jpeg"), where="x").shape == (7, 9, 3)
     with pytest.raises(DataError, match=r"here\.jpg"):
         decode_pixels(photo((300, 300))[:-800], where="here.jpg")
-    monkeypatch.setattr(images, "PIXEL_LIMIT", 100)
+    monkeypatch.setattr(decoding, "PIXEL_LIMIT", 100)
     with pytest.raises(DataError, match="over the limit"):
         decode_pixels(photo((60, 60)), where="x")
 

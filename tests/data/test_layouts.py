@@ -213,3 +213,131 @@ def test_samples_without_a_usable_caption_are_counted(tmp_path, capsys):
     write_tar(tmp_path / "a.tar", [member for a, b, c, d in pairs for member in ((a, b), (c, d))])
     assert main(["data", "stats", str(tmp_path / "a.tar"), "--out", str(tmp_path / "stats.png")]) == 0
     assert "1 of 3 records can be used\n  2 left out: no caption" in capsys.readouterr().out
+
+
+def folder_of(tmp_path, name, text, encoding="utf-8"):
+    write_images(tmp_path)
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    return open_source(str(tmp_path))
+
+
+def test_surplus_cells_are_counted_not_cut_off(tmp_path):
+    source = folder_of(tmp_path, "captions.csv", "image,caption\n0.jpg,a dog, running on grass\n1.jpg,two boats\n")
+    assert texts(source) == [("two boats",)] and source.skipped == {"row": 1}
+    assert "has 1 more cell than the header. A caption that holds ','" in source.problems[0]
+
+
+def test_a_quote_in_a_tsv_is_a_letter(tmp_path):
+    rows = 'image\tcaption\n0.jpg\t"Hello" says a cat\n1.jpg\t"a 5"" screen"\n2.jpg\t"open\n'
+    assert texts(folder_of(tmp_path, "captions.tsv", rows)) == [('"Hello" says a cat',), ('a 5" screen',), ('"open',)]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    with pytest.raises(DataError, match="two of its columns are called 'caption'"):
+        folder_of(tmp_path, "captions.csv", "image,caption,caption\n0.jpg,a,b\n")
+
+
+@pytest.mark.parametrize("wrong", ["neg_caption", "wrong_caption", "false_captions", "foil_caption", "hard_captions"])
+def test_what_is_not_true_of_an_image_is_no_caption(wrong, tmp_path):
+    rows = f"image\tcaption\t{wrong}\n" + "".join(f"{name}\t{text}\tnot {text}\n" for name, text in ROWS)
+    assert texts(folder_of(tmp_path, "captions.tsv", rows)) == WHOLE
+
+
+def test_a_column_that_is_guessed_is_said(tmp_path, caplog):
+    folder_of(tmp_path, "captions.csv", "image,caption,qwenguess_caption\n0.jpg,a,b\n")
+    assert 'The column "qwenguess_caption" is taken for captions, as the source "qwenguess"' in caplog.text
+
+
+@pytest.mark.parametrize("form", ["lines", "utf-16 lines", "utf-16 csv", "lists"])
+def test_forms_of_other_tools_are_read(form, tmp_path):
+    lines = "".join(json.dumps({"image": name, "caption": text}) + "\n" for name, text in ROWS)
+    table = "image,caption\n" + "".join(f'{name},"{text}"\n' for name, text in ROWS)
+    lists = json.dumps([{"image": name, "caption": [text]} for name, text in ROWS])  # BLIP's
+    name, text, encoding = {
+        "lines": ("captions.json", lines, "utf-8"),
+        "utf-16 lines": ("captions.jsonl", lines, "utf-16"),
+        "utf-16 csv": ("captions.csv", table, "utf-16"),
+        "lists": ("captions.json", lists, "utf-8"),
+    }[form]
+    assert texts(folder_of(tmp_path, name, text, encoding)) == WHOLE
+
+
+@pytest.mark.parametrize("form", ["struct", "bytes"])
+def test_images_within_parquet_are_told_apart(form, tmp_path):
+    image = jpeg() if form == "bytes" else {"bytes": jpeg(), "path": "0.jpg"}
+    pq.write_table(pa.table({"image": [image], "caption": ["a cat"]}), tmp_path / "captions.parquet")
+    with pytest.raises(DataError, match=r"holds the images themselves \(column 'image'\).*save_to_disk"):
+        open_source(str(tmp_path))
+
+
+def test_a_null_among_captions_costs_itself_alone(tmp_path):
+    rows = [{"image": "0.jpg", "captions": ["a", None, "b"], "boxes": [[0, 0, 1.0000002, 1]]},
+            {"image": "1.jpg", "captions": {"alt": [None], "long": ["c"]}}]  # fmt: skip
+    source = folder_of(tmp_path, "captions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert texts(source) == [("a", "b"), ("c",)] and not source.skipped and source[0].boxes.max() == 1
+
+
+def test_halves_of_a_letter_are_mended(tmp_path, capsys):
+    """`\\ud83d` alone is in JSON of many crawls; it can be written nowhere."""
+    lines = '{"image": "0.jpg", "caption": "a dog \\ud83d"}\n{"image": "1.jpg", "caption": "a cat \\ud83d\\ude00"}\n'
+    source = folder_of(tmp_path, "captions.jsonl", lines)
+    assert texts(source) == [("a dog \ufffd",), ("a cat \U0001f600",)]
+    assert main(["data", "stats", str(tmp_path), "--out", str(tmp_path / "s.png")]) == 0
+    assert main(["data", "build", str(tmp_path), "--out", str(tmp_path / "built")]) == 0
+    built = open_source(str(tmp_path / "built"))
+    assert {record.all_captions() for record in map(built.__getitem__, range(2))} == set(texts(source))
+
+
+def tar_of(path, *members):
+    with tarfile.open(path, "w") as archive:
+        for name, data, *link in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            if link:
+                info.type, info.linkname = tarfile.LNKTYPE, link[0]
+            archive.addfile(info, io.BytesIO(data))
+    return open_source(str(path))
+
+
+def test_a_mask_beside_an_image_is_not_taken_for_it(tmp_path):
+    image, mask = jpeg(200), jpeg(0)
+    for order in (1, -1):
+        members = [("0.jpg", image), ("0.png", mask)][::order]
+        source = tar_of(tmp_path / f"{order}.tar", *members, ("0.txt", b"a cat"))
+        assert source[0].image == image and source.skipped == {"second image": 1}
+    (tmp_path / "f").mkdir()
+    for name, data in (("0.jpg", image), ("0.png", mask), ("0.txt", b"a cat")):
+        (tmp_path / "f" / name).write_bytes(data)
+    source = open_source(str(tmp_path / "f"))
+    assert source[0].image == image and source.skipped == {"second image": 1}
+
+
+def test_members_that_people_have(tmp_path):
+    """What macOS adds is passed over; other suffixes, hard links and names that are no Unicode are read."""
+    source = tar_of(
+        tmp_path / "a.tar", ("._0.jpg", b"Mac OS X"), ("0.jpg", jpeg(1)), ("0.txt", b"zero"),
+        ("1.avif", b"x"), ("1.txt", b"one"), ("2.jpg", b"", "0.jpg"), ("2.txt", b"two"),
+        ("caf\udce9.JFIF", jpeg(3)), ("caf\udce9.txt", b"three"),
+    )  # fmt: skip
+    assert [source.names(i)[0] for i in range(len(source))] == ["0", "1", "2", "caf\ufffd"]
+    assert source[2].image == source[0].image and not source.skipped
+
+
+@pytest.mark.parametrize("name", ["data[1]", "a,b", "what#1", "a#b,c[2]"])
+def test_a_path_that_exists_is_that_path(name, tmp_path):
+    folder = tmp_path / name
+    folder.mkdir()
+    tar_of(tmp_path / "x.tar", ("0.jpg", jpeg()), ("0.txt", b"zero"))
+    (tmp_path / "x.tar").rename(folder / "x.tar")
+    assert len(open_source(str(folder))) == len(open_source(str(folder / "x.tar"))) == 1
+
+
+def test_rows_of_one_image_are_put_together_wherever_they_stand(tmp_path):
+    rows = "".join(f"{name},{word}\n" for word in ("first", "second", "third") for name, _ in ROWS)
+    assert texts(folder_of(tmp_path, "captions.csv", f"image,caption\n{rows}")) == [("first", "second", "third")] * 3
+
+
+def test_the_first_answer_of_a_conversation_is_the_caption(tmp_path):
+    turns = [("human", "Describe."), ("gpt", "A red car."), ("human", "Which colour?"), ("gpt", "Red")]
+    row = {"image": "0.jpg", "conversations": [{"from": who, "value": what} for who, what in turns]}
+    assert texts(folder_of(tmp_path, "captions.jsonl", json.dumps(row)))[0] == ("A red car.",)

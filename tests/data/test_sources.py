@@ -56,7 +56,7 @@ def test_folder_with_csv(tmp_path):
     ("line", "said"),
     [
         ('{"image": "a.jpg", "captions": "A dog."}', "one string, but a list"),
-        ('{"image": "a.jpg", "caption": ["A dog."]}', "must be one string"),
+        ('{"image": "a.jpg", "caption": 5}', "must be a list of strings"),
         ('{"image": "a.jpg"}', "no caption"),
         ('{"caption": "A dog."}', "no image"),
         ('{"image": "a.jpg", "caption', "not valid JSON"),

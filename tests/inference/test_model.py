@@ -15,7 +15,8 @@ from vlc.train.state import build_model
 
 
 def model_of(tokenizer, **changes):
-    config = tiny_config(model__decoder__layers=0, objectives__caption__weight=0.0, model__text__length=60, **changes)
+    plain = {"model__decoder__layers": 0, "objectives__caption__weight": 0.0, "model__text__length": 60}
+    config = tiny_config(**(plain | changes))
     params = nnx.state(build_model(config, tokenizer.vocab_size, jax.random.key(1)), nnx.Param)
     return vlc.Model.of(Imported(config, params, tokenizer, make_preprocess(config.data.image)))
 

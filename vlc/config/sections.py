@@ -1,6 +1,7 @@
 """Every setting, section by section: its default, its range and what it is. docs/config.md is made from this file."""
 
 from vlc.data import captions
+from vlc.data.decoding import CONVERSIONS
 from vlc.data.images import FILTERS, INTERPOLATIONS, RESIZE_RULES
 from vlc.data.sources.mixture import RULES
 from vlc.models.captioner import MEMORIES
@@ -48,6 +49,7 @@ class Image(Section):
     resample = choice("bicubic", (*FILTERS, "aliased"), "of whole images")
     resize_to = integer(0, "the shorter side before the centre is cut, for resize=shortest; 0: `size`", low=0)
     centre = choice("floor", ("floor", "round"), "how the centre is rounded: transformers, or torchvision")
+    convert = choice("upright", CONVERSIONS, "of turned, transparent and 16-bit pictures; `plain`: as other libraries")
     full_scale = flag(False, "decode large JPEGs whole, as other libraries do; slower")
     augment = text("", 'RandAugment, "rand" or "rand(ops=2, magnitude=9)", or AutoAugment, "auto"')
 

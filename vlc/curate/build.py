@@ -26,8 +26,8 @@ from vlc.curate.shards import (
     start_dataset,
     write_shard,
 )
+from vlc.data.decoding import decode
 from vlc.data.files import local_folder
-from vlc.data.images import decode
 from vlc.data.record import Record, Source
 from vlc.data.sources import ArrayRecord, Columns
 from vlc.data.workers import share_work

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from vlc.curate.duplicates import perceptual_hash
-from vlc.data.images import examine
+from vlc.data.decoding import examine
 from vlc.data.parts import Parts
 from vlc.data.record import Source, flatten_captions
 from vlc.data.table import TEXT, Table, list_of, write_table

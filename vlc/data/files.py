@@ -145,8 +145,8 @@ def is_folder(path: str | Path) -> bool:
 
 
 def is_glob(path: str | Path) -> bool:
-    """Whether the path stands for several."""
-    return any(letter in str(path) for letter in _GLOB_LETTERS)
+    """Whether the path stands for several; a file or folder that is called so is that one."""
+    return any(letter in str(path) for letter in _GLOB_LETTERS) and not (not is_remote(path) and os.path.exists(path))
 
 
 def find(pattern: str | Path) -> list[str]:
@@ -158,6 +158,11 @@ def find(pattern: str | Path) -> list[str]:
         return sorted(system.unstrip_protocol(found) for found in system.glob(name))
 
 
+def find_in(folder: str | Path, pattern: str) -> list[str]:
+    """Files and folders in a folder, whatever letters its own name has, that match a glob, sorted."""
+    return find(join(folder if is_remote(folder) else glob.escape(str(folder)), pattern))
+
+
 def find_shards(pattern: str, inside: str) -> list[str]:
     """The files that a folder, a file name or a glob stands for, sorted.
 
@@ -166,7 +171,7 @@ def find_shards(pattern: str, inside: str) -> list[str]:
         inside: A glob of the files that count in a folder, `*.tar`.
     """
     if is_folder(pattern):
-        return find(join(pattern, inside))
+        return find_in(pattern, inside)
     return find(pattern) if is_glob(pattern) else [pattern]
 
 

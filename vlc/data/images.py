@@ -1,24 +1,17 @@
-"""Encoded bytes to the square uint8 pixels that a model sees."""
+"""RGB pictures to the square uint8 pixels that a model sees."""
 
-import contextlib
-import io
 import math
-import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
-import simplejpeg
 from PIL import Image, ImageOps
 
 from vlc.data.augment import parse_augment
+from vlc.data.decoding import CONVERSIONS, PIXEL_LIMIT, decode_pixels
 from vlc.errors import CheckpointError, ConfigError, DataError
 
-PIXEL_LIMIT = 100_000_000
-_ORIENTATION = 0x0112
-_HEADER = 1 << 16  # bytes in which EXIF would stand
 INTERPOLATIONS = ("antialiased", "bilinear")
 RESIZE_RULES = ("squash", "crop", "pad", "shortest", "longest")
 FILTERS = {
@@ -27,138 +20,8 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_PIL_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
 
 cv2.setNumThreads(1)  # images are made by several threads already
-warnings.filterwarnings("ignore", module=r"PIL\..*")  # damaged EXIF is not worth a line a picture
-Image.MAX_IMAGE_PIXELS = None  # `decode` has a limit of its own, which raises where Pillow's only warns
-
-
-def decode(
-    data: bytes, *, where: str, needed: Callable[[float, float], tuple[float, float]] | None = None
-) -> Image.Image:
-    """Decodes an image to RGB, upright, its transparency laid on white; of an animation the first frame.
-
-    Args:
-        data: JPEG, PNG, WebP or whatever else Pillow reads.
-        where: The file, for messages.
-        needed: From width and height to the least of both that are of use; a JPEG is then decoded at the smallest scale
-            that gives them.
-
-    Raises:
-        DataError: The data is damaged, no image, or has more than `PIXEL_LIMIT` pixels.
-    """
-    with _reading(where):
-        return _load(_open(data, where), needed)
-
-
-def decode_pixels(
-    data: bytes, *, where: str, needed: Callable[[float, float], tuple[float, float]] | None = None
-) -> np.ndarray:
-    """As `decode`, the same pixels `[height, width, 3]` uint8, and in half the time for an ordinary JPEG.
-
-    Raises:
-        DataError: As `decode`.
-    """
-    pixels = _plain_jpeg(data, needed)
-    return np.asarray(decode(data, where=where, needed=needed)) if pixels is None else pixels
-
-
-def _plain_jpeg(data: bytes, needed: Callable[[float, float], tuple[float, float]] | None) -> np.ndarray | None:
-    """The pixels of an upright colour JPEG without a flaw; `None` for all else, which Pillow then judges."""
-    if data[:2] != b"\xff\xd8" or data.find(b"Exif\0\0", 0, _HEADER) >= 0:
-        return None
-    try:
-        down, across, colours, _ = simplejpeg.decode_jpeg_header(data)
-        height, width = int(down), int(across)
-        if colours != "YCbCr" or width * height > PIXEL_LIMIT:
-            return None
-        scale = 1
-        if needed:
-            least_width, least_height = needed(width, height)
-            while scale < 8 and width >= 2 * scale * least_width and height >= 2 * scale * least_height:
-                scale *= 2
-        return simplejpeg.decode_jpeg(data, "RGB", min_height=-(-height // scale), min_width=-(-width // scale))
-    except ValueError:
-        return None
-
-
-@dataclass(frozen=True)
-class Examined:
-    """What is known of an image after it was read.
-
-    Attributes:
-        width: Pixels across, upright.
-        height: Pixels down, upright.
-        format: `JPEG`, `PNG`, ...
-        picture: The image, at reduced scale where that is cheaper.
-    """
-
-    width: int
-    height: int
-    format: str
-    picture: Image.Image
-
-
-def examine(data: bytes, *, where: str, least: int = 64) -> Examined:
-    """Reads all of an image, so that every damage is found, but decodes no more than `least` pixels a side need.
-
-    Raises:
-        DataError: As `decode`.
-    """
-    with _reading(where):
-        image = _open(data, where)
-        kind, (width, height) = image.format or "", image.size
-        turned = _orientation(image) >= 5
-        picture = _load(image, lambda *_: (least, least))
-        return Examined(*((height, width) if turned else (width, height)), kind, picture)
-
-
-@contextlib.contextmanager
-def _reading(where: str) -> Iterator[None]:
-    try:
-        yield
-    except _PIL_ERRORS as error:
-        raise DataError(f"{where}: not a readable image ({error}).", "image") from error
-
-
-def _open(data: bytes, where: str) -> Image.Image:
-    image = Image.open(io.BytesIO(data))
-    if image.width * image.height > PIXEL_LIMIT:
-        raise DataError(
-            f"{where}: {image.width} x {image.height} is over the limit of {PIXEL_LIMIT:,} pixels.", "image too large"
-        )
-    return image
-
-
-def _orientation(image: Image.Image) -> int:
-    return int(image.getexif().get(_ORIENTATION, 1)) if "exif" in image.info else 1
-
-
-def _load(image: Image.Image, needed: Callable[[float, float], tuple[float, float]] | None) -> Image.Image:
-    turned = _orientation(image) != 1
-    if needed and image.format == "JPEG":
-        least = _turn(needed(*_turn(image.size, turned)), turned)
-        image.draft("RGB", (math.ceil(least[0]), math.ceil(least[1])))
-    image.load()
-    return _to_rgb(ImageOps.exif_transpose(image) if turned else image)
-
-
-def _turn(size: tuple[float, float], turned: bool) -> tuple[float, float]:
-    """An orientation other than upright may exchange the sides; the larger is then asked of both."""
-    return (max(size), max(size)) if turned else size
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in ("I", "I;16", "I;16B", "I;16L"):  # 16-bit grey would be clipped, not scaled, by convert
-        return Image.fromarray((np.asarray(image, np.float32) / 257).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        canvas = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(canvas, image).convert("RGB")
-    return image.convert("RGB")
 
 
 def resample(pixels: np.ndarray, size: int, interpolation: str = "antialiased") -> np.ndarray:
@@ -187,9 +50,9 @@ def _shorter_side(size: tuple[int, int], target: int) -> tuple[int, int]:
 
 
 def _longer_side(size: tuple[int, int], target: int) -> tuple[int, int]:
-    """The size at which the longer side is `target`; the other is rounded."""
+    """The size at which the longer side is `target`; the other is rounded, to one pixel at least."""
     ratio = max(size) / target
-    return round(size[0] / ratio), round(size[1] / ratio)
+    return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
 
 
 def _on_black(picture: Image.Image, side: int) -> Image.Image:
@@ -216,6 +79,7 @@ class Preprocess:
         resample: Of whole images, one of `FILTERS` (Pillow's, without aliasing), or `aliased`: `tf.image.resize`.
         resize_to: The shorter side that `shortest` scales to; 0: `size`.
         centre: How `shortest` finds the first pixel of the centre: `floor` (transformers) or `round` (torchvision).
+        convert: What becomes of turned, transparent, grey and 16-bit pictures, one of `decoding.CONVERSIONS`.
         full_scale: Whether large JPEGs are decoded at full scale before they are resized, as other libraries do.
             Without it they are decoded several times faster, and a pixel may differ by a few levels.
     """
@@ -232,6 +96,7 @@ class Preprocess:
     resize_to: int = 0
     centre: str = "floor"
     full_scale: bool = False
+    convert: str = "upright"
 
     def __post_init__(self) -> None:
         choices = {
@@ -239,6 +104,7 @@ class Preprocess:
             "interpolation": INTERPOLATIONS,
             "resample": (*FILTERS, "aliased"),
             "centre": ("floor", "round"),
+            "convert": CONVERSIONS,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -288,13 +154,20 @@ class Preprocess:
         else:
             least = max(self.size, self.resize_to)
             needed = None if self.full_scale else lambda width, height: (least, least)
-            picture = Image.fromarray(decode_pixels(image, where=where, needed=needed))
-        return np.asarray(self._resize(picture))
+            picture = Image.fromarray(decode_pixels(image, where=where, needed=needed, convert=self.convert))
+        return np.asarray(self._resize(picture, where))
 
-    def _resize(self, picture: Image.Image) -> Image.Image:
+    def _resize(self, picture: Image.Image, where: str) -> Image.Image:
         size = (self.size, self.size)
         if self.resize == "shortest":
-            return self._centre(self._resampled(picture, _shorter_side(picture.size, self.resize_to or self.size)))
+            scaled = _shorter_side(picture.size, self.resize_to or self.size)
+            if scaled[0] * scaled[1] > PIXEL_LIMIT:
+                raise DataError(
+                    f"{where}: {picture.width} x {picture.height} would become {scaled[0]} x {scaled[1]} before it is "
+                    f"cut, over the limit of {PIXEL_LIMIT:,} pixels.",
+                    "image too large",
+                )
+            return self._centre(self._resampled(picture, scaled))
         if self.resize == "crop":
             return ImageOps.fit(picture, size, FILTERS[self.resample])
         if self.resize == "pad":
@@ -329,7 +202,10 @@ class Preprocess:
             wide, high = shares(width, height)
             return self.size / wide, self.size / high
 
-        pixels = image if isinstance(image, np.ndarray) else decode_pixels(image, where=where, needed=needed)
+        if isinstance(image, np.ndarray):
+            pixels = image
+        else:
+            pixels = decode_pixels(image, where=where, needed=needed, convert=self.convert)
         height, width = pixels.shape[:2]
         wide, high = (max(1, round(n * share)) for n, share in zip((width, height), shares(width, height), strict=True))
         left, top = round(across * (width - wide)), round(down * (height - high))

@@ -120,6 +120,7 @@ WORDS = {
     "captions": "no caption",
     "encoding": "not UTF-8",
     "row": "row of another form",
+    "second image": "a second image of one name, such as a mask",
 }  # what the reasons mean, for people
 
 

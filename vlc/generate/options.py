@@ -3,6 +3,14 @@
 from dataclasses import dataclass
 
 from vlc.errors import ConfigError
+from vlc.settings import is_number, is_whole
+
+_BITS = (1 << 32) - 1
+# From and to: a seed has 32 bits, and thousands of captions an image would not fit into memory.
+_WHOLE = {
+    "num_beams": (1, 1000), "num_return_sequences": (1, 10_000), "top_k": (0, _BITS), "seed": (0, _BITS),
+    "max_new_tokens": (0, _BITS),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,15 +49,16 @@ class DecodingOptions:
         Args:
             length: Tokens that the model can write.
         """
-        limits = {"num_beams": 1, "num_return_sequences": 1, "top_k": 0, "seed": 0, "max_new_tokens": 0}
-        for name, least in limits.items():
+        for name, (low, high) in _WHOLE.items():
             value = getattr(self, name)
-            if not (isinstance(value, int) and value >= least):
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number, {least} or more.")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p is {self.top_p}; it is a probability, above 0 and at most 1.")
-        if not self.temperature >= 0:
-            raise ConfigError(f"temperature is {self.temperature}; it must be 0 or more.")
+            if not (is_whole(value) and low <= value <= high):
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")
+        if not (is_number(self.top_p) and 0 < self.top_p <= 1):
+            raise ConfigError(f"top_p is {self.top_p!r}; it is a probability, above 0 and at most 1.")
+        if not (is_number(self.temperature) and self.temperature >= 0):
+            raise ConfigError(f"temperature is {self.temperature!r}; it must be a number, 0 or more.")
+        if not is_number(self.length_penalty):
+            raise ConfigError(f"length_penalty is {self.length_penalty!r}; it must be a finite number.")
         if self.max_new_tokens > length:
             raise ConfigError(
                 f"max_new_tokens is {self.max_new_tokens}, but this model writes at most {length} tokens."

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +29,7 @@ from vlc.generate import (
 from vlc.inference.encoder import CaptionerParts, Encoder
 from vlc.models import ImageEncoding
 from vlc.models.cached_decoder import CachedDecoder
+from vlc.settings import is_number
 
 log = logging.getLogger("vlc")
 _warned: weakref.WeakSet[Encoder] = weakref.WeakSet()  # of what guidance lacks; once is enough
@@ -100,8 +100,17 @@ class CaptionRequest:
         """Raises `ConfigError` where the model cannot do what is asked; warns where it was not trained for it."""
         if not model.config.model.decoder.layers:
             raise ConfigError("This model has no captioner: it was trained with config.model.decoder.layers=0.")
-        if not 0 <= self.guidance_scale < math.inf:
-            raise ConfigError(f"guidance_scale is {self.guidance_scale}; it must be a finite number, 0 or more.")
+        if not (is_number(self.guidance_scale) and self.guidance_scale >= 0):
+            raise ConfigError(f"guidance_scale is {self.guidance_scale!r}; it must be a finite number, 0 or more.")
+        if not isinstance(self.prompt, str):
+            raise ConfigError(f"prompt is {self.prompt!r}; it must be a string.")
+        if not isinstance(self.control, Mapping):
+            raise ConfigError(f'control is {self.control!r}; it must be a mapping such as {{"length": 8}}.')
+        weights = self.language_weights
+        if not (isinstance(weights, Sequence) and len(weights) == 2 and all(is_number(w) and w >= 0 for w in weights)):
+            raise ConfigError(f"language_weights is {weights!r}; it must be two finite numbers, 0 or more.")
+        if self.language_model is None and tuple(weights) != (1.0, 1.0):
+            raise ConfigError("language_weights are set, but there is no language_model that they would weigh.")
         self.decoding.check(model.caption_length)
         if self.language_model is not None:
             self._check_language_model(model)

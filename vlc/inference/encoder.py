@@ -18,6 +18,7 @@ from vlc.config import Config, resolve_auto
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import ConfigError
+from vlc.inference.image_inputs import check_pixels
 from vlc.interop import Imported
 from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
 from vlc.models.cached_decoder import unstack_layers
@@ -109,8 +110,12 @@ class Encoder:
     # -- encoding
 
     def encode_pixels(self, pixels: np.ndarray) -> ImageEncoding:
-        """Encodes images that are preprocessed already, `[B, S, S, 3]` uint8; see `encode_image`."""
-        return self.run_batched(_encode_image, pixels)
+        """Encodes images that are preprocessed already, `[B, S, S, 3]` uint8; see `encode_image`.
+
+        Raises:
+            DataError: They have another shape or type.
+        """
+        return self.run_batched(_encode_image, check_pixels(pixels, self.preprocess.size))
 
     def encode_text(self, texts: str | Iterable[str]) -> TextEncoding:
         """Encodes texts: `tokens` `[N, T, D]`, `embed` `[N, D]` and `mask` `[N, T]`, as NumPy arrays.
@@ -142,8 +147,11 @@ class Encoder:
         return [width for width in _WIDTHS if width < length] + [length] if inert else [length]
 
     def token_ids(self, texts: str | Iterable[str]) -> np.ndarray:
-        """Ids `[N, T]` int32 as the model takes them."""
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        """Ids `[N, T]` int32 as the model takes them.
+
+        Raises:
+            DataError: A text is no string.
+        """
         return self.tokenizer.encode(texts, self.config.model.text.length)
 
     def logits_of(self, image: ImageEncoding, text: TextEncoding) -> np.ndarray:
@@ -192,6 +200,8 @@ class Encoder:
             full: Always the full batch.
         """
         count, mesh = len(jax.tree.leaves(inputs)[0]), self._mesh
+        if not count:
+            return self._nothing(function, inputs)
         sizes = [self._batch] if full else [self._shares, 8 * self._shares, self._batch]
         size = next((size for size in sizes if count <= size), self._batch)
         results = []
@@ -201,6 +211,16 @@ class Encoder:
                 placed = jax.device_put(filled, batch_sharding(mesh) if mesh is not None else None)
                 results.append(fetch(function(self._graph, self._params, placed)))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *results)
+
+    def _nothing(self, function: Callable, inputs: Any) -> Any:
+        """What the function gives for no inputs: arrays of length 0."""
+        rows = jax.tree.map(_one_row, inputs)
+        shapes = jax.eval_shape(lambda params, rows: function(self._graph, params, rows), self._params, rows)
+        return jax.tree.map(lambda x: np.zeros((0, *x.shape[1:]), x.dtype), shapes)
+
+
+def _one_row(x: np.ndarray) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
 
 
 def _filled(x: np.ndarray, size: int) -> np.ndarray:

@@ -14,10 +14,11 @@ from vlc.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from vlc.generate import DecodingOptions
 from vlc.inference.captioning import Caption, CaptionRequest, Scorer, embedding_scorer, generate_captions, reranked
 from vlc.inference.encoder import Encoder, caption_logits
-from vlc.inference.image_inputs import AnyImage, Images, image_chunks, read_images
+from vlc.inference.image_inputs import AnyImage, Images, check_pixels, image_chunks, read_images
 from vlc.interop import Imported, at_size, import_model, is_native, read_native
 from vlc.interop.load import abstract_params, rows_of
 from vlc.models import ImageEncoding
+from vlc.settings import is_whole
 from vlc.similarity import late_interaction
 from vlc.train.checkpoint import Checkpoints, read_meta
 from vlc.train.initial import Initial
@@ -29,8 +30,9 @@ SCORE_BY = ("embed", "tokens")
 class Model(Encoder):
     """A trained model: `vlc.load` makes it.
 
-    Images are given as paths, encoded bytes, PIL images or uint8 arrays `[height, width, 3]`, one or several. A
-    generator is read a batch at a time, so it may give more images than fit into memory.
+    Images are given as paths, encoded bytes, open files, PIL images, or arrays `[height, width, 3]` (uint8, or floats
+    from 0 to 1; grey and RGBA too), one or several: a picture has one embedding, however it is handed over. A generator
+    is read a batch at a time, so it may give more images than fit into memory. No image gives arrays of length 0.
     """
 
     @classmethod
@@ -52,10 +54,15 @@ class Model(Encoder):
             image_size: Pixels on a side, where other than the model's own; position embeddings are then resampled.
 
         Raises:
+            ConfigError: `step` or `image_size` is of another type.
             CheckpointError: There is none, it is damaged, a weight is missing or not expected, or the tokenizer or the
                 preprocessing is missing.
         """
         path = Path(path)
+        if not (step in ("last", "best") or is_whole(step)):
+            raise ConfigError(f'step is {step!r}; it must be "last", "best", or the number of a checkpoint.')
+        if not is_whole(image_size) or image_size < 0:
+            raise ConfigError(f"image_size is {image_size!r}; it must be a whole number of pixels.")
         is_run = (path / "checkpoints").is_dir()
         if not path.exists():
             raise CheckpointError(
@@ -121,17 +128,17 @@ class Model(Encoder):
             `tokens` `[B, P, D]` and `embed` `[B, D]` of unit length, and `features` `[B, P, W]`, as NumPy arrays.
 
         Raises:
-            DataError: An image is missing or damaged, or there is none.
+            DataError: An image is missing or damaged, or of a type, shape or range that is none of a picture.
         """
-        parts = list(self.encode_image_batches(images))
-        if not parts:
-            raise DataError("No image was given.")
+        parts = list(self._encoded(images))
         return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
     def encode_image_batches(self, images: Images) -> Iterator[ImageEncoding]:
         """As `encode_image`, a batch at a time: neither the images nor the encodings are ever all in memory."""
+        done = 0
         for chunk in image_chunks(images, self.batch_size):
-            yield self.encode_pixels(self._pixels(chunk))
+            yield self.encode_pixels(self._pixels(chunk, first=done))
+            done += len(chunk)
 
     def score(
         self, images: Images, texts: str | Iterable[str], *, by: Literal["embed", "tokens"] = "embed"
@@ -149,13 +156,13 @@ class Model(Encoder):
         if by not in SCORE_BY:
             raise ConfigError(f'score: by is "{by}", which is not known.{did_you_mean(str(by), SCORE_BY)}')
         text = self.encode_text(texts)
-        if by == "embed":
+        if by == "embed" or not len(text.embed):
             return np.concatenate([image.embed @ text.embed.T for image in self._encoded(images)])
         tokens, mask, rows = jnp.asarray(text.tokens), jnp.asarray(text.mask), []
-        for image in self._encoded(images):
+        for image in (encoded for encoded in self._encoded(images) if len(encoded.embed)):
             i2t, t2i = late_interaction(jnp.asarray(image.tokens), tokens, mask)
             rows.append(np.asarray(i2t + t2i) / 2)
-        return np.concatenate(rows)
+        return np.concatenate(rows) if rows else np.zeros((0, len(mask)), np.float32)
 
     def logits(self, images: Images, texts: str | Iterable[str]) -> np.ndarray:
         """Scores as the loss sees them, `[B, N]`: times the learned scale, with the learned bias where there is one.
@@ -219,10 +226,8 @@ class Model(Encoder):
         found: list[list[Caption]] = []
         for chunk in image_chunks(images, self.batch_size):
             indices = np.arange(len(found), len(found) + len(chunk))
-            written = generate_captions(self, self._pixels(chunk), request, indices=indices)
+            written = generate_captions(self, self._pixels(chunk, first=len(found)), request, indices=indices)
             found += written if reranker is None else self._reranked(chunk, written, reranker)
-        if not found:
-            raise DataError("No image was given.")
         return found
 
     def _reranked(
@@ -236,7 +241,10 @@ class Model(Encoder):
     def caption_logits(self, pixels: np.ndarray, texts: Iterable[str]) -> np.ndarray:
         """Logits `[B, T, V]` of the token after each of a text, one text an image."""
         CaptionRequest().check(self)
-        return np.asarray(caption_logits(self._graph, self._params, pixels, self.token_ids(texts)))
+        ids, seen = self.token_ids(texts), check_pixels(pixels, self.preprocess.size)
+        if len(ids) != len(seen):
+            raise DataError(f"caption_logits: {len(seen)} images and {len(ids)} texts; one text an image is meant.")
+        return np.asarray(caption_logits(self._graph, self._params, seen, ids))
 
     def word_maps(self, image: AnyImage, text: str) -> tuple[list[str], np.ndarray]:
         """Where each token of a text is found in an image.
@@ -244,6 +252,8 @@ class Model(Encoder):
         Returns:
             The pieces of the text, and the similarity of each with every patch, `[pieces, rows, columns]`.
         """
+        if self.config.model.image.pool == "queries":
+            raise ConfigError("This model's image tokens are pooled queries (CoCa), not patches: they have no places.")
         encoded, words = self.encode_image(image), self.encode_text(text)
         count = int(words.mask[0].sum())
         grid = round(encoded.tokens.shape[1] ** 0.5)
@@ -256,16 +266,15 @@ class Model(Encoder):
     # -- helpers
 
     def _encoded(self, images: Images) -> Iterator[ImageEncoding]:
-        """Batches of encodings, at least one."""
+        """Batches of encodings, at least one; of no image it is empty."""
         batches = self.encode_image_batches(images)
+        size = self.preprocess.size
         first = next(batches, None)
-        if first is None:
-            raise DataError("No image was given.")
-        yield first
+        yield self.encode_pixels(np.zeros((0, size, size, 3), np.uint8)) if first is None else first
         yield from batches
 
-    def _pixels(self, images: list[AnyImage]) -> np.ndarray:
-        return read_images(images, self.preprocess)
+    def _pixels(self, images: list[AnyImage], *, first: int = 0) -> np.ndarray:
+        return read_images(images, self.preprocess, first=first)
 
 
 def describe_model(model: Model) -> str:

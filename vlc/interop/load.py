@@ -13,11 +13,12 @@ from flax import nnx
 from vlc.config import Config, resolve_auto
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
-from vlc.errors import CheckpointError, DataError
+from vlc.errors import CheckpointError, ConfigError, DataError
 from vlc.interop import big_vision, huggingface, open_clip, preprocessors, settings, tokenizer_files
 from vlc.interop.rules import Rule, read_arrays
 from vlc.interop.weights import Entry, Npz, Weights, find_weights, read_json
 from vlc.models import DualEncoder
+from vlc.settings import is_whole
 from vlc.train.state import build_model
 
 _BUFFERS = ("position_ids",)  # numbers 0, 1, 2, ... that older files keep beside the weights
@@ -167,7 +168,7 @@ def _from_npz(path: Path, tokenizer: str | Path) -> Imported:
     if names.text is not None:
         text = tokenizer_files.siglip(Path(tokenizer or path.parent), big_vision.text_rows(weights, names))
     pixels = config.data.image
-    image = Preprocess(pixels.size, resize="squash", resample="aliased", full_scale=True)
+    image = Preprocess(pixels.size, resize="squash", resample="aliased", full_scale=True, convert="plain")
     alone = names.text is None
     return _finish(
         config, text, image, weights, big_vision.make_rules(config, weights, names),
@@ -243,6 +244,10 @@ def at_size(imported: Imported, size: int) -> Imported:
     if preprocess is None:
         raise CheckpointError("An image size was asked for, but the model has no image tower.")
     patch, old = config.model.image.patch, config.data.image.size
+    if not is_whole(size):
+        raise ConfigError(f"image_size is {size!r}; it must be a whole number of pixels.")
+    if size == old:
+        return imported
     if size % patch or size < patch:
         raise CheckpointError(f"Images of {size} pixels cannot be cut into patches of {patch}.")
     arrays = {path: np.asarray(value) for path, value in paths_of(imported.params).items()}

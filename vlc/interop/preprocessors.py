@@ -137,5 +137,5 @@ def _make(where: str, *, mean: Any, std: Any, **fields: Any) -> Preprocess:
         raise CheckpointError(f"{where}: mean {mean!r} and std {std!r} must be three numbers each.")
     if not all(x > 0 for x in pixels[1]):
         raise CheckpointError(f"{where}: std {std!r} must be above 0.")
-    red_green_blue = (tuple(map(float, value)) for value in pixels)
-    return Preprocess(**dict(zip(("mean", "std"), red_green_blue, strict=True)), full_scale=True, **fields)
+    mean, std = (tuple(map(float, value)) for value in pixels)
+    return Preprocess(mean=mean, std=std, full_scale=True, convert="plain", **fields)

@@ -6,6 +6,7 @@ A kind of source is a file with a `Source` and a `SourceKind`, listed in `KINDS`
 from collections.abc import Mapping
 from typing import Any
 
+from vlc.data.files import exists, is_remote
 from vlc.data.record import Source
 from vlc.data.sources import annotations, array_record, folder, huggingface, side_files, tfds, webdataset
 from vlc.data.sources.annotations import Annotations
@@ -79,7 +80,7 @@ def open_source(spec: str, *, columns: str = "", **scenes: Any) -> Source:
         DataError: The path does not exist, or holds nothing that is known.
         ConfigError: `columns` is malformed.
     """
-    specs = [part.strip() for part in spec.split(",") if part.strip()]
+    specs = [spec] if _is_here(spec) else [part.strip() for part in spec.split(",") if part.strip()]
     if not specs:
         raise DataError('No data was named. Set it with --config.data.train=PATH (or "scenes").')
     sources = [_open_one(part, Columns.parse(columns), scenes) for part in specs]
@@ -111,8 +112,13 @@ def open_mixture(
     return Mixture(sources, dict(weights), rule)
 
 
+def _is_here(spec: str) -> bool:
+    """Whether this is the name of a file or folder as it stands, whatever letters are in it."""
+    return not is_remote(spec) and exists(spec)
+
+
 def _open_one(spec: str, columns: Columns, scenes: dict[str, Any]) -> Source:
-    path, _, split = spec.partition("#")
+    path, _, split = spec.rpartition("#") if "#" in spec and not _is_here(spec) else (spec, "", "")
     place = Location(path, split)
     for kind in KINDS:
         if kind.matches(place):

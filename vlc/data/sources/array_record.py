@@ -68,7 +68,10 @@ class ArrayRecord(Source):
             (data,) = reader.read([row])
         except (RuntimeError, ValueError, IndexError, OSError) as error:
             raise DataError(f"{where}: cannot be read ({error}).") from error
-        return self._record(read_example(data, where), where)
+        try:
+            return self._record(read_example(data, where), where)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: its text is not UTF-8 (byte {error.start}).", "encoding") from error
 
     def _record(self, features: dict[str, list], where: str) -> Record:
         image = next((features[name] for name in ("image", "image/encoded", "jpg", "png") if features.get(name)), None)

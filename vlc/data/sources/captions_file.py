@@ -1,10 +1,11 @@
 """Rows of captions files: JSONL, JSON, CSV, TSV, Parquet. A damaged row is given as the error it is, not raised."""
 
+import codecs
 import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import IO, Any
 
@@ -50,16 +51,14 @@ def read_rows(path: str, columns: Columns | None = None) -> Iterator[Row]:
 
 
 def _jsonl(path: str, columns: Columns | None) -> Iterator[Row]:
-    encoding = _encoding(columns)
     with reading(path), open_file(path) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(_text(file, columns), 1):
             where = f"{path}:{number}"
             try:
-                text = line.decode("utf-8-sig" if number == 1 and encoding == "utf-8" else encoding).strip()
-                if text:
-                    yield where, _object(json.loads(text), where)
-            except UnicodeDecodeError as error:
-                yield where, _not_utf8(where, error)
+                if not _is_utf8(line):
+                    yield where, DataError(f"{where}: {_NOT_UTF8}", "encoding")
+                elif line.strip():
+                    yield where, _object(json.loads(line), where)
             except json.JSONDecodeError as error:
                 yield where, DataError(f"{where}: not valid JSON ({error.msg} at column {error.colno}).", "row")
             except RecursionError:
@@ -67,13 +66,16 @@ def _jsonl(path: str, columns: Columns | None) -> Iterator[Row]:
 
 
 def _json(path: str, columns: Columns | None) -> Iterator[Row]:
-    """A list of objects, as ShareGPT4V has it."""
-    encoding = _encoding(columns)
+    """A list of objects, as ShareGPT4V has it; or, as many tools write under this suffix, an object a line."""
+    if _is_lines(path, columns):
+        yield from _jsonl(path, columns)
+        return
     try:
         with reading(path), open_file(path) as file:
-            rows = json.loads(file.read().decode("utf-8-sig" if encoding == "utf-8" else encoding))
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path, error) from error
+            text = _text(file, columns).read()
+        if not _is_utf8(text):
+            raise DataError(f"{path}: {_NOT_UTF8}", "encoding")
+        rows = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON ({error}).", "row") from error
     if not isinstance(rows, list):
@@ -85,14 +87,16 @@ def _json(path: str, columns: Columns | None) -> Iterator[Row]:
 def _table(path: str, columns: Columns | None) -> Iterator[Row]:
     """CSV and its kin; what separates columns is found from the first line."""
     with reading(path), open_file(path) as file:
-        text = _text(file, _encoding(columns))
+        text = _text(file, columns)
         first = text.readline()
         delimiter, names = _header(first, path, columns)
         lines: Iterable[str] = text if names is None else _chain(first, text)
         if names is None:  # a header, which may go on over several lines
             text.seek(0)
             lines = text
-        reader = csv.DictReader(lines, names, delimiter=delimiter)
+        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL  # a tab is in no caption, a quote in many
+        reader = csv.DictReader(lines, names, delimiter=delimiter, quoting=quoting)
+        _check_header(reader.fieldnames or (), path)
         while True:
             try:
                 row = next(reader)
@@ -101,13 +105,37 @@ def _table(path: str, columns: Columns | None) -> Iterator[Row]:
             except csv.Error as error:
                 yield f"{path}:{reader.line_num}", DataError(f"{path}:{reader.line_num}: {error}.", "row")
                 continue
-            where = f"{path}:{reader.line_num}"
-            values = {name: value for name, value in row.items() if name is not None and value is not None}
-            broken = next((name for name, value in values.items() if not _is_utf8(value)), None)
-            if broken is None:
-                yield where, values
-            else:
-                yield where, DataError(f"{where}, {broken}: {_NOT_UTF8}", "encoding")
+            yield f"{path}:{reader.line_num}", _cells(row, f"{path}:{reader.line_num}", delimiter)
+
+
+def _check_header(names: Sequence[str], path: str) -> None:
+    again = next((name for name in names if name and list(names).count(name) > 1), None)
+    if again is not None:
+        raise DataError(f"{path}: two of its columns are called {again!r}; name them apart in its first line.", "row")
+
+
+def _cells(row: Mapping[Any, Any], where: str, delimiter: str) -> Mapping[str, Any] | DataError:
+    """A row by the names of its columns, or what is wrong with it."""
+    if None in row:
+        more = len(row[None])
+        return DataError(
+            f"{where}: has {more} more cell{'s' if more > 1 else ''} than the header. A caption that holds "
+            f"{delimiter!r} must stand in double quotes.",
+            "row",
+        )
+    values = {name: value for name, value in row.items() if value is not None}
+    broken = next((name for name, value in values.items() if not _is_utf8(value)), None)
+    if broken is not None:
+        return DataError(f"{where}, {broken}: {_NOT_UTF8}", "encoding")
+    return {name: _unquoted(value) for name, value in values.items()} if delimiter == "\t" else values
+
+
+def _unquoted(cell: str) -> str:
+    """A cell of a TSV that was quoted by a program, which doubles the quotes within."""
+    inner = cell[1:-1].replace('""', "")
+    if len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner:
+        return cell[1:-1].replace('""', '"')
+    return cell
 
 
 def _chain(first: str, rest: Iterable[str]) -> Iterator[str]:
@@ -139,7 +167,7 @@ def _header(first: str, path: str, columns: Columns | None) -> tuple[str, list[s
 def _tokens(path: str, columns: Columns | None) -> Iterator[Row]:
     """Flickr8k's own: a file name, the number of the caption, and the caption."""
     with reading(path), open_file(path) as file:
-        for number, line in enumerate(_text(file, _encoding(columns)), 1):
+        for number, line in enumerate(_text(file, columns), 1):
             where = f"{path}:{number}"
             found = _TOKEN_ROW.fullmatch(line.strip())
             if not line.strip():
@@ -157,6 +185,8 @@ def _parquet(path: str, columns: Columns | None) -> Iterator[Row]:
     try:
         with reading(path), open_file(path) as file:
             table = pq.ParquetFile(file)
+            if columns is not None:
+                _refuse_images_within(table.schema_arrow, path)
             if columns is not None and not columns.fits(table.schema_arrow.names):
                 found = table.schema_arrow.names
                 raise DataError(f"{path}: {columns.what_is_missing(found)}; it has {', '.join(found)}.")
@@ -168,6 +198,23 @@ def _parquet(path: str, columns: Columns | None) -> Iterator[Row]:
         raise DataError(f"{path}: not a readable Parquet file ({error}).", "row") from error
 
 
+def _refuse_images_within(schema: pa.Schema, path: str) -> None:
+    """A captions file names images; one that holds them is of another kind."""
+    within = [
+        field.name
+        for field in schema
+        if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)
+        or (pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
+    ]  # fmt: skip
+    if within:
+        raise DataError(
+            f"{path}: holds the images themselves (column {within[0]!r}), which Parquet cannot read at random. "
+            "Save them as Arrow once, which vlc reads as it is (pip install datasets): "
+            f"python -c \"import datasets; datasets.load_dataset('parquet', data_files='{path}', split='train')"
+            ".save_to_disk('DIR')\""
+        )
+
+
 def _object(row: Any, where: str) -> Mapping[str, Any] | DataError:
     if isinstance(row, dict):
         return row
@@ -177,18 +224,28 @@ def _object(row: Any, where: str) -> Mapping[str, Any] | DataError:
 _NOT_UTF8 = "not UTF-8 text. Save the file as UTF-8, or name its encoding, as in --encoding latin-1."
 
 
-def _not_utf8(where: str, error: UnicodeDecodeError) -> DataError:
-    return DataError(f"{where}: {_NOT_UTF8} (byte {error.start})", "encoding")
+def _is_lines(path: str, columns: Columns | None) -> bool:
+    """Whether each line of a file is an object of its own."""
+    with reading(path), open_file(path) as file:
+        lines = (line for line in _text(file, columns) if line.strip())
+        first, second = next(lines, ""), next(lines, "")
+    try:
+        return isinstance(json.loads(first), dict) and second.lstrip().startswith("{")
+    except (json.JSONDecodeError, RecursionError):
+        return False
 
 
-def _text(file: IO[bytes], encoding: str) -> io.TextIOWrapper:
-    """Bytes that are no UTF-8 become surrogates, so that one bad cell does not cost the file."""
-    name = "utf-8-sig" if encoding == "utf-8" else encoding
-    return io.TextIOWrapper(file, encoding=name, errors="surrogateescape", newline="")
+def _text(file: IO[bytes], columns: Columns | None) -> io.TextIOWrapper:
+    """The text of a file, its encoding named by the columns or by its first bytes.
 
-
-def _encoding(columns: Columns | None) -> str:
-    return (columns or BY_NAME).encoding
+    Bytes that are none become surrogates, so that one bad cell does not cost the file.
+    """
+    start = file.read(4)
+    file.seek(0)
+    encoding = (columns or BY_NAME).encoding
+    if encoding == "utf-8":
+        encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    return io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
 
 
 def _is_utf8(value: str) -> bool:

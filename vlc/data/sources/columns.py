@@ -3,24 +3,34 @@
 import ast
 import codecs
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from vlc.data.record import clean_captions
+from vlc.data.record import clean_captions, mend_text
 from vlc.errors import ConfigError, DataError
 
+log = logging.getLogger("vlc")
 IMAGE = ("image", "file_name", "filename", "filepath", "path", "image_path", "imagepath", "image path", "img")
 ADDRESS = ("url", "image_url")
 _OWN = ("caption", "text")  # one string
-_CAPTIONS = re.compile(
+_KNOWN = re.compile(
     r"(raw|alt|(short|long)(ib|sv|lla)?|title|description|synthetic|recaption|vecap|top|dense)"
-    r"([_ ]?(caption|text|description)s?)?|[a-z0-9]+_captions?"
+    r"([_ ]?(caption|text|description)s?)?"
+)
+_GUESSED = re.compile(r"([a-z0-9]+)_captions?")
+# What is said of an image and is not true: never taken for its caption.
+_WRONG = re.compile(
+    r"(neg|negative|hard|wrong|false|foil|bad|incorrect|corrupted|swapped|shuffled|distractor|counterfactual|"
+    r"adversarial|contradiction|fake)\d*"
 )
 
+_ROUNDING = 1e-3  # by which an edge may lie outside of its image
 _IMAGE_FILE = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)(#\d+)?$", re.I)
 
 
@@ -95,7 +105,7 @@ class Columns:
 
     @staticmethod
     def _is_caption(name: str) -> bool:
-        return name in (*_OWN, "captions", "conversations") or _CAPTIONS.fullmatch(name) is not None
+        return name in (*_OWN, "captions", "conversations") or _gives_captions(name)
 
     def image_of(self, row: Mapping[str, Any], where: str) -> str:
         """The image's path or URL.
@@ -108,7 +118,7 @@ class Columns:
         for name in wanted:
             value = row.get(found.get(name.lower(), name))
             if isinstance(value, str) and value:
-                return value
+                return mend_text(value)
         raise DataError(f"{where}: no image. Give the path in a column named {' or '.join(wanted[:5])}.", "row")
 
     def captions_of(self, row: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
@@ -136,8 +146,9 @@ class Columns:
             if name is None or name.lower() in IMAGE or name == "captions" or value in (None, ""):
                 continue
             if name in _OWN:
-                captions.setdefault("text", _one(value, name, where))
-            elif _CAPTIONS.fullmatch(name.lower()) and isinstance(value, (str, list, tuple)):
+                captions.setdefault("text", _texts(value, f"{where}, {name}"))
+            elif isinstance(value, (str, list, tuple)) and _gives_captions(name.lower()):
+                _say_guess(name)
                 captions[source_name(name)] = _texts(value, f"{where}, {name}")
         if not captions and self.any_text:
             texts = {name: value for name, value in row.items() if name and name.lower() not in IMAGE + ADDRESS}
@@ -167,17 +178,26 @@ def boxes_of(row: Mapping[str, Any], where: str) -> np.ndarray | None:
         boxes = np.asarray(row["boxes"], np.float32).reshape(-1, 4)
     except (TypeError, ValueError) as error:
         raise DataError(f'{where}: "boxes" must be rows of left, top, right, bottom ({error}).', "row") from error
-    if ((boxes < 0) | (boxes > 1)).any():
+    if not ((boxes >= -_ROUNDING) & (boxes <= 1 + _ROUNDING)).all():
         raise DataError(f'{where}: "boxes" are shares of the image\'s width and height, between 0 and 1.', "row")
-    return boxes
+    return boxes.clip(0, 1)
 
 
-def _one(value: Any, name: str, where: str) -> list[str]:
-    if isinstance(value, str):
-        return _list_cell(value, where) if _is_printed_list(value) else [value]
-    raise DataError(
-        f'{where}: "{name}" must be one string, got {type(value).__name__}; lists go under "captions".', "captions"
-    )
+@lru_cache(maxsize=1024)
+def _gives_captions(name: str) -> bool:
+    """Whether a column of this name, in small letters, holds captions."""
+    guessed = _GUESSED.fullmatch(name)
+    return _KNOWN.fullmatch(name) is not None or (guessed is not None and not _WRONG.fullmatch(guessed[1]))
+
+
+@lru_cache(maxsize=1024)
+def _say_guess(column: str) -> None:
+    """Says once that a column is taken for captions by the form of its name alone."""
+    if not _KNOWN.fullmatch(column.lower()):
+        log.warning(
+            'The column "%s" is taken for captions, as the source "%s". Where it is none, name those that are: '
+            "--columns text=COLUMN.", column, source_name(column),
+        )  # fmt: skip
 
 
 def _texts(value: Any, where: str) -> Any:
@@ -204,7 +224,7 @@ def _list_cell(value: Any, where: str) -> Any:
 
 
 def _answers(turns: Any, where: str) -> list[str]:
-    """What the model says in a conversation of ShareGPT4V (arXiv 2311.12793)."""
+    """The caption in a conversation of ShareGPT4V (arXiv 2311.12793): the first answer; others are about details."""
     if not isinstance(turns, Sequence) or not all(isinstance(turn, Mapping) for turn in turns):
         raise DataError(f'{where}: "conversations" must be a list of {{"from", "value"}}.', "captions")
-    return [str(turn.get("value", "")) for turn in turns if turn.get("from") in ("gpt", "assistant")]
+    return [str(turn.get("value", "")) for turn in turns if turn.get("from") in ("gpt", "assistant")][:1]

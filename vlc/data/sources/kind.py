@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vlc.data.files import exists, find, is_folder, is_glob, join
+from vlc.data.files import exists, find_in, is_folder, is_glob, join
 from vlc.data.record import Source
 from vlc.data.sources.columns import Columns
 
@@ -37,7 +37,7 @@ class Location:
         """Names of what lies directly in the folder; empty where it is none."""
         if not self.is_folder:
             return frozenset()
-        return frozenset(found.rstrip("/").rsplit("/", 1)[-1] for found in find(join(self.path, "*")))
+        return frozenset(found.rstrip("/").rsplit("/", 1)[-1] for found in find_in(self.path, "*"))
 
     def below(self, name: str) -> "Location":
         """A folder inside of this one."""

@@ -11,9 +11,10 @@ from vlc.data.files import find, is_remote, join, read_bytes
 from vlc.data.record import Record, Source
 from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
 from vlc.data.sources.kind import SourceKind
+from vlc.data.sources.tar_index import IMAGE_SUFFIXES
 from vlc.errors import DataError
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_IMAGES = tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)  # in this order, where one name has several
 _TEXTS = (".txt", ".caption", ".json")  # in this order, where an image has several
 
 
@@ -25,12 +26,14 @@ class SideFiles(Source):
         folder: Where they are.
         pairs: Image and side file of each record, below the folder.
         alone: Images without a side file.
+        second: Images whose name another image has, of a suffix that comes first.
         columns: How a `.json` is read; its keys are those of a line of a captions file.
     """
 
     folder: str
     pairs: tuple[tuple[str, str], ...]
     alone: tuple[str, ...] = ()
+    second: tuple[str, ...] = ()
     columns: Columns = field(default=BY_NAME)
 
     @classmethod
@@ -45,9 +48,10 @@ class SideFiles(Source):
         for name in names:
             stem, suffix = os.path.splitext(name)
             by_stem.setdefault(stem, {})[suffix.lower()] = name
-        pairs, alone = [], []
+        pairs, alone, second = [], [], []
         for files in by_stem.values():
-            image = next((files[suffix] for suffix in _IMAGES if suffix in files), None)
+            image, *others = [files[suffix] for suffix in _IMAGES if suffix in files] or [None]
+            second += others
             text = next((files[suffix] for suffix in _TEXTS if suffix in files), None)
             if image and text:
                 pairs.append((image, text))
@@ -57,11 +61,12 @@ class SideFiles(Source):
             raise DataError(
                 f"{folder}: none of its {len(alone)} images has a text file of its name ({', '.join(_TEXTS)})."
             )
-        return cls(folder, tuple(pairs), tuple(alone), columns)
+        return cls(folder, tuple(pairs), tuple(alone), tuple(second), columns)
 
     @property
     def skipped(self) -> dict[str, int]:
-        return {"without caption": len(self.alone)} if self.alone else {}
+        counts = {"without caption": len(self.alone), "second image": len(self.second)}
+        return {reason: count for reason, count in counts.items() if count}
 
     @property
     def problems(self) -> tuple[str, ...]:

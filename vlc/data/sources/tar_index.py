@@ -8,10 +8,14 @@ from typing import Any
 from vlc.data.files import open_file, reading, version_of
 from vlc.errors import DataError
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff")
+# Of several images of one sample the first in this order, open_clip's, is taken: `0.jpg`, not its mask `0.png`.
+IMAGE_SUFFIXES = (
+    "jpg", "png", "jpeg", "webp", "jfif", "gif", "bmp", "tif", "tiff", "avif", "jp2",
+)  # fmt: skip
 MEMBERS = ("image", "txt", "json")  # kinds of members that are read
 
-Samples = dict[str, dict[str, tuple[int, int]]]  # by key, offset and size of the members of each kind
+Place = tuple[int, int, str]  # offset, size and suffix of a member
+Samples = dict[str, dict[str, Place]]  # by key, the members of each kind
 
 
 def index_shard(shard: str, notes: dict[str, Any]) -> Iterator[Sequence]:
@@ -22,26 +26,27 @@ def index_shard(shard: str, notes: dict[str, Any]) -> Iterator[Sequence]:
         skipped[reason] = skipped.get(reason, 0) + 1
 
     members = list(_members(shard, leave_out))
-    samples, again = _paired(members, _by_last_dot)
+    samples, left = _paired(members, _by_last_dot)
     if members and not any(_is_pair(sample) for sample in samples.values()):
-        others, others_again = _paired(members, _by_first_dot)
+        others, others_left = _paired(members, _by_first_dot)
         if any(_is_pair(sample) for sample in others.values()):
-            samples, again, notes["pairing"] = others, others_again, "first dot"
-    for _ in range(again):
-        leave_out("member twice")
+            samples, left, notes["pairing"] = others, others_left, "first dot"
+    for reason in left:
+        leave_out(reason)
     for key, sample in samples.items():
         if "image" not in sample:
             leave_out("without image")
         elif sample.keys() == {"image"}:
             leave_out("without caption")
         else:
-            places = (sample.get(name, (None, None)) for name in MEMBERS)
-            yield key, *(value for place in places for value in place)
+            places = (sample.get(name, (None, None, "")) for name in MEMBERS)
+            yield mend_name(key), *(value for place in places for value in place[:2])
 
 
 def _members(shard: str, leave_out: Callable[[str], None]) -> Iterator[tuple[str, tuple[int, int]]]:
     """Name, offset and size of the files of a shard."""
     size, _ = version_of(shard)
+    seen: dict[str, tuple[int, int]] = {}  # what hard links may stand for
     with reading(shard), open_file(shard) as file:
         cut = False
         try:
@@ -49,7 +54,11 @@ def _members(shard: str, leave_out: Callable[[str], None]) -> Iterator[tuple[str
                 for member in tar:
                     if not any(name for _, name in (_by_last_dot(member.name), _by_first_dot(member.name))):
                         continue
-                    if not member.isfile():
+                    if PurePosixPath(member.name).name.startswith("._"):
+                        continue  # what macOS writes beside a file, under its suffix
+                    if member.islnk() and member.linkname in seen:
+                        yield member.name, seen[member.linkname]
+                    elif not member.isfile() or member.islnk():
                         leave_out("not a file")
                     elif _is_unsafe(member.name):
                         leave_out("unsafe path")
@@ -57,7 +66,8 @@ def _members(shard: str, leave_out: Callable[[str], None]) -> Iterator[tuple[str
                         cut = True
                         break
                     else:
-                        yield member.name, (member.offset_data, member.size)
+                        seen[member.name] = (member.offset_data, member.size)
+                        yield member.name, seen[member.name]
                 cut = cut or not _ends_here(file, tar.offset)
         except (tarfile.TarError, EOFError):
             refuse_compressed(shard)
@@ -86,17 +96,22 @@ def _kind_of(suffix: str) -> str:
 
 def _paired(
     members: Sequence[tuple[str, tuple[int, int]]], rule: Callable[[str], tuple[str, str]]
-) -> tuple[Samples, int]:
-    """Members by key and kind, and how many there are of one kind that a sample has already; the later counts."""
+) -> tuple[Samples, list[str]]:
+    """Members by key and kind, and why others are left out: of two of one name the later counts, of two images that
+    which comes first in `IMAGE_SUFFIXES`."""
     samples: Samples = {}
-    again = 0
-    for name, place in members:
+    left: list[str] = []
+    for name, (offset, size) in members:
         key, kind = rule(name)
-        if kind:
-            sample = samples.setdefault(key, {})
-            again += kind in sample
-            sample[kind] = place
-    return samples, again
+        if not kind:
+            continue
+        sample, suffix = samples.setdefault(key, {}), name.rpartition(".")[2].lower()
+        if kind in sample:
+            left.append("member twice" if sample[kind][2] == suffix else "second image")
+            if kind == "image" and IMAGE_SUFFIXES.index(sample[kind][2]) < IMAGE_SUFFIXES.index(suffix):
+                continue
+        sample[kind] = (offset, size, suffix)
+    return samples, left
 
 
 def _is_pair(sample: Mapping[str, Any]) -> bool:
@@ -117,6 +132,11 @@ def refuse_compressed(path: str) -> None:
                 f"{path}: is compressed ({name}). Records are read at random from within a shard, which only a "
                 f"plain tar allows (and images do not shrink). Unpack it: {command} < {path} > NAME.tar"
             )
+
+
+def mend_name(name: str) -> str:
+    """A file name as text: bytes that are no UTF-8, which Python carries as surrogates, are marked as lost."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _is_unsafe(name: str) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from vlc.data.record import mend_text
 from vlc.data.tokenizers.clean import CLEANERS
-from vlc.errors import CheckpointError
+from vlc.errors import CheckpointError, DataError
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,17 @@ class Tokenizer(ABC):
         """The text as it is cut into pieces."""
         return CLEANERS[self.rules.clean](text)
 
-    def encode(self, texts: Iterable[str], length: int) -> np.ndarray:
-        """Ids `[N, length]` int32: begin, pieces, end, pads. A text too long is cut, its end mark kept."""
-        rows = [self.ids(self.clean(text), length) for text in texts]
+    def encode(self, texts: str | Iterable[str], length: int) -> np.ndarray:
+        """Ids `[N, length]` int32: begin, pieces, end, pads. A text too long is cut, its end mark kept.
+
+        Args:
+            texts: One or several; none gives `[0, length]`.
+            length: T.
+
+        Raises:
+            DataError: A text is no string.
+        """
+        rows = [self.ids(self.clean(mend_text(text)), length) for text in check_texts(texts)]
         ids = np.full((len(rows), length), self.pad_id, np.int32)
         for row, found in zip(ids, rows, strict=True):
             row[: len(found)] = found
@@ -112,6 +121,23 @@ class Tokenizer(ABC):
         """What is saved in a checkpoint."""
         model = base64.b64encode(self.model_bytes()).decode()
         return {"kind": self.kind, "model": model, "rules": asdict(self.rules)}
+
+
+def check_texts(texts: Any) -> list[str]:
+    """Texts as a list; one alone is taken for a list of one.
+
+    Raises:
+        DataError: Something is no string: it is named with its place and type.
+    """
+    listed = [texts] if isinstance(texts, str) else texts
+    if isinstance(listed, (bytes, Mapping)) or not isinstance(listed, Iterable):
+        raise DataError(f"texts: {listed!r:.60} ({type(listed).__name__}) is no text. Give a string, or several.")
+    listed = list(listed)
+    for place, text in enumerate(listed):
+        if not isinstance(text, str):
+            hint = "; decode it first: .decode()" if isinstance(text, bytes) else ""
+            raise DataError(f"text {place}: {text!r:.60} ({type(text).__name__}) is no string{hint}.")
+    return listed
 
 
 def saved_parts(saved: Mapping[str, Any]) -> tuple[bytes, dict[str, Any] | None]:

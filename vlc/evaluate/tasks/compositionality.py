@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vlc.data.decoding import decode
 from vlc.data.files import read_bytes
-from vlc.data.images import decode
 from vlc.errors import DataError
 from vlc.evaluate.embeddings import Cache, Embedded
 from vlc.evaluate.metrics.retrieval import token_scores

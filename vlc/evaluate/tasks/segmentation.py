@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from vlc.data.images import PIXEL_LIMIT
+from vlc.data.decoding import PIXEL_LIMIT
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.embeddings import Cache
 from vlc.evaluate.metrics.retrieval import cosines
