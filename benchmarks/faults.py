@@ -58,7 +58,7 @@ class Run:
 
     def wait_for(self, text: str, timeout: float = 240) -> None:
         end = time.monotonic() + timeout
-        while not re.decoding(text, self.said):
+        while not re.search(text, self.said):
             if time.monotonic() > end:
                 raise SystemExit(f"{text} was not said:\n{self.said}")
             time.sleep(0.02)

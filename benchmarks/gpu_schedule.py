@@ -103,11 +103,11 @@ def _hot_loop(sass: str, *, whole: bool = True) -> collections.Counter:
     for line in sass.splitlines():
         if label := re.match(r"\s*\.(L_x_\d+):", line):
             labels[label[1]] = len(code)
-        elif found := re.decoding(r"/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z0-9_.]+)(.*)", line):
+        elif found := re.search(r"/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z0-9_.]+)(.*)", line):
             code.append((found[1].split(".")[0], found[2]))
     loops = []
     for end, (kind, rest) in enumerate(code):
-        target = re.decoding(r"\.(L_x_\d+)", rest) if kind == "BRA" else None
+        target = re.search(r"\.(L_x_\d+)", rest) if kind == "BRA" else None
         start = labels.get(target[1], end + 1) if target else end + 1
         body = collections.Counter(kind for kind, _ in code[start : end + 1])
         if body["HGMMA"] and (not whole or body["FMNMX"] or body["HFMA2"]):

@@ -6,6 +6,7 @@ Heavy modules are imported inside the commands: data workers import this file to
 import argparse
 import gc
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,10 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         use_huge_pages()
         gc.set_threshold(*_COLLECTION)
     try:
-        return options.run(options)
+        status = options.run(options)
     except VlcError as error:
         print(f"vlc: {error}", file=sys.stderr)
-        return exit_status(error)
+        status = exit_status(error)
+    if arguments is None and options.computes and status:
+        _leave_now(status)
+    return status
+
+
+def _leave_now(status: int) -> None:
+    """Ends this process without waiting for threads that read, which a disk that is gone would hold for ever."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _make_parser() -> argparse.ArgumentParser:

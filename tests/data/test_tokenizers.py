@@ -48,3 +48,10 @@ def test_damaged_and_missing_models_are_said_plainly(tmp_path):
         load_tokenizer(tmp_path / "bad.model")
     with pytest.raises(DataError, match="No tokenizer of 3 pieces"):
         SentencePiece.train(["abcdefg"], 3)
+
+
+def test_long_captions_are_trained_on():
+    """SentencePiece alone passes over what is longer than 4,192 bytes, and then knows letters only."""
+    long = ["a yellow submarine sails under green water " * 200] * 3
+    tokenizer = SentencePiece.train(long, 100)
+    assert len(tokenizer.ids("submarine", 50)) <= 4

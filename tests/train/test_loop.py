@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import ROOT, read_config
 from vlc.data.images import Preprocess
-from vlc.errors import CheckpointError, ConfigError, TrainingDiverged
+from vlc.errors import CheckpointError, ConfigError, DataError, TrainingDiverged
 from vlc.evaluate.dev import make_dev_evaluation
 from vlc.inference import load
 from vlc.parallel import EXIT_PREEMPTED
@@ -241,3 +243,77 @@ def test_a_full_disk_is_one_message_and_keeps_what_was_saved(tmp_path, monkeypat
         CheckpointError, match=r"step 2, or the one before, could not be written \(RESOURCE_EXHAUSTED.*Kept: \[1\]"
     ):
         checkpoints.save(2, {"step": jax.numpy.int32(2)}, {})
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "nowhere"])
+def test_a_workdir_that_cannot_be_one_is_said(tmp_path, place):
+    (tmp_path / "file").write_text("x")
+    workdir = {"a file": tmp_path / "file", "below a file": tmp_path / "file" / "run", "nowhere": Path("/proc/run")}
+    with pytest.raises(ConfigError, match=r"cannot be written .*name another place by --workdir"):
+        train(config(**PLAIN), workdir[place])
+
+
+def test_lost_data_are_named_and_what_was_learnt_is_saved(tmp_path, monkeypatch):
+    folder = images_with_texts(tmp_path / "data", 24)
+    monkeypatch.setattr("vlc.data.pipeline._SUBSTITUTES", 24)
+    made = config(steps=200, data__train=str(folder), data__vocab_size=64, checkpoint__every=1000, **PLAIN)
+
+    def lose(*_):  # after the second step
+        for file in folder.glob("*.png"):
+            file.unlink()
+        return {}
+
+    made.eval.every = 2
+    with pytest.raises(DataError, match=r"(?s)24 records in a row.*\.png.*Saved at step \d+; the same command"):
+        train(made, tmp_path / "run", make_evaluation=lambda config: lose)
+    assert _meta(tmp_path / "run")["step"] >= 2
+
+
+def images_with_texts(folder, count):
+    folder.mkdir()
+    for number in range(count):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"picture number {number} of {count}, a red one at the left")
+    return folder
+
+
+def test_flips_of_captions_with_sides_are_warned_of(tmp_path, capsys):
+    folder = images_with_texts(tmp_path / "data", 8)
+    for flip in (False, True):
+        made = config(steps=1, data__train=str(folder), data__vocab_size=64, data__image__flip=flip, **PLAIN)
+        assert train(made, tmp_path / str(flip)) == 0
+        said = capsys.readouterr().out
+        assert ("the captions of 8 of 8 sampled records say left or right" in said) == flip
+
+
+STUCK = """
+import os, sys, time
+from vlc.cli import main
+from vlc.data.sources.scenes.source import Scenes
+
+whole = Scenes.__getitem__
+
+def stuck(self, index):
+    if os.path.exists(FOLDER + "/stuck"):
+        time.sleep(1000)
+    return whole(self, index)
+
+Scenes.__getitem__ = stuck
+FOLDER = sys.argv[1]
+sys.argv = ["vlc", "train", "--config", "configs/clip_b16.py:smoke", "--workdir", FOLDER + "/run"]
+sys.argv += ["--config.steps=1000000", "--config.mesh.data=1", "--config.eval.every=1000000"]
+sys.exit(main())
+"""
+
+
+def test_sigterm_saves_and_leaves_when_data_do_not_come(tmp_path):
+    command = [sys.executable, "-c", STUCK, str(tmp_path)]
+    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    for line in run.stdout:
+        if line.startswith("step 3/"):
+            break
+    (tmp_path / "stuck").touch()
+    time.sleep(1.5)
+    run.send_signal(signal.SIGTERM)
+    said = run.communicate(timeout=60)[0]
+    assert run.returncode == EXIT_PREEMPTED and "Asked to stop: saved at step" in said

@@ -4,6 +4,7 @@ Local files are read with the system's own calls; every other protocol goes thro
 (gcsfs, s3fs) must be installed.
 """
 
+import errno
 import glob
 import os
 import secrets
@@ -19,6 +20,7 @@ from vlc.errors import ConfigError, DataError
 
 _GLOB_LETTERS = "*?["
 _OPEN_FILES = 256
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # Where images lie beside the file that names them, in the layouts that data sets are published in.
 IMAGE_FOLDERS = (
     "images", "Images", "flickr30k-images", "flickr30k_images", "flickr8k-images", "Flicker8k_Dataset",
@@ -56,6 +58,21 @@ def reading(path: str | Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except ValueError as error:  # an unknown protocol
         raise DataError(f"{path}: {error}") from error
+
+
+@contextmanager
+def writing(folder: Path, option: str) -> Iterator[None]:
+    """Turns what a file system raises in a folder that is written to into a `ConfigError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        name = Path(os.fsdecode(error.filename)) if error.filename else None
+        if error.errno not in _NO_ROOM and (name is None or not (name == folder or name.is_relative_to(folder))):
+            raise
+        raise ConfigError(
+            f"{name or folder}: cannot be written ({error.strerror}). What is written is kept; see to the disk, or "
+            f"name another place by {option}."
+        ) from error
 
 
 def open_file(path: str | Path) -> IO[bytes]:

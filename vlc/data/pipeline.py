@@ -50,7 +50,7 @@ class MakeExample(grain.RandomMapTransform):
     def random_map(self, element: Any, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
         draw, wanted = element
         progress = min(draw / self.draws, 1.0) if self.draws else 0.0
-        skipped = 0
+        skipped, first = 0, ""
         for attempt in range(_SUBSTITUTES):
             index = (int(wanted) + attempt) % len(self.source)
             try:
@@ -61,8 +61,11 @@ class MakeExample(grain.RandomMapTransform):
                 example["seconds"][0] = read
                 return example | {"index": np.int64(index), "skipped": np.int8(skipped)}
             except DataError as error:
-                skipped = skipped or REASONS.index(error.reason)
-        raise DataError(f"{_SUBSTITUTES} records in a row, from {wanted} on, are damaged. The source is broken.")
+                skipped, first = skipped or REASONS.index(error.reason), first or str(error)
+        raise DataError(
+            f"{_SUBSTITUTES} records in a row, from {wanted} on, cannot be used: a part of the data is lost. The first "
+            f"says: {first}"
+        )
 
     def make(self, record: Record, rng: np.random.Generator, progress: float = 0.0) -> Batch:
         """One record as the model will see it on this visit.

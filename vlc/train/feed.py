@@ -12,7 +12,12 @@ import numpy as np
 from vlc.data.pipeline import STAGES, Batch
 
 _AHEAD = 2  # batches on the devices beside the one that is trained on
+_LOOK = 1.0  # seconds between two looks at whether to wait on
 _PATIENCE = 10.0  # seconds that closing waits for a batch that is being read
+
+
+class Interrupted(Exception):
+    """No batch came, and none is waited for any longer."""
 
 
 class Feed:
@@ -25,13 +30,18 @@ class Feed:
         waited: Seconds that taking batches has waited since the last `report`.
     """
 
-    def __init__(self, batches: Any, to_devices: Callable[[Batch], dict[str, jax.Array]], inputs: set[str]):
+    def __init__(
+        self, batches: Any, to_devices: Callable[[Batch], dict[str, jax.Array]], inputs: set[str],
+        *, interrupted: Callable[[], bool] = lambda: False,
+    ):  # fmt: skip
         """
         Args:
             batches: An iterator of host batches with `close()`.
             to_devices: Moves a batch to the devices.
             inputs: Names of what the model takes.
+            interrupted: Whether to wait no longer for a batch that does not come, as from a disk that is gone.
         """
+        self._interrupted = interrupted
         self.waited = 0.0
         self._batches, self._to_devices, self._inputs = batches, to_devices, inputs
         self._ready: queue.Queue[Any] = queue.Queue(_AHEAD)
@@ -47,7 +57,7 @@ class Feed:
 
     def __next__(self) -> tuple[Batch, dict[str, jax.Array]]:
         begun = time.perf_counter()
-        taken = self._ready.get()
+        taken = self._take()
         self.waited += time.perf_counter() - begun
         if isinstance(taken, BaseException):
             self._ready.put(taken)  # it stays so: asking again must not wait for ever
@@ -56,6 +66,14 @@ class Feed:
         self._seconds += host["seconds"].sum(axis=0)
         self._examples += len(host["seconds"])
         return taken
+
+    def _take(self) -> Any:
+        while True:
+            try:
+                return self._ready.get(timeout=_LOOK)
+            except queue.Empty:
+                if self._interrupted():
+                    raise Interrupted from None
 
     def report(self) -> dict[str, float]:
         """What the input did since the last report: the share of the time that steps waited for it (`input_wait`), and
@@ -82,7 +100,8 @@ class Feed:
                 self._ready.get_nowait()
             except queue.Empty:
                 self._thread.join(0.02)
-        self._batches.close()
+        if not self._thread.is_alive():  # else closing would wait for the read
+            self._batches.close()
 
     def _run(self) -> None:
         try:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+import re
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
 from vlc.data.workers import cores
 from vlc.errors import ConfigError, DataError
 
+_SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 _LOOKED_AT = 200  # records whose caption sources are compared with those that the config names
 
 
@@ -163,9 +165,18 @@ def data_warnings(config: Config, source: Source) -> list[str]:
             "an image stands several times in a batch, among its own negatives."
         )
     known: set[str] = set()
+    sided = looked_at = 0
     for index in evenly(source, _LOOKED_AT):
         with contextlib.suppress(DataError):
-            known |= source.captions(index).keys()
+            captions = source.captions(index)
+            known |= captions.keys()
+            looked_at += 1
+            sided += any(_SIDES.search(text) for texts in captions.values() for text in texts)
+    if config.data.image.flip and sided:
+        found.append(
+            f"config.data.image.flip mirrors half of the images, and the captions of {sided} of {looked_at} sampled "
+            "records say left or right, which is then wrong. Set config.data.image.flip=False."
+        )
     captions = config.data.captions
     keys = ("mix", "mix_end", "target")
     named = {key: tuple(parse_weights(captions[key], f"data.captions.{key}")) for key in keys}

@@ -16,11 +16,11 @@ import jax
 from jax.sharding import Mesh
 
 from vlc.config import Config, check_config, config_warnings, resolve_auto
-from vlc.data.files import local_folder, write_whole
+from vlc.data.files import local_folder, write_whole, writing
 from vlc.data.pipeline import describe_batch, train_batches
 from vlc.data.record import describe_skipped
 from vlc.data.tokenizers import Tokenizer
-from vlc.errors import TrainingDiverged
+from vlc.errors import DataError, TrainingDiverged
 from vlc.parallel import (
     EXIT_PREEMPTED,
     Share,
@@ -41,7 +41,7 @@ from vlc.train.checkpoint import Checkpoints, make_meta, newest_meta
 from vlc.train.compile_ahead import compile_ahead
 from vlc.train.data_identity import change_of_data, check_same_data, data_identity
 from vlc.train.examples_seen import ExamplesSeen
-from vlc.train.feed import Feed
+from vlc.train.feed import Feed, Interrupted
 from vlc.train.flops import step_flops
 from vlc.train.goodput import Goodput
 from vlc.train.initial import Initial, inherit_architecture, load_start, resumed_start, start_from
@@ -105,7 +105,7 @@ def train(
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.batch_size, config.accumulate)
     check_shared(workdir, "--workdir")
-    with workdir_lock(workdir):
+    with writing(workdir, "--workdir"), workdir_lock(workdir):
         return _train(config, workdir, mesh, goodput, initial, begun, make_evaluation, profile)
 
 
@@ -217,13 +217,24 @@ def _train(
 
     # -- the loop. From here on SIGTERM asks for a save.
     stop, trace, examples_seen = StopOnSigterm(), Trace(workdir, profile), ExamplesSeen(share, digest)
-    feed = Feed(host_batches, share.to_devices, set(batches))
+    feed = Feed(host_batches, share.to_devices, set(batches), interrupted=lambda: stop.alone_and_asked)
     step, shown_at, best = first_step, first_step, checkpoints.best_score()
     since, stopping = time.perf_counter(), False
     goodput.started()
     try:
         while step < run.steps and not stopping:
-            host_batch, batch = next(feed)
+            try:
+                host_batch, batch = next(feed)
+            except (DataError, Interrupted) as error:  # the data are gone, or do not come and a stop was asked for
+                if jax.process_count() > 1 or step == first_step:
+                    raise
+                read(leave=0)
+                save(step)
+                if isinstance(error, DataError):
+                    checkpoints.wait()
+                    raise DataError(f"{error}\nSaved at step {step}; the same command goes on from here.") from error
+                stopping = True
+                continue
             if step == first_step:
                 print_once(f"The first captions, as the model sees them:\n{describe_batch(host_batch, tokenizer)}")
             examples_seen.add(step, host_batch)

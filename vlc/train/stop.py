@@ -26,6 +26,11 @@ class StopOnSigterm:
         """Whether to stop after this step; to be asked after each."""
         return self._together.after(step) if self._together is not None else self._caught
 
+    @property
+    def alone_and_asked(self) -> bool:
+        """Whether this process, which runs alone, was asked to stop."""
+        return self._caught
+
     def restore(self) -> None:
         """Puts back what SIGTERM did before."""
         if self._before is not None:

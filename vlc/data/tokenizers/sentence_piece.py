@@ -11,6 +11,7 @@ from vlc.data.tokenizers.base import Rules, Tokenizer
 from vlc.errors import DataError
 
 UNK_ID, BOS_ID, EOS_ID = 0, 1, 2
+_LONGEST = 1 << 30  # bytes of a caption; what is longer than its default of 4,192 the trainer would pass over
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 OWN_RULES = Rules(begin=BOS_ID, end=EOS_ID)
 
@@ -59,6 +60,7 @@ class SentencePiece(Tokenizer):
                 eos_id=EOS_ID,
                 pad_id=-1,
                 required_chars=_LETTERS,  # a rare one would be left out, and could not be written
+                max_sentence_length=_LONGEST,
                 num_threads=1,
                 minloglevel=2,
             )
