@@ -4,11 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import vlc
 from tests import oracle
 from tests.conftest import unit_rows
+from tests.tiny import tiny_batch, tiny_config, tiny_model
 from vlc.errors import ConfigError
+from vlc.objectives import encode_batch, total_loss
+from vlc.objectives.contrastive import refuse_same
+from vlc.objectives.duplicates import digest, first_of_their_kind
 from vlc.objectives.grouping import group_patches
 
 SCALE = 1 / 0.07
@@ -173,6 +178,107 @@ def test_patches_that_all_tie_count_alike():
     np.testing.assert_allclose(grouped, patches[:, :2], atol=1e-6)
     gradient = jax.grad(vlc.objectives.grouping_loss)(jnp.asarray(patches), jnp.asarray(patches[:, :2]), 10.0)
     assert np.isfinite(gradient).all()
+
+
+def test_a_threshold_of_one_keeps_the_most_similar_patch():
+    rng = np.random.default_rng(0)
+    patches, captions = unit_rows(rng, 4, 6, 8), unit_rows(rng, 4, 3, 8)
+    found = np.asarray(group_patches(jnp.asarray(patches), jnp.asarray(captions), threshold=1.0))
+    best = np.einsum("ikd,ipd->ikp", captions, patches).argmax(axis=2)
+    np.testing.assert_allclose(
+        found, np.take_along_axis(patches[:, None], best[:, :, None, None], 2)[:, :, 0], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("sentences", [1, 2, 3])
+def test_sub_captions_that_come_again_are_no_negatives(sentences):
+    """An image of few sentences fills its slots with the same ones: the loss is that of the different ones."""
+    rng = np.random.default_rng(1)
+    patches, different = unit_rows(rng, 1, 6, 8), unit_rows(rng, 1, sentences, 8)
+    drawn = np.array([0, *rng.permutation(np.arange(6) % sentences)])
+    ids = jnp.asarray(rng.integers(3, 50, (1, sentences, 9)))[:, drawn]
+    distinct = first_of_their_kind(digest(ids))
+    assert int(distinct.sum()) == sentences
+
+    def loss(patches, captions, distinct=None):
+        return vlc.objectives.grouping_loss(patches, captions, SCALE, distinct=distinct)
+
+    value, gradient = jax.value_and_grad(loss)(jnp.asarray(patches), jnp.asarray(different[:, drawn]), distinct)
+    exact, wanted = jax.value_and_grad(loss)(jnp.asarray(patches), jnp.asarray(different))
+    assert float(value) == pytest.approx(float(exact), abs=1e-6)
+    np.testing.assert_allclose(gradient, wanted, atol=1e-5)
+    assert sentences > 1 or float(value) == 0  # one sentence has nothing to be told from
+
+
+def test_an_image_with_fewer_captions_counts_with_those_it_has():
+    """GBC's loss over all captions, of ragged K."""
+    rng = np.random.default_rng(2)
+    image, captions = unit_rows(rng, 4, 8), unit_rows(rng, 4, 3, 8)
+    counts = (3, 1, 2, 3)
+    present = (np.arange(3) < np.array(counts)[:, None]).astype(np.float32)
+    total = 0.0
+    logits = SCALE * np.einsum("id,jkd->ijk", image.astype(np.float64), captions)
+    for i, count in enumerate(counts):
+        rest = np.concatenate([logits[i, j, : counts[j]] for j in range(4) if j != i])
+        for k in range(count):
+            total += np.log(np.exp(logits[i, i, k]) + np.exp(rest).sum()) - logits[i, i, k]
+            total += np.log(np.exp(logits[:, i, k]).sum()) - logits[i, i, k]
+    found = vlc.objectives.multi_positive_loss(image, captions, SCALE, negatives="all", present=jnp.asarray(present))
+    assert float(found) == pytest.approx(total / 2 / sum(counts), rel=1e-5)
+
+
+SAME = np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]], bool)
+
+
+@pytest.mark.parametrize("name", ["clip", "align", "siglip", "filip"])
+def test_pairs_that_are_the_same_take_no_part(name):
+    """Records 0 and 1 have one caption: the loss is the mean of what each row and column says without the other."""
+    rng = np.random.default_rng(3)
+    image, text = unit_rows(rng, 4, 8), unit_rows(rng, 4, 8)
+    tokens, words = unit_rows(rng, 4, 5, 8), unit_rows(rng, 4, 3, 8)
+    o, mask, smooth = vlc.objectives, np.ones((4, 3), bool), 0.1 if name == "align" else 0.0
+    if name == "siglip":
+        logits = 9 * image.astype(np.float64) @ text.T - 3
+        signs = 2 * np.eye(4) - 1
+        wanted = np.where(SAME, 0, np.log1p(np.exp(-signs * logits))).sum() / 4
+        assert float(o.siglip_loss(image, text, 9.0, -3.0, same=jnp.asarray(SAME))) == pytest.approx(wanted, rel=1e-5)
+        return
+    if name == "filip":
+        i2t, t2i = (9 * np.asarray(x, np.float64) for x in vlc.late_interaction(tokens, words, mask))
+        found = o.filip_loss(tokens, words, jnp.asarray(mask), 9.0, same=jnp.asarray(SAME))
+    else:
+        i2t = t2i = 9 * image.astype(np.float64) @ text.T
+        found = o.clip_loss(image, text, 9.0, label_smoothing=smooth, same=jnp.asarray(SAME))
+    losses = []
+    for rows in (i2t, t2i.T):
+        for i in range(4):
+            kept = [j for j in range(4) if not SAME[i, j]]
+            logs = rows[i, kept] - np.log(np.exp(rows[i, kept]).sum())
+            losses.append(-(1 - smooth) * logs[kept.index(i)] - smooth * logs.mean())
+    assert float(found) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("negatives", ["slot", "all"])
+def test_equal_captions_and_images_of_a_batch_can_be_ignored(negatives):
+    """From ids to loss: with every caption and image different nothing changes, with equal ones a pair drops out."""
+    off = tiny_config(objectives__filip__weight=0.0, objectives__caption__weight=0.0, model__decoder__layers=0)
+    off.objectives.multi_positive.negatives = negatives
+    on = off.copy_and_resolve_references()
+    for name in ("clip", "multi_positive"):
+        on.objectives[name].duplicates = "ignored"
+    graph, params = tiny_model(off)
+    batch = tiny_batch(off)
+
+    def loss(config, batch):
+        model = nnx.merge(graph, params)
+        return float(total_loss(encode_batch(model, batch, config.objectives), model.scales(), config.objectives)[0])
+
+    assert loss(on, batch) == pytest.approx(loss(off, batch), rel=1e-6)
+    for part in ("text", "image"):
+        twice = batch | {part: batch[part].at[5].set(batch[part][2])}
+        assert loss(on, twice) < loss(off, twice) - 1e-3
+    with pytest.raises(ConfigError, match='needs exchange="gather"'):
+        refuse_same(SAME)
 
 
 def test_losses_at_the_start_have_their_closed_forms():

@@ -1,13 +1,18 @@
 """Schedules, weight decay on matrices only, and LAMB's ratio for each layer by itself."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import nnx
+from PIL import Image
 
+from tests.conftest import read_config
 from tests.tiny import tiny_config, tiny_model
+from vlc.train import train
 from vlc.train.optimizer import clip_by_global_norm, decayed, make_optimizer, make_schedule, scale_by_layer_trust_ratio
 
 
@@ -78,3 +83,35 @@ def test_clipping_is_that_of_optax(scale):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6)
         if scale < 1:  # below the limit nothing changes by one bit
             assert np.array_equal(ours[name], gradient)
+
+
+def test_lamb_scales_no_update_of_biases_norms_and_temperatures():
+    _, params = tiny_model(tiny_config())
+    params = nnx.to_pure_dict(params)
+    updates = jax.tree.map(lambda x: jnp.full(x.shape, 0.5), params)
+    lamb = scale_by_layer_trust_ratio()
+    scaled, _ = lamb.update(updates, lamb.init(params), params)
+    for path, update in jax.tree_util.tree_leaves_with_path(scaled):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        plain = name.endswith(("bias", "scale"))
+        assert bool((update == 0.5).all()) == plain, name
+
+
+def test_aligns_recipe_learns_its_temperature(tmp_path):
+    """From 1.0, whose logarithm has no length for LAMB's trust ratio. Eight pictures are soon told apart."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    words = ("red", "green", "blue", "white", "black", "yellow", "cyan", "magenta")
+    for word in words:
+        Image.new("RGB", (8, 8), word).save(folder / f"{word}.png")
+        (folder / f"{word}.txt").write_text(f"{word} {word}")
+    made = read_config("align_b16", "smoke")
+    made.data.train, made.data.vocab_size, made.steps, made.log_every = str(folder), 64, 150, 50
+    made.data.image.update({"flip": False, "crop_scale": (1.0, 1.0)})
+    made.eval.every = made.checkpoint.every = 1000
+    made.optimizer.update({"lr": 1e-2, "schedule": "constant"})
+    assert made.model.init_logit_scale == 1 and made.optimizer.name == "lamb"
+    assert train(made, tmp_path / "run") == 0
+    rows = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    scales = [row["logit_scale"] for row in rows if "loss" in row]
+    assert scales[-1] > scales[-2] > 1.1, scales

@@ -10,6 +10,7 @@ from jaxtyping import Array
 from vlc.models import Scales
 from vlc.settings import Section, choice, number
 
+DUPLICATES = "duplicates"
 Part = Literal["text_embed", "text_tokens", "sub_captions", "image_tokens", "caption"]
 
 
@@ -25,6 +26,9 @@ class Encoded:
     text_mask: Any  # [B, T], 1 for real tokens; float, since the whole is differentiated
     caption_nll: Any  # [B]
     caption_count: Any  # [B]
+    distinct: Any = None  # [B, K], 1 for captions that are not again one of the same image
+    text_id: Any = None  # [B, K, 3], equal for equal captions; where a loss ignores duplicates
+    image_id: Any = None  # [B, 3]
 
 
 class Weighted(Section):
@@ -33,7 +37,15 @@ class Weighted(Section):
     weight = number(0.0, "weight in the total loss; 0: left out", low=0)
 
 
-class Exchanged(Weighted):
+class Contrastive(Weighted):
+    """Settings of an objective that compares the records of a batch."""
+
+    duplicates = choice(
+        "negatives", ("negatives", "ignored"), "equal captions or images of other records: negatives, as in the papers"
+    )
+
+
+class Exchanged(Contrastive):
     """Settings of an objective that compares all pairs of a batch."""
 
     exchange = choice("gather", ("gather", "ring"), "over several devices; the memory of `ring` stays flat")

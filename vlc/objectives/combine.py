@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vlc.models import DualEncoder, Scales
-from vlc.objectives.base import Encoded, Objective
+from vlc.objectives.base import DUPLICATES, Encoded, Objective
 from vlc.objectives.captioning import CAPTION, caption_nll
 from vlc.objectives.contrastive import CLIP, SIGLIP
+from vlc.objectives.duplicates import first_of_their_kind, image_digests, text_digests
 from vlc.objectives.grouping import GROUPING
 from vlc.objectives.late_interaction import FILIP
 from vlc.objectives.multi_positive import MULTI_POSITIVE
@@ -60,12 +61,22 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
             rows, slots, length = batch["subs"].shape
             subs = model.encode_text(batch["subs"].reshape(rows * slots, length)).embed
             embed = jnp.concatenate([embed, subs.reshape(rows, slots, -1)], axis=1)
+    ignoring = any(objectives[one.name].get(DUPLICATES) == "ignored" for one in weighted(objectives))
+    ids = None
+    if ignoring or "sub_captions" in uses:
+        assert model.text_tower is not None
+        ids = text_digests(batch["text"], batch.get("subs"), pad=model.text_tower.vocab_size)
     if "caption" in uses:
         inputs, labels = batch["target"][:, :-1], batch["target"][:, 1:]
         logits = model.caption_logits(image, inputs, batch["null"], batch.get("control"), batch.get("parallel"))
         nll, count = caption_nll(logits, labels, labels < logits.shape[-1])
     image_tokens = image.tokens if "image_tokens" in uses else None
-    return Encoded(image.embed, embed, image_tokens, tokens, mask, nll, count)
+    return Encoded(
+        image.embed, embed, image_tokens, tokens, mask, nll, count,
+        distinct=first_of_their_kind(ids) if ids is not None and "sub_captions" in uses else None,
+        text_id=ids if ignoring else None,
+        image_id=image_digests(batch["image"]) if ignoring else None,
+    )  # fmt: skip
 
 
 def total_loss(encoded: Encoded, scales: Scales, objectives: Any) -> tuple[Float[Array, ""], dict[str, Array]]:

@@ -1,22 +1,30 @@
 """Contrastive losses of pooled embeddings: CLIP, ALIGN, SigLIP. Embeddings are already of unit length."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from vlc.errors import ConfigError
-from vlc.objectives.base import Exchanged, Objective
+from vlc.objectives.base import Encoded, Exchanged, Objective
+from vlc.objectives.duplicates import same_pairs, without
 from vlc.settings import choice, number
 from vlc.similarity.ring import Ring, ring_axes, ring_sigmoid_loss, ring_softmax_loss
 
 
 def cross_entropy_of_pairs(logits: Float[Array, "N N"], axis: int, *, label_smoothing: float = 0.0) -> Float[Array, ""]:
-    """Mean of -log softmax over `axis` at the diagonal; smoothing spreads that share of the target evenly."""
+    """Mean of -log softmax over `axis` at the diagonal; smoothing spreads that share of the target evenly.
+
+    Logits of minus infinity stand for pairs that take no part.
+    """
     log_probs = jax.nn.log_softmax(logits, axis=axis)
     hit = jnp.diagonal(log_probs).mean()
     if not label_smoothing:
         return -hit
-    return -(1 - label_smoothing) * hit - label_smoothing * log_probs.mean()
+    count = jnp.isfinite(logits).sum(axis=axis, keepdims=True)
+    spread = jnp.where(jnp.isfinite(logits), log_probs, 0) / count
+    return -(1 - label_smoothing) * hit - label_smoothing * spread.sum(axis=axis).mean()
 
 
 def clip_loss(
@@ -27,6 +35,7 @@ def clip_loss(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
     exchange: str = "gather",
+    same: Bool[Array, "B B"] | None = None,
 ) -> Float[Array, ""]:
     """Softmax contrastive loss over the whole batch, both ways.
 
@@ -40,17 +49,19 @@ def clip_loss(
         label_smoothing: Share of the target that is spread over all candidates.
         reduction: `mean` or `sum` of the two directions.
         exchange: How devices compare their shares of the batch: `gather` or `ring` (`vlc.similarity.ring`).
+        same: Pairs that are no negatives, off the diagonal (`objectives.duplicates`).
 
     Raises:
-        ConfigError: The reduction or the exchange is unknown.
+        ConfigError: The reduction or the exchange is unknown, or `ring` is to leave pairs out.
     """
     if reduction not in ("mean", "sum"):
         raise ConfigError(f'clip_loss: reduction is "{reduction}"; it must be "mean" or "sum".')
     half = 0.5 if reduction == "mean" else 1.0
     if axes := ring_axes(exchange, len(image_embed)):
+        refuse_same(same)
         ring = Ring(_both_ways, axes, len(image_embed), label_smoothing)
         return half * sum(ring_softmax_loss(ring, image_embed, text_embed, (), logit_scale), start=jnp.float32(0))
-    logits = logit_scale * _similarities(image_embed, text_embed)
+    logits = without(logit_scale * _similarities(image_embed, text_embed), same)
     i2t = cross_entropy_of_pairs(logits, 1, label_smoothing=label_smoothing)
     t2i = cross_entropy_of_pairs(logits, 0, label_smoothing=label_smoothing)
     return half * (i2t + t2i)
@@ -63,6 +74,7 @@ def siglip_loss(
     logit_bias: Float[Array, ""] | float,
     *,
     exchange: str = "gather",
+    same: Bool[Array, "B B"] | None = None,
 ) -> Float[Array, ""]:
     """Sigmoid loss over all pairs (SigLIP, arXiv 2303.15343, section 3.2), divided by B, not by B^2.
 
@@ -74,13 +86,32 @@ def siglip_loss(
         logit_scale: The multiplier s.
         logit_bias: The bias b, -10 at the start.
         exchange: How devices compare their shares of the batch: `gather` or `ring` (`vlc.similarity.ring`).
+        same: Pairs that are no negatives, off the diagonal (`objectives.duplicates`).
+
+    Raises:
+        ConfigError: The exchange is unknown, or `ring` is to leave pairs out.
     """
     if axes := ring_axes(exchange, len(image_embed)):
+        refuse_same(same)
         ring = Ring(_both_ways, axes, len(image_embed))
         return ring_sigmoid_loss(ring, image_embed, text_embed, logit_scale, logit_bias)
     logits = logit_scale * _similarities(image_embed, text_embed) + logit_bias
     signs = 2 * jnp.eye(logits.shape[0]) - 1
-    return -jax.nn.log_sigmoid(signs * logits).sum() / logits.shape[0]
+    losses = -jax.nn.log_sigmoid(signs * logits)
+    return (losses if same is None else jnp.where(same, 0, losses)).sum() / logits.shape[0]
+
+
+def refuse_same(same: Any) -> None:
+    """Raises `ConfigError` where a ring is to leave pairs out: it never sees all of them at once."""
+    if same is not None:
+        raise ConfigError('duplicates="ignored" needs exchange="gather": a ring never sees all pairs at once.')
+
+
+def same_of(encoded: Encoded, options: Any) -> Any:
+    """The pairs that an objective leaves out; `None` where it counts all."""
+    if options.duplicates == "negatives":
+        return None
+    return same_pairs(encoded.text_id[:, 0], encoded.image_id)
 
 
 def _similarities(a: Float[Array, "N D"], b: Float[Array, "M D"]) -> Float[Array, "N M"]:
@@ -111,6 +142,7 @@ CLIP = Objective(
     lambda encoded, scales, options: clip_loss(
         encoded.image_embed, encoded.text_embed[:, 0], scales.logit_scale,
         label_smoothing=options.label_smoothing, reduction=options.reduction, exchange=options.exchange,
+        same=same_of(encoded, options),
     ),
     compares="embed",
 )  # fmt: skip
@@ -120,7 +152,8 @@ SIGLIP = Objective(
     SigLip,
     ("text_embed",),
     lambda encoded, scales, options: siglip_loss(
-        encoded.image_embed, encoded.text_embed[:, 0], scales.logit_scale, scales.logit_bias, exchange=options.exchange
+        encoded.image_embed, encoded.text_embed[:, 0], scales.logit_scale, scales.logit_bias,
+        exchange=options.exchange, same=same_of(encoded, options),
     ),
     compares="embed",
-)
+)  # fmt: skip

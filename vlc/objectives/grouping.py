@@ -1,12 +1,14 @@
 """DreamLIP's sub-caption grouping: each sub-caption pools the patches that it is about."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vlc.errors import ConfigError
 from vlc.models.layers import l2_normalise
 from vlc.objectives.base import Objective, Weighted
-from vlc.objectives.contrastive import cross_entropy_of_pairs
 from vlc.settings import choice, number
 
 
@@ -16,7 +18,7 @@ def group_patches(
     """One unit vector for each sub-caption, the mean of the patches that it is about.
 
     Similarities to the patches are brought to [0, 1] by their minimum and maximum, set to 0 below the threshold, and
-    normalised to sum 1. Where all patches are equally similar, all count alike.
+    normalised to sum 1; the most similar patch always counts. Where all patches are equally similar, all count alike.
 
     Args:
         image_tokens: `[B, P, D]`.
@@ -28,7 +30,7 @@ def group_patches(
     similarity = jnp.einsum("ikd,ipd->ikp", caption_embeds, image_tokens, precision="highest")
     low, high = similarity.min(axis=-1, keepdims=True), similarity.max(axis=-1, keepdims=True)
     weight = (similarity - low) / (high - low + 1e-10)
-    weight = jnp.where(weight < threshold, 0, weight)
+    weight = jnp.where((weight < threshold) & (similarity < high), 0, weight)
     weight = jnp.where(high > low, weight, 1)
     weight = weight / weight.sum(axis=-1, keepdims=True)
     return l2_normalise(jnp.einsum("ikp,ipd->ikd", weight, image_tokens, precision="highest"))
@@ -41,6 +43,7 @@ def grouping_loss(
     *,
     threshold: float | None = None,
     negatives: str = "image",
+    distinct: Float[Array, "B K"] | None = None,
 ) -> Float[Array, ""]:
     """Contrastive loss of sub-captions with their groups of patches (DreamLIP, eq. 7-9), the mean of both directions.
 
@@ -50,20 +53,31 @@ def grouping_loss(
         logit_scale: The multiplier, 1/temperature.
         threshold: See `group_patches`.
         negatives: `image`: the other sub-captions of the same image (the paper). `batch`: all B*K of them.
+        distinct: 0 for a sub-caption that is again one before it of the same image, as where an image has fewer
+            sentences than slots: it takes no part, else the two would be each other's negatives. `None`: all differ.
 
     Raises:
         ConfigError: `negatives` is unknown.
     """
     groups = group_patches(image_tokens, caption_embeds, threshold=threshold)
+    counted = jnp.ones(groups.shape[:2]) if distinct is None else distinct
     if negatives == "batch":
-        width = groups.shape[-1]
-        captions, groups = caption_embeds.reshape(-1, width), groups.reshape(-1, width)
-        logits = logit_scale * jnp.einsum("nd,md->nm", captions, groups, precision="highest")
-        return 0.5 * (cross_entropy_of_pairs(logits, 0) + cross_entropy_of_pairs(logits, 1))
+        captions, groups, counted = (x.reshape(1, -1, *x.shape[2:]) for x in (caption_embeds, groups, counted))
+        return _among_counted(captions, groups, counted, logit_scale)
     if negatives == "image":
-        logits = logit_scale * jnp.einsum("ikd,ijd->kji", caption_embeds, groups, precision="highest")
-        return 0.5 * (cross_entropy_of_pairs(logits, 0) + cross_entropy_of_pairs(logits, 1))
+        return _among_counted(caption_embeds, groups, counted, logit_scale)
     raise ConfigError(f'grouping_loss: negatives is "{negatives}"; it must be "image" or "batch".')
+
+
+def _among_counted(
+    captions: Float[Array, "N K D"], groups: Float[Array, "N K D"], counted: Float[Array, "N K"], scale: Any
+) -> Float[Array, ""]:
+    """Both cross-entropies of each caption with its group, among those that count; the mean over all that do."""
+    logits = scale * jnp.einsum("nkd,njd->nkj", captions, groups, precision="highest")
+    both = (counted[:, :, None] * counted[:, None]) > 0
+    logits = jnp.where(both | jnp.eye(logits.shape[1], dtype=bool), logits, -jnp.inf)
+    hits = sum(jnp.diagonal(jax.nn.log_softmax(logits, axis=axis), axis1=1, axis2=2) for axis in (1, 2))
+    return -0.5 * (hits * counted).sum() / counted.sum()
 
 
 class Grouping(Weighted):
@@ -80,5 +94,6 @@ GROUPING = Objective(
     lambda encoded, scales, options: grouping_loss(
         encoded.image_tokens, encoded.text_embed, scales.token_logit_scale,
         threshold=None if options.threshold < 0 else options.threshold, negatives=options.negatives,
+        distinct=encoded.distinct,
     ),
 )  # fmt: skip

@@ -9,7 +9,8 @@ from vlc.errors import ConfigError
 from vlc.models import Scales
 from vlc.models.layers import batch_shares
 from vlc.objectives.base import Encoded, Exchanged, Objective
-from vlc.objectives.contrastive import cross_entropy_of_pairs
+from vlc.objectives.contrastive import cross_entropy_of_pairs, refuse_same, same_of
+from vlc.objectives.duplicates import without
 from vlc.settings import choice, number, numbers
 from vlc.similarity import late_interaction
 from vlc.similarity.ring import Ring, ring_axes, ring_softmax_loss
@@ -27,6 +28,7 @@ def filip_loss(
     exchange: str = "gather",
     keep_tokens: float = 1.0,
     buckets: tuple[int, ...] = (),
+    same: Bool[Array, "B B"] | None = None,
 ) -> Float[Array, ""]:
     """Token-wise contrastive loss (FILIP, arXiv 2111.07783, eq. 2-5).
 
@@ -45,9 +47,10 @@ def filip_loss(
         keep_tokens: Share of the tokens that take part, those most similar to anything in the local batch
             (section 3.1; the paper keeps 0.25); 1 is all.
         buckets: Of `vlc.late_interaction`.
+        same: Pairs that are no negatives, off the diagonal (`objectives.duplicates`).
 
     Raises:
-        ConfigError: An option is unknown or out of range.
+        ConfigError: An option is unknown or out of range, or `ring` is to leave pairs out.
     """
     if not 0 < keep_tokens <= 1:
         raise ConfigError(f"filip_loss: keep_tokens is {keep_tokens}; it is a share, above 0 and at most 1.")
@@ -57,11 +60,12 @@ def filip_loss(
         )
     score = functools.partial(_score, implementation, smoothing, tuple(buckets))
     if axes := ring_axes(exchange, len(image_tokens)):
+        refuse_same(same)
         ring = Ring(score, axes, len(image_tokens))
         i2t, t2i = ring_softmax_loss(ring, image_tokens, text_tokens, text_mask, logit_scale)
         return 0.5 * (i2t + t2i)
-    i2t, t2i = score(image_tokens, text_tokens, text_mask)
-    return 0.5 * (cross_entropy_of_pairs(logit_scale * i2t, 1) + cross_entropy_of_pairs(logit_scale * t2i, 0))
+    i2t, t2i = (without(logit_scale * x, same) for x in score(image_tokens, text_tokens, text_mask))
+    return 0.5 * (cross_entropy_of_pairs(i2t, 1) + cross_entropy_of_pairs(t2i, 0))
 
 
 def _score(
@@ -92,7 +96,7 @@ def _filip(encoded: Encoded, scales: Scales, options: Any) -> Array:
     return filip_loss(
         compared(encoded.image_tokens), compared(encoded.text_tokens), encoded.text_mask > 0, scales.token_logit_scale,
         implementation=options.implementation, smoothing=options.smoothing, exchange=options.exchange,
-        keep_tokens=options.keep_tokens, buckets=tuple(options.buckets),
+        keep_tokens=options.keep_tokens, buckets=tuple(options.buckets), same=same_of(encoded, options),
     )  # fmt: skip
 
 

@@ -9,6 +9,9 @@ import optax
 from vlc.config import Config
 from vlc.errors import ConfigError, did_you_mean
 
+# Parameters whose updates LAMB does not scale, by the last part of their names.
+_UNSCALED = ("bias", "scale", "log_scale", "token_log_scale", "logit_bias")
+
 
 def make_schedule(config: Config, steps: int) -> optax.Schedule:
     """Linear warm-up to the peak, then cosine or linear decay to 0, or constant.
@@ -101,10 +104,14 @@ def decayed(params: Any) -> Any:
 def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
     """LAMB's trust ratio |w| / |update| (You et al., ICLR 2020, arXiv 1904.00962, algorithm 2), layer by layer.
 
-    Blocks are stored stacked, `[layers, ...]`; each layer has a ratio of its own, as if it stood alone.
+    Blocks are stored stacked, `[layers, ...]`; each layer has a ratio of its own, as if it stood alone. Biases, norms
+    and temperatures have none, as in LAMB's own code: a temperature that starts at log(1) = 0 has no length that its
+    updates could be scaled to, and would never leave it.
     """
 
     def scale(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
+        if next(name for name in reversed(_names(path)) if name != "value") in _UNSCALED:
+            return update
         axes = tuple(range(1 if "blocks" in _names(path) else 0, param.ndim))
         weight = jnp.sqrt(jnp.sum(param**2, axis=axes, keepdims=True))
         step = jnp.sqrt(jnp.sum(update**2, axis=axes, keepdims=True))
