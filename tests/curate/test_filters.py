@@ -11,6 +11,7 @@ from vlc.curate.filters import parse_filters, run_filters
 from vlc.curate.selection import select
 from vlc.curate.stats import as_table, summarise
 from vlc.curate.survey import Survey, scripts_of, survey
+from vlc.data.controls import even_bins
 from vlc.data.record import Source
 from vlc.data.sources import open_source
 from vlc.data.workers import share_work
@@ -243,3 +244,44 @@ def killed(shared, task):
 def test_a_killed_worker_is_said_not_waited_for():
     with pytest.raises(DataError, match=r"A worker process was killed.*there were 2"):
         list(share_work(killed, None, range(6), workers=2))
+
+
+def scores_of(tmp_path, *rows):
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(tmp_path / "s.jsonl")
+
+
+def test_a_score_that_is_none_keeps_nothing(tmp_path):
+    source = make_source(tmp_path, texts(*"abcdef"))
+    values = [0.9, float("nan"), 0.5, 0.1, None]
+    rows = [{"key": f"{i}.jpg", "score": value} for i, value in enumerate(values) if value is not None]
+    file = scores_of(tmp_path, *rows)
+    assert set(left(tmp_path, source, f"score(file='{file}', min=0.3)")[0]) == {0, 2}
+    assert set(left(tmp_path, source, f"score(file='{file}', keep=0.67)")[0]) == {0, 2}, "two thirds of the scored"
+    assert set(left(tmp_path, source, f"score(file='{file}', keep=0.01)")[0]) == {0}, "a small share is one at least"
+
+
+def test_rows_of_images_count_beside_rows_of_captions(tmp_path):
+    source = make_source(tmp_path, [{"text": ["a", "b"]}, {"text": ["c"]}, {"text": ["d"]}])
+    file = scores_of(
+        tmp_path, {"key": "0.jpg", "caption": "a", "score": 0.1}, {"key": "0.jpg", "score": 0.9},
+        {"key": "1.jpg", "score": 0.8}, {"key": "2.jpg", "score": 0.2},
+    )  # fmt: skip
+    kept, _ = left(tmp_path, source, f"score(file='{file}', min=0.5)")
+    assert kept == {0: {"text": ("b",)}, 1: {"text": ("c",)}}
+
+
+def test_clusters_that_could_drop_nothing_and_features_that_are_none_are_said(tmp_path):
+    source = make_source(tmp_path, texts(*"abcdef"))
+    features = np.eye(6)
+    np.savez(tmp_path / "f.npz", keys=[f"{i}.jpg" for i in range(6)], features=features)
+    with pytest.raises(ConfigError, match=r"of 6 images each cluster would have about 0.0.*Set count to 1 or less"):
+        select(source, [f"clusters(features='{tmp_path / 'f.npz'}', keep=0.4)"], tmp_path / "one")
+    features[3, 2] = np.nan
+    np.savez(tmp_path / "n.npz", keys=[f"{i}.jpg" for i in range(6)], features=features)
+    with pytest.raises(DataError, match=r"the features of 3.jpg \(row 3\) hold numbers that are not finite"):
+        select(source, [f"clusters(features='{tmp_path / 'n.npz'}', count=2, keep=0.5)"], tmp_path / "two")
+
+
+def test_bins_do_not_see_scores_that_are_none():
+    assert even_bins([0.0, float("nan"), 1.0], 2) == even_bins([0.0, 1.0], 2)

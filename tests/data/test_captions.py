@@ -16,6 +16,22 @@ def test_sentences_end_at_stops_newlines_and_marks():
     assert split_sentences(" . .. ") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        (
+            "Mr. Smith, e.g. this one, waits. He is 1.8 m tall.",
+            ["Mr. Smith, e.g. this one, waits.", "He is 1.8 m tall."],
+        ),
+        ("Dr. No. 5 vs. St. Mary! Yes?", ["Dr. No. 5 vs. St. Mary!", "Yes?"]),
+        ("\u4e00\u53ea\u732b\u3002\u4e24\u53ea\u72d7\uff01", ["\u4e00\u53ea\u732b\u3002", "\u4e24\u53ea\u72d7\uff01"]),
+        ("A dog.  A cat.\nA cow", ["A dog.", "A cat.", "A cow"]),
+    ],
+)
+def test_a_full_stop_ends_a_sentence_where_it_does(text, sentences):
+    assert split_sentences(text) == sentences
+
+
 def test_the_last_sentence_is_drawn(rng):
     drawn = {s for _ in range(100) for s in sample_sub_captions(rng, ["One. Two. Three."], 2)}
     assert drawn == {"One.", "Two.", "Three."}

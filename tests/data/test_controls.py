@@ -1,10 +1,12 @@
 """What a caption is asked to be: slots in training, and at writing; scores that travel with the data."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tests.tiny import tiny_config
 from vlc.curate.build import Plan, build
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.controls import Controls, even_bins, parse_control, slot_sizes
@@ -13,6 +15,7 @@ from vlc.data.pipeline import MakeExample
 from vlc.data.record import Record, Source
 from vlc.data.sources import Scenes, open_source
 from vlc.errors import ConfigError
+from vlc.train.inputs import shown_controls
 
 SAID = Controls(length=6, bins=3, edges=(0.1, 0.3), sources=("alt", "long*"), dropout=0.0)
 
@@ -56,6 +59,28 @@ def test_what_cannot_be_asked_for_is_named(case):
         SAID.encode(request)
     with pytest.raises(ConfigError, match=r"config\.model\.decoder\.control empty"):
         Controls().encode({"length": 3})
+
+
+def test_what_training_never_showed_cannot_be_asked_for():
+    learnt = dataclasses.replace(SAID, length=24, lengths=(*range(2, 10), 12), shown_bins=(1, 3), present=("alt",))
+    assert learnt.encode({"length": 12, "alignment": 3, "source": "alt"}).tolist() == [12, 3, 1]
+    for request, said in (
+        ({"length": 1}, "training showed no caption of this length.* It showed 2 to 9, 12"),
+        ({"length": 24}, "no caption of this length"),
+        ({"alignment": 2}, "no caption of this alignment"),
+        ({"source": "long"}, "training showed no caption of this source, only of alt"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            learnt.encode(request)
+
+
+def test_what_the_data_show_is_found():
+    config = tiny_config(model__decoder__control__length=24, model__decoder__control__sources="alt,long,poem*")
+    config.data.captions.mix = "alt:1,long:2"
+    found = shown_controls(config, Scenes(side=16, length=200))
+    lengths = {len(text.split()) for i in range(200) for name in ("alt", "long") for text in Scenes().captions(i)[name]}
+    assert found["lengths"] == tuple(sorted(n for n in lengths if n <= 24)) and 1 not in found["lengths"]
+    assert found["present"] == ("alt", "long") and found["bins"] == ()
 
 
 def test_what_is_typed_is_read():

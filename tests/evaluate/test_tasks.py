@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,13 +16,16 @@ from vlc.evaluate import embeddings
 from vlc.evaluate.embeddings import Cache
 from vlc.evaluate.metrics.probes import knn_scores, linear_scores
 from vlc.evaluate.metrics.ranking import Block, block_ranks, ranks
+from vlc.evaluate.metrics.reference_based import reference_figures
+from vlc.evaluate.metrics.zero_shot import accuracy, without_later_twins
 from vlc.evaluate.pictures import Pictures
 from vlc.evaluate.run import compared, evaluate_tasks
 from vlc.evaluate.tasks.base import Options
 from vlc.evaluate.tasks.compositionality import _outcome, read_cases
 from vlc.evaluate.tasks.labelled import open_labelled
-from vlc.evaluate.tasks.segmentation import predict, read_mask
+from vlc.evaluate.tasks.segmentation import open_masked, predict, read_mask
 from vlc.evaluate.tasks.templates import read_templates
+from vlc.inference.comparison import all_scores, pair_scores
 
 COLOURS = {"blue_sky": (20, 40, 220), "grass": (30, 200, 40), "poppy": (220, 30, 30)}
 
@@ -347,3 +351,126 @@ def test_the_command(tiny_folder, classes, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "classification  tokens" in said and "knn" in said and "eval.json" in said
     assert json.loads((tmp_path / "out" / "eval.json").read_text())["tasks"]["classification"]["images"] <= 9
+
+
+@pytest.mark.parametrize("listed", [["poppy", "grass", "blue sky"], ["Grass", "blue_sky", "poppy"]])
+def test_names_in_another_order_belong_to_their_folders(classes, listed):
+    (classes / "classes.txt").write_text("\n".join(listed))
+    found = open_labelled(str(classes))
+    assert [name.lower().replace("_", " ") for name in found.classes] == ["blue sky", "grass", "poppy"]
+
+
+def test_numbers_are_in_their_order(tmp_path, draw):
+    for number in range(12):
+        draw(tmp_path / str(number) / "0.png")
+    (tmp_path / "classes.txt").write_text("\n".join(f"name {number}" for number in range(12)))
+    found = open_labelled(str(tmp_path))
+    for path, label in zip(found.pictures.keys, found.labels, strict=True):
+        assert found.classes[label] == f"name {Path(path).parent.name}"
+
+
+def test_names_that_belong_nowhere_are_refused(classes):
+    (classes / "classes.txt").write_text("sky\ngrass\nflower\n")
+    with pytest.raises(DataError, match="nothing tells which of its names belongs to the folder 'blue_sky'"):
+        open_labelled(str(classes))
+
+
+def test_of_classes_of_one_name_the_first_is_right():
+    scores, classes, labels = (
+        np.asarray([[0.9, 0.1, 0.9], [0.9, 0.1, 0.9], [0.2, 0.8, 0.2]]),
+        ["a", "b", "a"],
+        [0, 2, 1],
+    )
+    found = accuracy(without_later_twins(scores, labels, classes), labels)
+    assert found["top1"] == pytest.approx(2 / 3)  # the image of class 2 is taken for class 0, as by an argmax
+    assert (scores.argmax(axis=1) == labels).mean() == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("kind", ["names", "numbers"])
+def test_ade20k_counts_from_one(tmp_path, draw, kind):
+    draw(tmp_path / "images" / "0.jpg", size=(8, 8))
+    (tmp_path / "annotations").mkdir()
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:5], mask[5:] = 1, (2 if kind == "numbers" else 1)
+    Image.fromarray(mask).save(tmp_path / "annotations" / "0.png")
+    (tmp_path / "classes.txt").write_text("wall\nsky\n")
+    if kind == "names":
+        (tmp_path / "objectInfo150.txt").write_text("")
+    data = open_masked(tmp_path)
+    seen = read_mask(data.masks[0], 2, first=data.first)
+    assert data.first == 1 and (seen[:2] == 255).all() and (seen[2:5] == 0).all()
+
+
+def only(model, *objectives):
+    """The model as if trained by these alone."""
+    config = model.config.copy_and_resolve_references()
+    for name in config.objectives:
+        config.objectives[name].weight = float(name in objectives)
+    return vlc.Model.of(replace(model.as_imported(), config=config))
+
+
+def test_what_no_loss_ever_saw_is_never_compared(model, classes, tmp_path, draw):
+    picture, texts = draw(tmp_path / "x.png"), ["a red ball", "two dogs", "grass"]
+    filip, clip, captioner = only(model, "filip"), only(model, "clip"), only(model, "caption")
+    image, text = filip.encode_image(picture), filip.encode_text(texts)
+    i2t, t2i = vlc.late_interaction(image.tokens, text.tokens, text.mask)
+    np.testing.assert_allclose(filip.score(picture, texts), (i2t + t2i) / 2, atol=1e-6)
+    np.testing.assert_allclose(filip.logits(picture, texts), i2t * filip.scales.token_logit_scale, rtol=1e-5)
+    np.testing.assert_allclose(clip.score(picture, texts), image.embed @ text.embed.T, atol=1e-6)
+    for wrong, by in ((filip, "embed"), (clip, "tokens")):
+        with pytest.raises(ConfigError, match="no loss ever saw"):
+            wrong.score(picture, texts, by=by)
+        with pytest.raises(ConfigError, match="no loss ever saw"):
+            run(wrong, ["classification"], tmp_path, data=classes, score="both")
+    for call in (lambda: captioner.score(picture, texts), lambda: captioner.logits(picture, texts),
+                 lambda: run(captioner, ["classification"], tmp_path, data=classes)):  # fmt: skip
+        with pytest.raises(ConfigError, match="not trained to compare images with texts"):
+            call()
+    with pytest.raises(ConfigError, match="no loss ever saw"):
+        clip.word_maps(picture, texts[0])
+    found = run(filip, ["classification", "knn"], tmp_path, data=classes)["tasks"]
+    assert "embed" not in found["classification"] and found["classification"]["tokens"]["top1"] >= 0
+    assert found["knn"]["features"] == "mean of the image tower" and found["knn"]["top1"] == 1.0
+    assert run(captioner, ["linear"], tmp_path, data=classes)["tasks"]["linear"]["top1"] == 1.0
+
+
+def test_pairs_score_as_all_with_all(model, tmp_path, draw):
+    pictures = [draw(tmp_path / f"{i}.png") for i in range(3)]
+    texts, owner = ["a red ball", "two dogs and a very long cat", "grass", "x"], np.array([2, 0, 1, 1])
+    image, text = model.encode_image(pictures), model.encode_text(texts)
+    for by in ("embed", "tokens"):
+        i2t, t2i = all_scores(model, image, text, by)
+        found = pair_scores(model, image, text, owner, by)
+        np.testing.assert_allclose(found, ((i2t + t2i) / 2)[owner, np.arange(4)], atol=1e-6)
+
+
+def test_captions_that_are_cut_are_counted_and_what_is_left_out_adds_up(model, tmp_path, draw):
+    """Eight records: one picture is damaged, one is missing; two long captions are one row of ids to the model."""
+    rows = []
+    for number in range(8):
+        draw(tmp_path / f"{number}.png")
+        words = "a very long caption that goes on and on " * 20 + str(number) if number < 2 else f"short {number}"
+        rows.append({"image": f"{number}.png", "captions": [words]})
+    (tmp_path / "6.png").write_bytes(b"damaged")
+    (tmp_path / "7.png").unlink()
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = run(model, ["retrieval"], tmp_path, data=tmp_path)
+    figures = found["tasks"]["retrieval"]
+    assert figures["images"] + sum(figures["skipped"].values()) == 8 and figures["skipped"] == {"file": 1, "image": 1}
+    assert figures["cut"] == 2 and figures["cut_to_the_same"] == 1
+    assert "2 captions are longer than the" in (tmp_path / "out" / "report.html").read_text()
+    for number in range(7):
+        (tmp_path / f"{number}.png").unlink()
+    with pytest.raises(DataError, match=r"No record can be read. The first says: .*0.png"):
+        run(model, ["retrieval"], tmp_path, data=tmp_path)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_cider_that_is_nothing_by_definition_says_so(images):
+    pytest.importorskip("pycocoevalcap")
+    found, notes = reference_figures(["a red ball"] * images, [["a red ball", "a ball"]] * images, tokenizer="python")
+    assert found["cider"].value == 0 and "CIDEr is 0 by its definition" in notes["cider"]
+    with pytest.raises(DataError, match="1 of 2 images have none"):
+        reference_figures(["a", "b"], [["a"], []])
+    with pytest.raises(DataError, match="no caption to be scored"):
+        reference_figures([], [])

@@ -108,7 +108,8 @@ def _caption(options: argparse.Namespace) -> int:
         return _recaption(options, scales)
     model, reranker = _load_both(options)
     requests = at_scales(read_request(options, model, options.num_return_sequences), scales)
-    ranked_by = reranker if options.num_return_sequences > 1 and options.num_beams == 1 else None
+    sampled = options.num_return_sequences > 1 and options.num_beams == 1  # beam search has an order of its own
+    ranked_by = reranker if options.reranker or sampled else None
     columns = [model.generate(options.images, request, reranker=ranked_by) for request in requests]
     for image, *found in zip(options.images, *columns, strict=True):
         for scale, captions in zip(scales, found, strict=True):

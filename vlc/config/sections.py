@@ -157,6 +157,9 @@ class Control(Section):
     edges = numbers((), "between the bins; empty: from the training data's scores", rising=True)
     best = integer(0, "the bin that alignment=best asks for; 0: from those scores, or the highest", low=0)
     sources = text("", 'caption sources that are told apart, "alt,short,long*"')
+    lengths = numbers((), "words of the captions that training shows; found in the data", low=0, rising=True)
+    bins = numbers((), "bins that training shows; found in the data", low=0, rising=True)
+    present = names((), "caption sources that training shows; found in the data")
 
 
 class Decoder(Transformer):

@@ -105,6 +105,12 @@ def clusters(left: Remaining, *, features: str, count: int = 3000, keep: float =
     rows = _features(features, left)
     indices = np.flatnonzero(left.images)
     points = rows[indices]
+    if count * max(1, round(keep * len(points) / count)) >= len(points) and keep < 1:
+        raise ConfigError(
+            f"clusters(count={count}, keep={keep}): of {len(points)} images each cluster would have about "
+            f"{len(points) / count:.1f}, and at least one of each is kept, so that hardly any would be dropped. Set "
+            f"count to {max(1, int(len(points) * keep / 2))} or less."
+        )
     rng = np.random.default_rng(seed)
     _, label = kmeans2(points, min(count, len(points)), minit="++", rng=rng, missing="warn")
     drop = np.zeros(len(left.survey), bool)
@@ -119,7 +125,8 @@ def score(
 ) -> Dropped:
     """What scores low, by a file of scores: JSONL, CSV, TSV or Parquet rows of `key`, a score, and maybe `caption`.
 
-    Rows with a `caption` score that caption of the image, rows without it the image. What has no score is dropped.
+    Rows with a `caption` score that caption of the image; rows without it the image, and those of its captions that
+    have no row of their own. What has no score, or NaN, is dropped.
     Compress & Align (arXiv 2312.06726) keeps the pairs that a reward model ranks highest.
 
     Args:
@@ -137,11 +144,10 @@ def score(
     survey = left.survey
     keys = survey.table.column("key").to_pylist()
     if by_caption:
-        values = np.array(
-            [by_caption.get((keys[o], text), -np.inf) for o, text in zip(survey.owner, survey.texts, strict=True)]
-        )
+        pairs = ((keys[owner], text) for owner, text in zip(survey.owner, survey.texts, strict=True))
+        values = np.array([by_caption.get((key, text), by_image.get(key, np.nan)) for key, text in pairs])
         return Dropped(captions=_low(values, left.captions, keep, min))
-    values = np.array([by_image.get(key, -np.inf) for key in keys])
+    values = np.array([by_image.get(key, np.nan) for key in keys])
     return Dropped(images=_low(values, left.images, keep, min))
 
 
@@ -333,13 +339,14 @@ def _by_group(labels: np.ndarray) -> list[np.ndarray]:
 
 
 def _low(values: np.ndarray, left: np.ndarray, keep: float | None, least: float | None) -> np.ndarray:
-    """Which values are under the least one, or beyond the share of those left that is kept (ties: the first stay)."""
+    """Which values are none, are under the least one, or beyond the share of the scored ones left that is kept, which
+    are one at least (ties: the first stay)."""
     if least is not None:
-        return values < least
-    indices = np.flatnonzero(left)
+        return ~(values >= least)
+    indices = np.flatnonzero(left & ~np.isnan(values))
     order = indices[np.argsort(-values[indices], kind="stable")]
-    drop = np.isneginf(values)
-    drop[order[round((keep or 0) * len(indices)) :]] = True
+    drop = np.isnan(values)
+    drop[order[max(1, round((keep or 0) * len(indices))) :]] = True
     return drop
 
 
@@ -372,6 +379,11 @@ def _features(file: str, left: Remaining) -> np.ndarray:
             keys, rows = [str(key) for key in saved["keys"]], np.asarray(saved["features"], np.float64)
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{file}: not a .npz file with `keys` and `features` ({error}).") from error
+    if rows.ndim != 2 or len(rows) != len(keys):
+        raise DataError(f"{file}: {len(keys)} keys and features {list(rows.shape)}; [N, D] with a key each is meant.")
+    if not (finite := np.isfinite(rows).all(axis=1)).all():
+        wrong = int(np.flatnonzero(~finite)[0])
+        raise DataError(f"{file}: the features of {keys[wrong]} (row {wrong}) hold numbers that are not finite.")
     place = {key: i for i, key in enumerate(keys)}
     keys_in_order = left.survey.table.column("key").to_pylist()
     missing = [keys_in_order[i] for i in np.flatnonzero(left.images) if keys_in_order[i] not in place]

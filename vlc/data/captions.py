@@ -11,7 +11,11 @@ from vlc.errors import ConfigError
 
 FIRST = ("main", "pool")
 SPLITS = {
-    "sentences": re.compile(r"\n|</s>|(?<=[.!?])(?=\s|$)"),
+    "sentences": re.compile(
+        r"\n|</s>|(?<=[\u3002\uff01\uff1f])|"  # the full stop and its kin of Chinese and Japanese
+        r"(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\bNo\.)(?<!\bvs\.)(?<!\bMrs\.)(?<!\bProf\.)"
+        r"(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bapprox\.)(?<!\bU\.S\.)(?<=[.!?])(?=\s|$)"
+    ),
     "stops": re.compile(r"\n|</s>|[.]"),  # DreamLIP's released rule, which cuts "1.5 m" in two
 }
 
@@ -19,10 +23,11 @@ SPLITS = {
 def split_sentences(text: str, rule: str = "sentences") -> list[str]:
     """The sentences of a caption, the last one included (DreamLIP, arXiv 2403.17007, section 3.1).
 
-    By the rule `sentences` a full stop ends one only before a space or the end, so `1.5 m` stays whole; by `stops`
-    every full stop does, and is dropped.
+    By the rule `sentences` a full stop ends one only before a space or the end, so `1.5 m` stays whole, and not after
+    the usual abbreviations (`Mr.`, `e.g.`); Chinese and Japanese full stops always do. By `stops` every full stop does,
+    and is dropped.
     """
-    return [part.strip() for part in SPLITS[rule].split(text) if part.strip(" .!?\n\t")]
+    return [part.strip() for part in SPLITS[rule].split(text) if part.strip(" .!?\u3002\uff01\uff1f\n\t")]
 
 
 def sample_sub_captions(

@@ -46,6 +46,9 @@ class Controls:
         best: The bin that `alignment=best` asks for; 0: the highest.
         sources: Caption sources that are told apart; names may end in `*`.
         dropout: Chance in training that a control is left out.
+        lengths: Lengths that training showed; empty: not known.
+        shown_bins: Bins that training showed; empty: not known.
+        present: Names of `sources` that training showed; empty: not known.
     """
 
     length: int = 0
@@ -54,6 +57,9 @@ class Controls:
     best: int = 0
     sources: tuple[str, ...] = ()
     dropout: float = 0.1
+    lengths: tuple[int, ...] = ()
+    shown_bins: tuple[int, ...] = ()
+    present: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: Any) -> "Controls":
@@ -61,7 +67,8 @@ class Controls:
         control = config.model.decoder.control
         return cls(
             control.length, control.alignment, tuple(control.edges), control.best, sources_of(control),
-            config.objectives.caption.control_dropout,
+            config.objectives.caption.control_dropout, tuple(map(int, control.get("lengths", ()))),
+            tuple(map(int, control.get("bins", ()))), tuple(control.get("present", ())),
         )  # fmt: skip
 
     @property
@@ -116,13 +123,35 @@ class Controls:
             names = [name for name in self.sources if fnmatchcase(str(value), name)]
             if not names:
                 raise ConfigError(f'control source="{value}": this captioner knows {", ".join(self.sources)}.')
+            if self.present and names[0] not in self.present:
+                raise ConfigError(
+                    f'control source="{value}": training showed no caption of this source, only of '
+                    f"{', '.join(self.present)}."
+                )
             return 1 + self.sources.index(names[0])
         most = self.length if kind == "length" else self.bins
         number = (self.best or self.bins) if kind == "alignment" and value == "best" else value
         if not str(number).isdigit() or not 1 <= int(number) <= most:
             best = ' or "best"' if kind == "alignment" else ""
             raise ConfigError(f"control {kind}={value}: it must be a whole number from 1 to {most}{best}.")
+        shown = self.lengths if kind == "length" else self.shown_bins
+        if shown and int(number) not in shown:
+            raise ConfigError(
+                f"control {kind}={value}: training showed no caption of this {kind}, so the captioner would ignore it. "
+                f"It showed {_as_ranges(shown)}."
+            )
         return int(number)
+
+
+def _as_ranges(numbers: Sequence[int]) -> str:
+    """`2, 3, 4, 9` as `2 to 4, 9`."""
+    groups: list[list[int]] = []
+    for number in numbers:
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return ", ".join(str(g[0]) if len(g) == 1 else f"{g[0]} to {g[-1]}" for g in groups)
 
 
 def parse_control(text: str) -> dict[str, Any]:
@@ -150,6 +179,7 @@ def even_bins(scores: Sequence[float], bins: int) -> tuple[tuple[float, ...], in
     Raises:
         ConfigError: There are no scores, or all are the same.
     """
+    scores = [score for score in scores if np.isfinite(score)]
     if not len(scores) or min(scores) == max(scores):
         raise ConfigError(
             f"config.model.decoder.control.alignment={bins}: the captions of the training data have "

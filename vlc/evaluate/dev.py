@@ -33,13 +33,13 @@ def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[
         texts = [main_captions(record) for record in records]
         image = model.encode_image([record.image for record in records])
         text = model.encode_text([caption for captions in texts for caption in captions])
-        found = both_retrievals(image, text, [i for i, captions in enumerate(texts) for _ in captions])
-        by = compared[-1]
-        return {
-            "t2i_r1": found["embed"]["t2i_r1"],
-            "i2t_r1": found["embed"]["i2t_r1"],
-            "t2i_r1_tokens": found["tokens"]["t2i_r1"],
-            "score": (found[by]["t2i_r1"] + found[by]["i2t_r1"]) / 2,
+        found = both_retrievals(image, text, [i for i, captions in enumerate(texts) for _ in captions], by=compared)
+        named = {
+            f"{figure}{'_tokens' if how == 'tokens' else ''}": rates[figure]
+            for how, rates in found.items()
+            for figure in ("t2i_r1", "i2t_r1")
         }
+        best = found[compared[-1]]
+        return named | {"score": (best["t2i_r1"] + best["i2t_r1"]) / 2}
 
     return evaluate

@@ -102,20 +102,30 @@ class Cache:
     def __init__(self, folder: str | Path, model: Model, *, quiet: bool = False):
         self.folder, self.model, self.quiet = Path(folder), model, quiet
 
-    def images(self, pictures: Pictures, *, tokens: bool = False, squash: bool = False) -> Embedded:
-        """Embeds images; `squash` shows the model all of an image, whatever its preprocessing cuts off.
+    def images(
+        self, pictures: Pictures, *, tokens: bool = False, squash: bool = False, features: bool = False
+    ) -> Embedded:
+        """Embeds images.
+
+        Args:
+            pictures: The images.
+            tokens: Whether their tokens are kept too.
+            squash: Shows the model all of an image, whatever its preprocessing cuts off.
+            features: Keeps the mean feature of the image tower in place of the embedding: of a model whose embeddings
+                no loss ever saw.
 
         Raises:
             DataError: No image can be read, or the disk is full.
         """
         preprocess = self.model.preprocess.squashed() if squash else self.model.preprocess
-        place = self._place("images", pictures.version, f"{list(pictures.keys)}", tokens, preprocess.to_json())
+        kind = "image features" if features else "images"
+        place = self._place(kind, pictures.version, f"{list(pictures.keys)}", tokens, preprocess.to_json())
 
         def prepare(part: range) -> tuple[np.ndarray, dict[int, str]]:
             return read_pixels(lambda i: pictures.read(part[i]), [pictures.keys[i] for i in part], preprocess)
 
         def encode(pixels: np.ndarray) -> dict[str, np.ndarray]:
-            return _image_arrays(self.model.encode_pixels(pixels), tokens)
+            return _image_arrays(self.model.encode_pixels(pixels), tokens, features)
 
         made = self._fill(place, len(pictures), prepare, encode, "images")
         if not len(made.kept):
@@ -171,8 +181,12 @@ class Cache:
                 bar.update(task, advance=len(rows), rate=f"{speed:,.0f} {what}/s")
 
 
-def _image_arrays(image: ImageEncoding, tokens: bool) -> dict[str, np.ndarray]:
-    return {"embed": image.embed} | ({"tokens": image.tokens} if tokens else {})
+def _image_arrays(image: ImageEncoding, tokens: bool, features: bool) -> dict[str, np.ndarray]:
+    embed = image.embed
+    if features:
+        mean = np.asarray(image.features, np.float32).mean(axis=1)
+        embed = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    return {"embed": embed} | ({"tokens": image.tokens} if tokens else {})
 
 
 def _text_arrays(text: TextEncoding, tokens: bool) -> dict[str, np.ndarray]:

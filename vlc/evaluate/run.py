@@ -16,6 +16,7 @@ from vlc.evaluate.tasks.probing import run_probe
 from vlc.evaluate.tasks.retrieval import run_retrieval
 from vlc.evaluate.tasks.segmentation import run_segmentation
 from vlc.inference import Model
+from vlc.inference.comparison import compared_by
 from vlc.parallel import check_shared
 
 SCORES = ("auto", "embed", "tokens", "both")
@@ -30,6 +31,9 @@ TASKS: dict[str, Callable[[Cache, Options, str, Sequence[str]], Outcome]] = {
     "knn": run_probe,
     "caption": run_captioning,
 }
+
+
+_WITHOUT_TEXTS = ("caption", "linear", "knn")  # tasks of models that compare nothing, too
 
 
 def evaluate_tasks(
@@ -57,6 +61,8 @@ def evaluate_tasks(
         if task not in TASKS:
             raise ConfigError(f'--task "{task}" is not known.{did_you_mean(task, TASKS)}')
         options.path(task)
+        if task not in _WITHOUT_TEXTS:
+            compared_by(model)
     by = compared(model, options.score)
     check_shared(cache, "--cache")
     kept = Cache(cache, model, quiet=quiet)
@@ -86,18 +92,16 @@ def evaluate_tasks(
 
 
 def compared(model: Model, score: str) -> tuple[str, ...]:
-    """What is compared: `embed`, `tokens`, or both.
+    """What is compared: `embed`, `tokens`, or both; by default what the model was trained to compare.
 
     Raises:
-        ConfigError: The name is not known.
+        ConfigError: The name is not known, or the model was not trained to compare so.
     """
     if score not in SCORES:
         raise ConfigError(f'--score is "{score}".{did_you_mean(score, SCORES)}')
-    if score == "both":
-        return ("embed", "tokens")
-    if score != "auto":
-        return (score,)
-    return model.compares or ("embed",)
+    if score == "auto":
+        return model.compares
+    return tuple(compared_by(model, how) for how in (("embed", "tokens") if score == "both" else (score,)))
 
 
 def as_table(results: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +27,7 @@ from vlc.generate import (
     sample,
     sampling_keys,
 )
+from vlc.inference.comparison import compared_by, pair_scores
 from vlc.inference.encoder import CaptionerParts, Encoder
 from vlc.models import ImageEncoding
 from vlc.models.cached_decoder import CachedDecoder
@@ -244,13 +246,14 @@ def _generate(
     return sample(next_token, images, decoding, begin_id=begin_id, end_id=end_id, keys=keys, prompt=given)
 
 
-def embedding_scorer(reranker: Encoder) -> Scorer:
-    """Ranks captions by the cosine of their embedding with the image's, by any dual encoder."""
+def model_scorer(reranker: Encoder) -> Scorer:
+    """Ranks captions by how well they fit the image, as any dual encoder was trained to compare."""
+    compared_by(reranker)
 
     def score(images: np.ndarray, captions: Sequence[Sequence[str]]) -> Float[np.ndarray, "B S"]:
-        seen = reranker.encode_pixels(images).embed
-        text = reranker.encode_text([caption for some in captions for caption in some]).embed
-        return np.einsum("bd,bsd->bs", seen, text.reshape(len(captions), -1, text.shape[-1]))
+        text = reranker.encode_text([caption for some in captions for caption in some])
+        owner = np.repeat(np.arange(len(captions)), [len(some) for some in captions])
+        return pair_scores(reranker, reranker.encode_pixels(images), text, owner).reshape(len(captions), -1)
 
     return score
 
@@ -261,4 +264,9 @@ def reranked(captions: list[list[Caption]], scores: Float[np.ndarray, "B S"]) ->
         [replace(caption, score=float(s)) for caption, s in zip(some, row, strict=True)]
         for some, row in zip(captions, scores, strict=True)
     ]
-    return [sorted(some, key=lambda caption: -caption.score) for some in scored]
+    return [sorted(some, key=_order) for some in scored]
+
+
+def _order(caption: Caption) -> float:
+    """The highest score first; what has none, NaN, last."""
+    return math.inf if math.isnan(caption.score) else -caption.score

@@ -5,7 +5,7 @@ import copy
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -154,11 +154,15 @@ class Encoder:
         """
         return self.tokenizer.encode(texts, self.config.model.text.length)
 
-    def logits_of(self, image: ImageEncoding, text: TextEncoding) -> np.ndarray:
-        """As `logits`, of what is encoded already."""
-        scales = jax.device_get(_scales(self._graph, self._params))
-        bias = scales.logit_bias if self.config.objectives.siglip.weight else 0.0
-        return image.embed @ text.embed.T * scales.logit_scale + bias
+    def cut_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Which texts `[N]` are longer than the model reads."""
+        length = self.config.model.text.length
+        return self.tokenizer.encode(texts, length + 1)[:, -1] != self.tokenizer.pad_id
+
+    @functools.cached_property
+    def scales(self) -> Scales:
+        """The learned multipliers and bias."""
+        return jax.device_get(_scales(self._graph, self._params))
 
     @property
     def grid(self) -> int:

@@ -6,25 +6,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vlc.config import config_from_json, resolve_auto
 from vlc.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from vlc.generate import DecodingOptions
-from vlc.inference.captioning import Caption, CaptionRequest, Scorer, embedding_scorer, generate_captions, reranked
+from vlc.inference.captioning import Caption, CaptionRequest, Scorer, generate_captions, model_scorer, reranked
+from vlc.inference.comparison import all_scores, compared_by, logits_of
 from vlc.inference.encoder import Encoder, caption_logits
 from vlc.inference.image_inputs import AnyImage, Images, check_pixels, image_chunks, read_images
 from vlc.interop import Imported, at_size, import_model, is_native, read_native
 from vlc.interop.load import abstract_params, rows_of
 from vlc.models import ImageEncoding
 from vlc.settings import is_whole
-from vlc.similarity import late_interaction
 from vlc.train.checkpoint import Checkpoints, read_meta
 from vlc.train.initial import Initial
 from vlc.train.state import count_parameters, make_graph
-
-SCORE_BY = ("embed", "tokens")
 
 
 class Model(Encoder):
@@ -141,7 +138,7 @@ class Model(Encoder):
             done += len(chunk)
 
     def score(
-        self, images: Images, texts: str | Iterable[str], *, by: Literal["embed", "tokens"] = "embed"
+        self, images: Images, texts: str | Iterable[str], *, by: Literal["auto", "embed", "tokens"] = "auto"
     ) -> np.ndarray:
         """Similarity of every image with every text, `[B, N]`.
 
@@ -149,28 +146,25 @@ class Model(Encoder):
             images: One or several; see `Model`.
             texts: One or several.
             by: `embed`: the cosine of the embeddings. `tokens`: the mean of both directions of `late_interaction`.
+                `auto`: what the model was trained by, the embeddings where it was by both.
 
         Raises:
-            ConfigError: `by` is neither.
+            ConfigError: `by` is none of these, or not what the model was trained to compare.
         """
-        if by not in SCORE_BY:
-            raise ConfigError(f'score: by is "{by}", which is not known.{did_you_mean(str(by), SCORE_BY)}')
-        text = self.encode_text(texts)
-        if by == "embed" or not len(text.embed):
-            return np.concatenate([image.embed @ text.embed.T for image in self._encoded(images)])
-        tokens, mask, rows = jnp.asarray(text.tokens), jnp.asarray(text.mask), []
-        for image in (encoded for encoded in self._encoded(images) if len(encoded.embed)):
-            i2t, t2i = late_interaction(jnp.asarray(image.tokens), tokens, mask)
-            rows.append(np.asarray(i2t + t2i) / 2)
-        return np.concatenate(rows) if rows else np.zeros((0, len(mask)), np.float32)
+        how, text = compared_by(self, by), self.encode_text(texts)
+        return np.concatenate([np.add(*all_scores(self, image, text, how)) / 2 for image in self._encoded(images)])
 
     def logits(self, images: Images, texts: str | Iterable[str]) -> np.ndarray:
         """Scores as the loss sees them, `[B, N]`: times the learned scale, with the learned bias where there is one.
 
-        The softmax over texts of a CLIP model, and the sigmoid of a SigLIP model, are its probabilities.
+        The softmax over texts of a CLIP model, and the sigmoid of a SigLIP model, are its probabilities. Of a model
+        trained by FILIP alone these are the token-wise similarities of an image with the texts, times their scale.
+
+        Raises:
+            ConfigError: The model was not trained to compare images with texts.
         """
         text = self.encode_text(texts)
-        return np.concatenate([self.logits_of(image, text) for image in self._encoded(images)])
+        return np.concatenate([logits_of(self, image, text) for image in self._encoded(images)])
 
     def caption(self, images: Images, guidance_scale: float = 1.0, **options: Any) -> list[str]:
         """Writes a caption for each image: the text of the first of `captions`, whose options it takes."""
@@ -234,7 +228,7 @@ class Model(Encoder):
         self, images: list[AnyImage], captions: list[list[Caption]], reranker: "Model | Scorer"
     ) -> list[list[Caption]]:
         model = reranker if isinstance(reranker, Model) else None
-        scorer: Scorer = embedding_scorer(model) if model is not None else reranker  # pyright: ignore[reportAssignmentType]
+        scorer: Scorer = model_scorer(model) if model is not None else reranker  # pyright: ignore[reportAssignmentType]
         pixels = (model or self)._pixels(images)
         return reranked(captions, scorer(pixels, [[caption.text for caption in group] for group in captions]))
 
@@ -252,6 +246,7 @@ class Model(Encoder):
         Returns:
             The pieces of the text, and the similarity of each with every patch, `[pieces, rows, columns]`.
         """
+        compared_by(self, "tokens")
         if self.config.model.image.pool == "queries":
             raise ConfigError("This model's image tokens are pooled queries (CoCa), not patches: they have no places.")
         encoded, words = self.encode_image(image), self.encode_text(text)

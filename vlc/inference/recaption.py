@@ -18,6 +18,7 @@ from vlc.data.files import local_folder
 from vlc.data.record import Record, Source, add_counts
 from vlc.errors import ConfigError, DataError
 from vlc.inference.captioning import CaptionRequest, generate_captions
+from vlc.inference.comparison import compared_by, pair_scores
 from vlc.inference.model import Model
 from vlc.inference.reading import ahead, progress_bar, read_pixels
 from vlc.parallel import barrier, is_primary, local_indices, primary_first
@@ -70,6 +71,8 @@ class Recaption:
                 "Nothing scores the captions: this model was not trained to compare images with texts. Name a dual "
                 "encoder with --reranker MODEL."
             )
+        if reranker is not None:
+            compared_by(reranker)
         if self.request is None and not self.originals:
             raise ConfigError(
                 "--num-return-sequences 0 writes no captions, and --drop-originals leaves none of the old ones."
@@ -229,20 +232,21 @@ class _Writer:
 
     def _all(self, record: Record, new: list[str]) -> dict[str, tuple[str, ...]]:
         old = dict(record.captions) if self.settings.originals else {}
-        old.pop(self.settings.name, None)  # those of an earlier round
+        if self.settings.request is not None:
+            old.pop(self.settings.name, None)  # those of an earlier round
         return old | ({self.settings.name: tuple(new)} if new else {})
 
     def _scores(self, chunk: _Chunk, captions: list[dict[str, tuple[str, ...]]]) -> list[dict[str, tuple[float, ...]]]:
-        """Cosines of all captions with their images, by source."""
+        """Scores of all captions with their images, by source, as the reranker was trained to compare."""
         if self.reranker is None:
             return [{} for _ in captions]
         flat = [text for some in captions for texts in some.values() for text in texts]
         owner = [image for image, some in enumerate(captions) for texts in some.values() for _ in texts]
         if not flat:
             return [{} for _ in captions]
-        image = self.reranker.encode_pixels(chunk.reranker_pixels).embed
-        cosines = iter(np.einsum("nd,nd->n", image[owner], self.reranker.encode_text(flat).embed).tolist())
-        return [{name: tuple(next(cosines) for _ in texts) for name, texts in some.items()} for some in captions]
+        image, text = self.reranker.encode_pixels(chunk.reranker_pixels), self.reranker.encode_text(flat)
+        scores = iter(pair_scores(self.reranker, image, text, np.asarray(owner)).tolist())
+        return [{name: tuple(next(scores) for _ in texts) for name, texts in some.items()} for some in captions]
 
     def _kept(self, record: Record, captions: dict[str, Any], scores: dict[str, Any]) -> Record:
         """The record with the captions that are good enough, the best of the new ones first."""

@@ -6,6 +6,7 @@ import math
 import re
 import tempfile
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from vlc.config import Config, parse_weights
 from vlc.curate.join import join_captions
 from vlc.curate.selection import select
 from vlc.data.captions import CaptionChoice, Mix, matching
-from vlc.data.controls import Controls, even_bins
+from vlc.data.controls import Controls, even_bins, sources_of
 from vlc.data.files import exists, version_of
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, check_source
@@ -202,6 +203,32 @@ def alignment_bins(config: Config, source: Source) -> tuple[tuple[float, ...], i
         return tuple(control.edges), control.best
     edges, best = even_bins(list(sample_scores(source, config.data.tokenizer_samples)), control.alignment)
     return edges, control.best or best
+
+
+def shown_controls(config: Config, source: Source) -> dict[str, tuple]:
+    """Values of the controls that evenly spaced records show: those of lengths, of bins, and of sources."""
+    control, captions = config.model.decoder.control, config.data.captions
+    if not (control.length or control.alignment or control.sources):
+        return {"lengths": (), "bins": (), "present": ()}
+    target = make_caption_choice(captions).target or make_caption_choice(captions).mix
+    lengths: set[int] = set()
+    bins: set[int] = set()
+    present: set[str] = set()
+    for index in evenly(source, config.data.tokenizer_samples):
+        with contextlib.suppress(DataError):
+            record = source[index] if control.alignment else None
+            found = record.captions if record is not None else source.captions(index)
+            names = {name for pattern in target.names() for name in matching(found, pattern)} or set(found)
+            for name in names:
+                present |= {pattern for pattern in sources_of(control) if matching([name], pattern)}
+                lengths |= {len(text.split()) for text in found[name]}
+                scores = record.scores.get(name, ()) if record is not None else ()
+                bins |= {1 + bisect_right(tuple(control.edges), score) for score in scores if math.isfinite(score)}
+    return {
+        "lengths": tuple(sorted(n for n in lengths if n <= control.length)) if control.length else (),
+        "bins": tuple(sorted(bins)) if control.alignment else (),
+        "present": tuple(name for name in sources_of(control) if name in present),
+    }
 
 
 def text_lengths(config: Config) -> tuple[int, int, int]:

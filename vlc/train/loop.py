@@ -45,7 +45,14 @@ from vlc.train.feed import Feed, Interrupted
 from vlc.train.flops import step_flops
 from vlc.train.goodput import Goodput
 from vlc.train.initial import Initial, inherit_architecture, load_start, resumed_start, start_from
-from vlc.train.inputs import alignment_bins, data_warnings, get_tokenizer, make_example_maker, open_split
+from vlc.train.inputs import (
+    alignment_bins,
+    data_warnings,
+    get_tokenizer,
+    make_example_maker,
+    open_split,
+    shown_controls,
+)
 from vlc.train.logging import MetricLog, Progress
 from vlc.train.lowering import batch_shapes
 from vlc.train.optimizer import make_optimizer
@@ -121,7 +128,12 @@ def _train(
             config, source, workdir, begun.tokenizer if begun is not None else None
         )
         control = config.model.decoder.control
-        control.edges, control.best = alignment_bins(config, source)
+        if begun is not None:  # what the checkpoint has learnt, whatever the data are now
+            learnt = begun.config.model.decoder.control
+            control.update({key: learnt[key] for key in ("edges", "best", "lengths", "bins", "present")})
+        else:
+            control.edges, control.best = alignment_bins(config, source)
+            control.update(shown_controls(config, source))
         make_example = make_example_maker(config, source, tokenizer)
         evaluate = make_evaluation(config)
     identity = data_identity(source, tokenizer)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from vlc.errors import ConfigError
+from vlc.errors import ConfigError, DataError
 from vlc.evaluate.metrics.intervals import Figure
 from vlc.evaluate.metrics.ptb import NAMES, tokenize
 
@@ -47,6 +47,13 @@ def reference_figures(
         from pycocoevalcap.rouge.rouge import Rouge
     except ImportError as error:
         raise ConfigError(f"Caption metrics need pycocoevalcap ({error}): pip install 'vlc-jax[eval]'.") from error
+    if not captions or not all(references):
+        without = sum(not some for some in references)
+        raise DataError(
+            f"Captions are compared with references, but {without} of {len(captions)} images have none."
+            if captions
+            else "There is no caption to be scored."
+        )
     counts = [1, *map(len, references)]
     flat, used = tokenize([*captions, *(text for some in references for text in some)], use=tokenizer)
     hyps = {i: [text] for i, text in enumerate(flat[: len(captions)])}
@@ -62,6 +69,11 @@ def reference_figures(
         notes["meteor"] = meteor
     figures["rouge_l"] = Figure.mean(Rouge().compute_score(refs, hyps)[1])
     figures["cider"] = Figure.mean(Cider().compute_score(refs, hyps)[1])
+    if len({tuple(some) for some in refs.values()}) == 1:  # every word is then in all documents, and weighs log 1
+        notes["cider"] = (
+            "CIDEr is 0 by its definition: it weighs words by how few images' references have them, and here "
+            + ("there is one image." if len(refs) == 1 else "all images have the same references.")
+        )
     spice = _spice(refs, hyps)
     if isinstance(spice, Figure):
         figures["spice"] = spice

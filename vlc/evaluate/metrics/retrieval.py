@@ -83,13 +83,16 @@ def recalls(make_blocks: Callable[[], Iterable[Block]], owner: Int[np.ndarray, "
     return recall(image_rank, "i2t") | recall(text_rank, "t2i")
 
 
-def both_retrievals(image: ImageEncoding, text: TextEncoding, owner: Sequence[int]) -> dict[str, dict[str, float]]:
+def both_retrievals(
+    image: ImageEncoding, text: TextEncoding, owner: Sequence[int], *, by: Sequence[str] = ("embed", "tokens")
+) -> dict[str, dict[str, float]]:
     """Recall by embedding (`embed`) and by late interaction (`tokens`: images rank with i2t, texts with t2i)."""
     index, count = np.asarray(owner), len(image.embed)
-    return {
-        "embed": recalls(lambda: embed_blocks(image.embed, text.embed), index, count),
-        "tokens": recalls(lambda: token_blocks([image.tokens], lambda: [text]), index, count),
+    blocks: dict[str, Callable[[], Iterable[Block]]] = {
+        "embed": lambda: embed_blocks(image.embed, text.embed),
+        "tokens": lambda: token_blocks([image.tokens], lambda: [text]),
     }
+    return {how: recalls(blocks[how], index, count) for how in ("embed", "tokens") if how in by}
 
 
 def stored_recalls(image: Embedded, text: Embedded, owner: np.ndarray, by: str) -> dict[str, float]:

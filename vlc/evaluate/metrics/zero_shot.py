@@ -71,6 +71,24 @@ def _mean_by_class(tokens: np.ndarray, prompts: TextEncoding, classes: int) -> n
     return i2t.reshape(len(i2t), classes, -1).mean(axis=2)
 
 
+def without_later_twins(
+    scores: Float[np.ndarray, "B classes"], labels: Sequence[int] | np.ndarray, classes: Sequence[str]
+) -> Float[np.ndarray, "B classes"]:
+    """Scores in which classes of one name do not all lose to each other.
+
+    Their prompts, and so their scores, are the same: ImageNet has two classes `missile` and two `sunglasses`. As where
+    the field takes the first best class (open_clip, CLIP_benchmark), the first of them is right for its own images, and
+    the others never are.
+    """
+    kept, names = np.array(scores), np.asarray(classes, object)
+    for number in np.unique(labels):
+        later = np.flatnonzero(names == names[number])
+        later = later[later > number]
+        if len(later):
+            kept[np.ix_(np.asarray(labels) == number, later)] = -np.inf
+    return kept
+
+
 def accuracy(scores: Float[np.ndarray, "B classes"], labels: Sequence[int] | np.ndarray) -> dict[str, float]:
     """Top-1 and top-5 accuracy, and the mean of the accuracies by class. Ties count as wrong."""
     truth = np.asarray(labels)

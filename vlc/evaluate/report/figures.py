@@ -103,7 +103,8 @@ def guidance_curve(rows: Sequence[dict[str, Any]]) -> bytes:
     """What rises and what falls with the guidance scale."""
     scales = [row["scale"] for row in rows]
     figure, axes = plt.subplots(1, 2, figsize=(9, 2.8))
-    axes[0].plot(scales, [row["self_r1"] for row in rows], "o-", color=ACCENT, label="caption-to-image R@1")
+    if "self_r1" in rows[0]:
+        axes[0].plot(scales, [row["self_r1"] for row in rows], "o-", color=ACCENT, label="caption-to-image R@1")
     axes[0].plot(scales, [row["reference_f1"] for row in rows], "s-", color=SECOND, label="word F1 with the reference")
     axes[0].set(xlabel="guidance scale", ylim=(0, 1))
     axes[0].legend(frameon=False)

@@ -1,9 +1,12 @@
 """What tasks are given and what they return, and the captioned images that several of them read."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from vlc.data.record import Source
 from vlc.data.sources import Annotations, open_source
@@ -84,6 +87,18 @@ def left_out_text(skipped: Mapping[str, int]) -> str:
     return f"; left out: {', '.join(f'{count} {reason}' for reason, count in skipped.items())}" if skipped else ""
 
 
+def cut_text(model: Model, texts: Sequence[str]) -> tuple[dict[str, int], str]:
+    """How many captions are longer than what the model reads, and how many then look like another one; in words."""
+    cut = model.cut_texts(texts)
+    if not cut.any():
+        return {}, ""
+    ids = model.token_ids([text for text, long in zip(texts, cut, strict=True) if long])
+    same = int(cut.sum()) - len(np.unique(ids, axis=0))
+    length = model.config.model.text.length
+    words = f"; {cut.sum()} captions are longer than the {length} tokens that the model reads and were cut"
+    return {"cut": int(cut.sum()), "cut_to_the_same": same}, words + (f", {same} of them to the same" if same else "")
+
+
 def open_captioned(model: Model, spec: str, options: Options) -> Source:
     """Captioned images; of an annotation file with splits the test split, and of scenes those of the model's config."""
     if spec == "scenes" and not options.split:
@@ -98,19 +113,27 @@ def open_captioned(model: Model, spec: str, options: Options) -> Source:
     return source
 
 
-def read_captions(source: Source, places: Sequence[int]) -> tuple[list[tuple[int, str, tuple[str, ...]]], str]:
-    """Place, key and captions of the records that can be read, and a checksum of their images.
+def read_captions(
+    source: Source, places: Sequence[int]
+) -> tuple[list[tuple[int, str, tuple[str, ...]]], str, dict[str, int]]:
+    """Place, key and captions of the records that can be read, a checksum of their images, and why others cannot.
 
     The images are read for it, wherever they lie: another image of the same name has an embedding of its own.
+
+    Raises:
+        DataError: None can be read; the first says why.
     """
-    found, version = [], hashlib.sha256()
+    found, version, reasons, first = [], hashlib.sha256(), Counter(), ""
     for place in places:
         try:
             record = source[place]
-        except DataError:
+        except DataError as error:
+            reasons[error.reason] += 1
+            first = first or str(error)
             continue
         found.append((place, record.key, record.all_captions()))
-        version.update(hashlib.sha256(record.image).digest())
+        pixels = record.image if isinstance(record.image, bytes) else record.image.tobytes()
+        version.update(hashlib.sha256(pixels).digest())
     if not found:
-        raise DataError("No record can be read.")
-    return found, version.hexdigest()
+        raise DataError(f"No record can be read. The first says: {first or 'there is none'}")
+    return found, version.hexdigest(), dict(reasons)

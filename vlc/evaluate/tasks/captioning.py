@@ -204,11 +204,16 @@ def run_captioning(cache: Cache, options: Options, task: str, by: Sequence[str])
             "This model was not trained to compare images with texts, so it cannot score captions: name a dual encoder "
             "with --scorer MODEL."
         )
+    if "embed" not in scorer.compares:
+        raise ConfigError(
+            f"CLIPScore compares embeddings, which no loss of this scorer ever saw: it was trained to compare by "
+            f"{' and '.join(scorer.compares) or 'nothing'}. Name another dual encoder with --scorer MODEL."
+        )
     name = options.scorer_name or "the captioner's own encoder"
     earlier = {path: read_curve(path) for path in options.compare}
     source = open_captioned(cache.model, spec, options)
     count = min(options.examples or len(source), len(source))
-    records, version = read_captions(source, [index * len(source) // count for index in range(count)])
+    records, version, unread = read_captions(source, [index * len(source) // count for index in range(count)])
     places, keys = [place for place, _, _ in records], [key for _, key, _ in records]
     scorer_cache = Cache(cache.folder, scorer, quiet=cache.quiet)
     image = scorer_cache.images(Pictures(keys, lambda index: source[places[index]].image, version))
@@ -223,9 +228,7 @@ def run_captioning(cache: Cache, options: Options, task: str, by: Sequence[str])
         score_captions(scale, captions, references, image, lambda texts: scorer.encode_text(texts).embed)
         for scale, captions in zip(options.scales, written, strict=True)
     ]
-    skipped = add_counts(
-        source.skipped, image.skipped, {"captions": count - len(records)} if count > len(records) else {}
-    )
+    skipped = add_counts(source.skipped, image.skipped, unread)
     found = {
         "images": len(places), "references": sum(map(len, references)), "skipped": skipped, "scorer": name,
         "notes": rows[0].notes, "scales": [row.to_json() for row in rows],

@@ -5,7 +5,14 @@ from typing import Any
 
 from vlc.evaluate.embeddings import Cache
 from vlc.evaluate.metrics.retrieval import cosines
-from vlc.evaluate.metrics.zero_shot import accuracy, by_class, class_embeddings, fill_templates, token_class_scores
+from vlc.evaluate.metrics.zero_shot import (
+    accuracy,
+    by_class,
+    class_embeddings,
+    fill_templates,
+    token_class_scores,
+    without_later_twins,
+)
 from vlc.evaluate.report.page import Report
 from vlc.evaluate.tasks.base import Options, Outcome, left_out_text
 from vlc.evaluate.tasks.labelled import open_labelled
@@ -28,6 +35,7 @@ def run_classification(cache: Cache, options: Options, task: str, by: Sequence[s
         else:
             prompts = cache.texts(fill_templates(data.classes, templates)).embed
             scores = cosines(image.embed, class_embeddings(prompts, len(data.classes)))
+        scores = without_later_twins(scores, labels, data.classes)
         found = accuracy(scores, labels)
         classes = by_class(scores, labels, data.classes)
         figures[how] = found | {"by_class": classes}
@@ -35,6 +43,9 @@ def run_classification(cache: Cache, options: Options, task: str, by: Sequence[s
         worst = worst or sorted(classes, key=lambda row: row["top1"])[:_WORST]
     note = f"{len(labels)} images of {len(data.classes)} classes, {len(templates)} templates"
     note += f"{left_out_text(image.skipped)}."
+    if twins := sorted({name for name in data.classes if list(data.classes).count(name) > 1}):
+        figures["classes_of_one_name"] = twins
+        note += f" Of classes of one name ({', '.join(twins[:5])}) the first is taken, as open_clip does."
 
     def draw(report: Report) -> None:
         report.table(

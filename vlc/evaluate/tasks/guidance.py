@@ -8,6 +8,7 @@ from vlc.data.record import Record
 from vlc.evaluate.metrics.ranking import ranks, recall
 from vlc.evaluate.tasks.scenes import caption_facts
 from vlc.inference import Model
+from vlc.inference.comparison import all_scores
 from vlc.parallel import map_over_processes
 
 SCALES = (1.0, 1.5, 2.0, 3.0)
@@ -26,9 +27,9 @@ def guidance_sweep(
 
     Returns:
         For each scale: `scale`, `captions`, `words` (mean), `distinct` (share of different captions), `reference_f1`
-        (mean best word F1 with a reference), `reference_exact`, caption-to-image recall with the model's own
-        embeddings (`self_r1`, ...), and on scenes the means of `caption_facts`; `attributes` and `correct` over the
-        captions that mention an object, `None` where none does.
+        (mean best word F1 with a reference), `reference_exact`, caption-to-image recall by what the model was trained
+        to compare, if anything (`self_r1`, ...), and on scenes the means of `caption_facts`; `attributes` and `correct`
+        over the captions that mention an object, `None` where none does.
     """
     images = [record.image for record in records]
     image = model.encode_image(images)
@@ -48,7 +49,7 @@ def guidance_sweep(
             "distinct": len(set(captions)) / len(captions),
             "reference_f1": float(np.mean(overlap)),
             "reference_exact": float(np.mean([o == 1.0 for o in overlap])),
-            **recall(ranks((image.embed @ text.embed.T).T, belongs), "self"),
+            **(recall(ranks(all_scores(model, image, text)[1].T, belongs), "self") if model.compares else {}),
         }
         if all("scene" in record.extra for record in records):
             facts = [caption_facts(r.extra["scene"], c) for r, c in zip(records, captions, strict=True)]

@@ -47,8 +47,9 @@ def open_labelled(spec: str, *, split: str = "", names: str = "", examples: int 
         spec: A folder with a folder of images for each class, or with such a folder for each split; or
             `tfds:NAME#SPLIT`.
         split: `train`, `val`, ...; by default the one for evaluation where there are several.
-        names: A file with the names of the classes: one a line in the order of their folders, `FOLDER NAME` on each
-            line, or JSON by folder. By default a file of this kind in the folder, else the folders' own names.
+        names: A file with the names of the classes: `FOLDER NAME` on each line, JSON by folder, or one a line, where
+            the folders are numbers, WordNet numbers (in their order), or called by these names. By default a file of
+            this kind in the folder, else the folders' own names.
         examples: Images at most, evenly spaced; 0 means all.
 
     Raises:
@@ -69,7 +70,9 @@ def _open_folder(root: Path, split: str, names: str) -> Labelled:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder. Give one with a folder of images for each class.")
     folder = _split_folder(root, split)
-    kinds = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    kinds = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    numbered = all(path.name.isdecimal() for path in kinds)
+    kinds.sort(key=lambda path: (int(path.name) if numbered else 0, path.name))  # 2 before 10
     if not kinds:
         raise DataError(f"{folder}: no folders in it; images of a class lie in a folder of its name.")
     classes = _class_names([kind.name for kind in kinds], root, names)
@@ -117,14 +120,36 @@ def _names_from(path: Path, folders: list[str]) -> list[str]:
         split = [str(line).strip().split(maxsplit=1) for line in named]
         if all(len(words) == 2 and words[0] in folders for words in split):
             named = {folder: name.split(",")[0] for folder, name in split}  # of several names the first
-        elif len(named) == len(folders):
-            return [str(name).strip() for name in named]
         else:
-            raise DataError(f"{path}: {len(named)} names, but there are {len(folders)} classes.")
+            return _names_in_order(path, [str(name).strip() for name in named], folders)
     missing = [folder for folder in folders if folder not in named]
     if missing:
         raise DataError(f"{path}: no name for {missing[0]!r} and {len(missing) - 1} more of {len(folders)} classes.")
     return [str(named[folder]) for folder in folders]
+
+
+def _names_in_order(path: Path, names: list[str], folders: list[str]) -> list[str]:
+    """Names that do not say which folder they are of: by the folders' own names, or by place where folders are numbers.
+
+    Raises:
+        DataError: There are more or fewer, or nothing tells which belongs where.
+    """
+    if len(names) != len(folders):
+        raise DataError(f"{path}: {len(names)} names, but there are {len(folders)} classes.")
+    by_folder = {_plain(name): name for name in names}
+    if len(by_folder) == len(folders) and all(_plain(folder) in by_folder for folder in folders):
+        return [by_folder[_plain(folder)] for folder in folders]
+    if all(folder.isdecimal() or _WORDNET.fullmatch(folder) for folder in folders):
+        return names
+    unknown = next(folder for folder in folders if _plain(folder) not in by_folder)
+    raise DataError(
+        f"{path}: nothing tells which of its names belongs to the folder {unknown!r}. Write the folder before each "
+        f'name: "{folders[0]} NAME".'
+    )
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").replace("-", " ").strip().casefold()
 
 
 def _open_tfds(spec: str, split: str) -> Labelled:

@@ -9,14 +9,14 @@ from vlc.data.record import add_counts
 from vlc.evaluate.embeddings import Cache
 from vlc.evaluate.metrics.retrieval import stored_recalls
 from vlc.evaluate.pictures import Pictures
-from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, open_captioned, read_captions
+from vlc.evaluate.tasks.base import Options, Outcome, cut_text, left_out_text, open_captioned, read_captions
 
 
 def run_retrieval(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:
     spec = options.path(task)
     source = open_captioned(cache.model, spec, options)
     count = min(options.examples or len(source), len(source))
-    records, version = read_captions(source, [index * len(source) // count for index in range(count)])
+    records, version, unread = read_captions(source, [index * len(source) // count for index in range(count)])
     places = [place for place, _, _ in records]
     pictures = Pictures([key for _, key, _ in records], lambda index: source[places[index]].image, version)
     tokens = "tokens" in by
@@ -24,16 +24,15 @@ def run_retrieval(cache: Cache, options: Options, task: str, by: Sequence[str]) 
     texts = [records[place][2] for place in image.kept]
     text = cache.texts([caption for captions in texts for caption in captions], tokens=tokens)
     owner = np.repeat(np.arange(len(texts)), [len(captions) for captions in texts])
-    skipped = add_counts(
-        source.skipped, image.skipped, {"captions": count - len(records)} if count > len(records) else {}
-    )
-    figures: dict[str, Any] = {"images": len(texts), "texts": len(owner), "skipped": skipped}
+    skipped = add_counts(source.skipped, image.skipped, unread)
+    cut, cut_words = cut_text(cache.model, [caption for captions in texts for caption in captions])
+    figures: dict[str, Any] = {"images": len(texts), "texts": len(owner), "skipped": skipped} | cut
     rows = []
     for how in by:
         figures[how] = stored_recalls(image, text, owner, how)
         rows += [(how, figure, value) for figure, value in figures[how].items()]
     note = (
         f"{len(owner)} captions of {len(texts)} images; t2i: a caption finds its image, i2t: an image finds any of its "
-        f"captions{left_out_text(skipped)}."
+        f"captions{left_out_text(skipped)}{cut_words}."
     )
     return Outcome(figures, rows, note)

@@ -22,6 +22,7 @@ from vlc.evaluate.tasks.templates import read_templates
 IGNORED = 255
 _FOLDERS = (("images", "masks"), ("images", "annotations"), ("JPEGImages", "SegmentationClass"))
 _NAME_FILES = ("classes.txt", "classnames.txt")
+_LOOKED_AT = 500  # masks whose numbers tell whether 0 is a class
 _AT_ONCE = 32  # classes that are enlarged together
 
 
@@ -33,17 +34,21 @@ class Masked:
         pictures: The images.
         masks: Files, whose pixels are class numbers; 255 is no class.
         classes: Names by number.
+        first: The number of the first class in the masks; with 1, 0 is no class (ADE20K).
     """
 
     pictures: Pictures
     masks: Sequence[Path]
     classes: Sequence[str]
+    first: int = 0
 
 
 def open_masked(folder: str | Path, *, names: str = "", examples: int = 0) -> Masked:
     """Opens `images/` with `masks/` (or `annotations/`, or PASCAL VOC's folders), and `classes.txt`.
 
-    An image and its mask have the same name but for the ending. A palette's pixels are its numbers, as in VOC.
+    An image and its mask have the same name but for the ending. A palette's pixels are its numbers, as in VOC. In
+    ADE20K (known by its `objectInfo150.txt`, or by masks that go to the number of names) class 1 is the first, and 0 is
+    none.
 
     Args:
         folder: The data.
@@ -70,7 +75,19 @@ def open_masked(folder: str | Path, *, names: str = "", examples: int = 0) -> Ma
         raise DataError(f"{root}: no image in {pair[0].name} has a mask of its name in {pair[1].name}.")
     count = min(examples or len(found), len(found))
     chosen = [found[index * len(found) // count] for index in range(count)]
-    return Masked(Pictures.of_files(chosen), [masks[image.stem] for image in chosen], classes)
+    chosen_masks = [masks[image.stem] for image in chosen]
+    return Masked(Pictures.of_files(chosen), chosen_masks, classes, _first_class(root, chosen_masks, len(classes)))
+
+
+def _first_class(root: Path, masks: Sequence[Path], count: int) -> int:
+    """1 where the masks are of ADE20K's kind, else 0."""
+    if any((place / "objectInfo150.txt").is_file() for place in (root, root.parent)):
+        return 1
+    highest = 0
+    for mask in masks[:_LOOKED_AT]:
+        numbers = _numbers(mask)
+        highest = max(highest, int(numbers[numbers != IGNORED].max(initial=0)))
+    return int(highest == count)
 
 
 def segmentation(cache: Cache, data: Masked, templates: Sequence[str]) -> dict[str, Any]:
@@ -99,7 +116,7 @@ def segmentation(cache: Cache, data: Masked, templates: Sequence[str]) -> dict[s
     confusion = np.zeros((count, count), np.int64)
     for tokens in image.token_blocks():
         for patches in tokens:
-            mask = read_mask(data.masks[image.kept[row]], count)
+            mask = read_mask(data.masks[image.kept[row]], count, first=data.first)
             confusion += _confusion(predict(score(patches), mask.shape), mask, count)
             row += 1
     return _figures(confusion, data.classes) | {"images": row, "skipped": image.skipped}
@@ -124,23 +141,35 @@ def _token_score(cache: Cache, classes: Sequence[str], templates: Sequence[str])
     return score
 
 
-def read_mask(path: Path, classes: int) -> np.ndarray:
-    """Class numbers `[height, width]`.
+def read_mask(path: Path, classes: int, *, first: int = 0) -> np.ndarray:
+    """Class numbers `[height, width]`, from 0; `IGNORED` is no class.
+
+    Args:
+        path: A picture of numbers.
+        classes: How many there are.
+        first: The number of the first class; lower ones are none.
 
     Raises:
         DataError: The file is damaged, or holds a number that is no class.
     """
+    found = _numbers(path)
+    mask = np.where((found == IGNORED) | (found < first), IGNORED, found - first)
+    wrong = found[(mask != IGNORED) & (mask >= classes)]
+    if len(wrong):
+        raise DataError(f"{path}: has the class number {wrong[0]}, but there are {classes} names.")
+    return mask
+
+
+def _numbers(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if image.width * image.height > PIXEL_LIMIT or image.mode not in ("L", "P", "I", "I;16"):
                 raise DataError(f"{path}: a mask is one picture of class numbers; this is {image.mode} {image.size}.")
-            mask = np.asarray(image).astype(np.int64)
-    except (OSError, ValueError, SyntaxError) as error:
+            return np.asarray(image).astype(np.int64)
+    except DataError:
+        raise
+    except Exception as error:  # whatever a damaged picture makes Pillow raise
         raise DataError(f"{path}: not a readable mask ({error}).") from error
-    wrong = mask[(mask != IGNORED) & (mask >= classes)]
-    if len(wrong):
-        raise DataError(f"{path}: has the class number {wrong[0]}, but there are {classes} names.")
-    return mask
 
 
 def predict(scores: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -186,4 +215,7 @@ def run_segmentation(cache: Cache, options: Options, task: str, by: Sequence[str
             sorted(([name, value] for name, value in figures["iou"].items()), key=lambda row: row[1]),
         )  # fmt: skip
 
-    return Outcome(figures, rows, f"{figures['images']} images, {len(data.classes)} classes.", draw)
+    note = f"{figures['images']} images, {len(data.classes)} classes."
+    if data.first:
+        note += " The masks are of ADE20K's kind: 1 is the first class, and 0 none."
+    return Outcome(figures, rows, note, draw)
