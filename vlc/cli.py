@@ -93,12 +93,16 @@ def _train(options: argparse.Namespace) -> int:
     from vlc.config.file import load_config
     from vlc.evaluate.dev import make_dev_evaluation
     from vlc.inference import load_initial
+    from vlc.interop import describe_exports
+    from vlc.parallel import print_once
     from vlc.train.loop import train
     from vlc.train.trace import parse_steps
 
     config, profile = load_config(options.config, options.overrides), parse_steps(options.profile)
     keep_compiled(options.workdir)
     with distributed(options, stops=True, config=config.to_json_best_effort()):
+        if not config.init:  # else the model decides
+            print_once(describe_exports(config))
         return train(
             config, options.workdir, make_evaluation=make_dev_evaluation, load_initial=load_initial, profile=profile
         )

@@ -361,7 +361,8 @@ def test_what_the_other_side_cannot_use_is_told(tiny_import, clip_shaped, tmp_pa
     params = nnx.state(build_model(run, clip_shaped.tokenizer.vocab_size, jax.random.key(0)), nnx.Param)
     filip = Imported(config, params, clip_shaped.tokenizer, clip_shaped.preprocess)
     notes = export_model(filip, tmp_path / "b", "huggingface")
-    assert len(notes) == 4 and "left out: the caption decoder" in notes
+    assert len(notes) == 5 and "left out: the caption decoder" in notes
+    assert any("not turned by their EXIF" in note for note in notes)
     assert "late interaction" in (tmp_path / "b" / "README.md").read_text()
     back = vlc.load(tmp_path / "b").encode_text(["a cat"]).embed
     assert np.allclose(back, vlc.Model.of(filip).encode_text(["a cat"]).embed, atol=1e-6)

@@ -24,6 +24,16 @@ TEXTS = (
     "under_score and hy-phen",
 )
 
+# Of folders with a setting changed: capitals, accents, marks inside a text, and a long text among them.
+FUZZED = (
+    *TEXTS[:9],
+    TEXTS[11],
+    "Ünïcode İstanbul",
+    "the end <|endoftext|> is not the end",
+    "a <eos> cat",
+    "fox cat",
+)
+
 
 def images() -> list[Image.Image]:
     """Smooth pictures with noise, of several sizes and aspects."""

@@ -60,11 +60,13 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _plan_one(config: Any, target: tuple, console: Any, options: argparse.Namespace) -> list[Any]:
     """The plan, and where it does not fit, what was tried instead."""
+    from vlc.interop import describe_exports
     from vlc.plan import Advice, advise, make_plan
     from vlc.plan.show import show_plan, show_tried
 
     plan = make_plan(config, *target)
     show_plan(plan, console)
+    console.print(describe_exports(config))
     if plan.fits is not False:
         return [Advice({}, plan)]
     console.print(f"Trying up to {options.tries} changes, each by compiling:")

@@ -143,6 +143,7 @@ class TextTower(Transformer):
         "last", ("last", "end", "mean", "first", "cls"),
         "`last`: the end mark; `end`: the last place, pads included; `cls`: CoCa's",
     )  # fmt: skip
+    end = integer(-1, "what pool=last reads: -1: the last token; else the first of this id; -2: the highest id", low=-2)
     post_norm = flag(False, "norms after attention and MLP (BERT) instead of before")
     projection = choice("linear", _PROJECTIONS, "of the pooled feature to the shared space")
     attend_pads = flag(False, "whether pads are attended to (SigLIP)")

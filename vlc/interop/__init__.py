@@ -1,6 +1,6 @@
 """Checkpoints of other libraries, in and out. Nothing in a file is executed."""
 
-from vlc.interop.export import FORMATS, export_model
+from vlc.interop.export import FORMATS, describe_exports, export_model
 from vlc.interop.load import Imported, at_size, describe, import_model
 from vlc.interop.native import is_native, read_native, write_native
 
@@ -9,6 +9,7 @@ __all__ = [
     "Imported",
     "at_size",
     "describe",
+    "describe_exports",
     "export_model",
     "import_model",
     "is_native",

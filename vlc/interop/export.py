@@ -5,12 +5,18 @@ it; what it cannot use (token projections, a caption decoder, ...) is left out a
 """
 
 import json
+import re
+import string
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers as hf
+from tokenizers import Regex, normalizers
 
+from vlc.config import Config
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import JsonTokenizer, SentencePiece, Tokenizer
 from vlc.data.tokenizers.json_file import HUGGING_FACE_MARKS
@@ -63,19 +69,33 @@ def export_model(model: Imported, folder: str | Path, form: str) -> tuple[str, .
     if form == "safetensors":
         write_native(model, folder)
         return ()
-    kind = _kind_of(model, form)
+    kind = _kind_of(model.config, form)
     write = _write_huggingface if form == "huggingface" else _write_open_clip
     check_empty(folder)
     return write(model, kind, folder)
 
 
-def _kind_of(model: Imported, form: str) -> str:
+def describe_exports(config: Config) -> str:
+    """What a model of this config can be exported to, in a line; of a form that it cannot, the nearest difference."""
+    parts = []
+    for form in FORMATS:
+        try:
+            kind = f" ({_kind_of(config, form)})" if form != "safetensors" else ""
+            parts.append(f"{form}{kind}")
+        except CheckpointError as error:
+            lines = [line.strip() for line in str(error).splitlines()]
+            more = f", and {len(lines) - 3} more" if len(lines) > 3 else ""
+            parts.append(f"not {form} ({lines[1] if len(lines) > 1 else lines[0]}{more})")
+    return f"Can be exported to: {'; '.join(parts)}."
+
+
+def _kind_of(config: Config, form: str) -> str:
     """Which of their classes computes the same function.
 
     Raises:
         CheckpointError: None does; the differences from the nearest are listed.
     """
-    towers = model.config.model
+    towers = config.model
     if not towers.image.layers or not towers.text.layers:
         raise CheckpointError(f"--format {form} needs both towers; this model has one. Use --format safetensors.")
     found = {}
@@ -133,6 +153,12 @@ def _write_huggingface(model: Imported, kind: str, folder: Path) -> tuple[str, .
     make: Callable[[Any], list[Rule]] = huggingface.clip_rules if kind == "clip" else huggingface.siglip_rules
     processor, config = _image_processor(model.preprocess, kind, notes), _huggingface_config(model, kind)
     weights = _weights(model, make(model.config), notes)
+    sigmoid = bool(model.config.objectives.siglip.weight)
+    if kind == "clip" and sigmoid:
+        bias = float(paths_of(model.params)["logit_bias"])
+        notes.append(f"CLIPModel has no place for the bias of the sigmoid loss: add {bias:.6g} to logits_per_image")
+    if kind == "siglip" and not sigmoid:
+        weights["logit_bias"] = np.zeros_like(weights["logit_bias"])  # it was trained without
     write_tensors(folder / "model.safetensors", weights)
     write_text(folder / "config.json", json.dumps(config, indent=1))
     write_text(folder / "preprocessor_config.json", json.dumps(processor, indent=1))
@@ -159,7 +185,8 @@ def _huggingface_config(model: Imported, kind: str) -> dict[str, Any]:
         "num_channels": 3,
     }
     both = {"architectures": ["CLIPModel" if kind == "clip" else "SiglipModel"], "model_type": kind, "dtype": "float32"}
-    return both | {"projection_dim": towers.embed_dim, "text_config": text, "vision_config": vision}
+    both |= {"projection_dim": towers.embed_dim} if kind == "clip" else {}
+    return both | {"text_config": text, "vision_config": vision}
 
 
 def _token(index: int, tokenizer: Tokenizer) -> int | None:
@@ -187,14 +214,28 @@ def _image_processor(preprocess: Preprocess, kind: str, notes: list[str]) -> dic
         "image_mean": list(preprocess.mean), "image_std": list(preprocess.std),
         "resample": _THEIR_FILTER[_their_filter(preprocess, notes)],
     }  # fmt: skip
+    _note_conversion(preprocess, notes)
     if preprocess.resize == "squash":
         return given | {"size": square, "do_center_crop": False}
-    if preprocess.resize == "shortest" and kind == "clip":
-        if preprocess.centre == "round":
+    if preprocess.resize in ("shortest", "crop") and kind == "clip":
+        if preprocess.resize == "crop":
+            notes.append(_SCALED_THEN_CUT)
+        elif preprocess.centre == "round":
             notes.append("of an odd margin the centre is cut one pixel further up or left")
         shorter = preprocess.resize_to or size
         return given | {"size": {"shortest_edge": shorter}, "do_center_crop": True, "crop_size": square}
     raise CheckpointError(f"transformers' {kind} has no resizing like config.data.image.resize={preprocess.resize!r}.")
+
+
+_SCALED_THEN_CUT = "images are scaled, then cut to whole pixels; vlc's `crop` cuts to fractions of one, then scales"
+
+
+def _note_conversion(preprocess: Preprocess, notes: list[str]) -> None:
+    if preprocess.convert == "upright":
+        notes.append(
+            "pictures are not turned by their EXIF, transparency is dropped and 16 bits are clipped, by Pillow's own "
+            "convert: do what vlc does before (turn, lay on white, scale)"
+        )
 
 
 def _their_filter(preprocess: Preprocess, notes: list[str]) -> str:
@@ -209,31 +250,48 @@ def _write_tokenizer(model: Imported, kind: str, folder: Path, notes: list[str])
     tokenizer = model.tokenizer
     written: dict[str, Any] = {"model_max_length": model.config.model.text.length, "padding_side": "right"}
     if isinstance(tokenizer, JsonTokenizer):
-        write_text(folder / "tokenizer.json", tokenizer.model_bytes().decode())
-        written |= _json_settings(tokenizer, kind, notes)
+        cleans_itself = kind == "open_clip" or tokenizer.rules.clean in ("", "lower")
+        data = tokenizer.model_bytes() if cleans_itself else _with_cleaning(tokenizer, notes)
+        write_text(folder / "tokenizer.json", data.decode())
+        written |= _json_settings(tokenizer, kind)
     elif isinstance(tokenizer, SentencePiece):
         tokenizer.save(folder / "spiece.model")
         written |= _pieces_settings(tokenizer, kind, notes)
     write_text(folder / "tokenizer_config.json", json.dumps(written, indent=1))
 
 
-def _json_settings(tokenizer: JsonTokenizer, kind: str, notes: list[str]) -> dict[str, Any]:
+def _with_cleaning(tokenizer: JsonTokenizer, notes: list[str]) -> bytes:
+    """The file with what is done to a text before it is cut, in its own words."""
+    spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    bare = [normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), "")]
+    steps = {
+        "clip": [normalizers.NFC(), *spaces, normalizers.Lowercase()],
+        "whitespace": [normalizers.NFC(), *spaces],
+        "canonical": [normalizers.NFC(), normalizers.Replace("_", " "), *bare, *spaces, normalizers.Lowercase()],
+        "siglip": [normalizers.Lowercase(), *bare, *spaces],
+    }[tokenizer.rules.clean]
+    made = hf.Tokenizer.from_str(tokenizer.model_bytes().decode())
+    made.normalizer = normalizers.Sequence([*steps, made.normalizer] if made.normalizer is not None else steps)
+    if tokenizer.rules.clean != "siglip":
+        notes.append(
+            "wrongly decoded letters are not mended and HTML entities not resolved, as vlc does by ftfy before"
+        )
+    return made.to_str().encode()
+
+
+def _json_settings(tokenizer: JsonTokenizer, kind: str) -> dict[str, Any]:
     rules = tokenizer.rules
     begin, end = tokenizer.begin_id, tokenizer.end_id
-    marks = {
-        "bos_token": begin,
-        "eos_token": end,
-        "unk_token": end,
-        "pad_token": end if rules.pad is None else rules.pad,
-    }
+    # A mark is kept whole inside a text: OpenAI's pad, the id of "!", would be one. What comes after the end mark is
+    # not read, so that serves as the pad.
+    pad = end if rules.pad is None or (rules.clean == "clip" and kind != "open_clip") else rules.pad
+    marks = {"bos_token": begin, "eos_token": end, "unk_token": end, "pad_token": pad}
     written: dict[str, Any] = {
         key: tokenizer.piece(index) for key, index in marks.items() if index < tokenizer.vocab_size
     }
     if rules.clean == "lower":  # SigLIP 2, whose class lower-cases
         return written | {"tokenizer_class": "Siglip2Tokenizer", "unk_token": "<unk>", "add_bos_token": False,
                        "add_eos_token": True}  # fmt: skip
-    if rules.clean and kind != "open_clip":  # open_clip cleans itself
-        notes.append(f"texts are to be cleaned before they are tokenized, by vlc's rule {rules.clean!r}")
     openai = written.get("bos_token") == HUGGING_FACE_MARKS[0]
     return written | {"tokenizer_class": "CLIPTokenizer" if openai else "PreTrainedTokenizerFast"}
 
@@ -277,10 +335,12 @@ def _open_clip_config(model: Imported, kind: str, folder: Path, notes: list[str]
     text_cfg |= {"vocab_size": tokenizer.vocab_size, **_open_clip_words(tokenizer, folder, notes)}
     vision_cfg: dict[str, Any] = {"image_size": model.config.data.image.size}
     given: dict[str, Any] = {"embed_dim": towers.embed_dim, "quick_gelu": quick.pop()}
+    if model.config.objectives.siglip.weight:
+        given["init_logit_bias"] = -10
     if kind == "siglip":
         vision_cfg |= _timm_name(model)
         text_cfg |= {"no_causal_mask": True, "pool_type": "last", "proj_bias": True}
-        return given | {"custom_text": True, "init_logit_bias": -10, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
+        return given | {"custom_text": True, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
     vision_cfg |= _open_clip_tower(image) | {"patch_size": image.patch, "head_width": image.width // image.heads}
     if kind == "clip":
         if tokenizer.end_id != tokenizer.vocab_size - 1:
@@ -336,6 +396,10 @@ def _timm_name(model: Imported) -> dict[str, Any]:
 
 
 def _open_clip_preprocess(preprocess: Preprocess, notes: list[str]) -> dict[str, Any]:
+    _note_conversion(preprocess, notes)
+    if preprocess.resize == "crop":
+        notes.append(_SCALED_THEN_CUT)
+        preprocess = replace(preprocess, resize="shortest", centre="round")
     if preprocess.resize not in ("shortest", "longest", "squash") or preprocess.resize_to:
         raise CheckpointError(
             f"open_clip has no resizing like config.data.image.resize={preprocess.resize!r} with "

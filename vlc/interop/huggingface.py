@@ -5,7 +5,7 @@ from typing import Any
 
 from vlc.config import Config
 from vlc.errors import CheckpointError
-from vlc.interop import settings
+from vlc.interop import keys, settings
 from vlc.interop.rules import (
     ROW,
     SCALAR,
@@ -27,6 +27,7 @@ _CLIP_TEXT = {
     "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8,
     "max_position_embeddings": 77, "vocab_size": 49408, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
 }  # fmt: skip
+_CLIP_END, _OLD_CLIP_END = 49407, 2
 _CLIP_VISION = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
     "image_size": 224, "patch_size": 32, "num_channels": 3, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
@@ -68,12 +69,16 @@ def _image_size(config: Config, given: Mapping[str, Any], where: str) -> None:
     config.model.image.patch = settings.whole(given, "patch_size", where)
 
 
-def _parts(config: Mapping[str, Any], text: dict, vision: dict, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _parts(
+    config: Mapping[str, Any], text: dict, vision: dict, where: str, known: tuple[keys.Keys, keys.Keys]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both towers' settings over the defaults; old files repeat a part under `*_config_dict`, which then counts."""
     given = [config.get(f"{name}_config") or {} for name in ("text", "vision")]
     older = [config.get(f"{name}_config_dict") or {} for name in ("text", "vision")]
     if not all(isinstance(one, dict) for one in (*given, *older)):
         raise CheckpointError(f"{where}: text_config and vision_config are meant to be objects.")
+    for name, one, two, part in zip(("text", "vision"), given, older, known, strict=True):
+        part.check(one | two, f"{where}: {name}_config")
     return text | given[0] | older[0], vision | given[1] | older[1]
 
 
@@ -82,7 +87,8 @@ def _parts(config: Mapping[str, Any], text: dict, vision: dict, where: str) -> t
 
 def clip_config(given: Mapping[str, Any], where: str) -> Config:
     """From a `config.json` of `CLIPModel`."""
-    text, vision = _parts(given, _CLIP_TEXT, _CLIP_VISION, where)
+    keys.CLIP.check(given, where)
+    text, vision = _parts(given, _CLIP_TEXT, _CLIP_VISION, where, (keys.CLIP_TEXT, keys.CLIP_VISION))
     config = settings.imported_config()
     config.model.embed_dim = settings.whole(given, "projection_dim", where, 512)
     _tower(config.model.image, vision, f"{where}: vision_config")
@@ -95,9 +101,18 @@ def clip_config(given: Mapping[str, Any], where: str) -> Config:
             "causal": True,
             "pool": "last",
             "projection": "linear",
+            "end": _clip_end(text, f"{where}: text_config"),
         }
     )
     return config
+
+
+def _clip_end(text: Mapping[str, Any], where: str) -> int:
+    """Which token is read: the first end mark. With id 2, which old files name wrongly, the highest id of a text."""
+    end = text.get("eos_token_id", _CLIP_END)
+    if not isinstance(end, int) or isinstance(end, bool) or end < 0:
+        raise CheckpointError(f"{where}: eos_token_id is {end!r}; the id of the end mark is meant.")
+    return -2 if end == _OLD_CLIP_END else end
 
 
 def clip_rules(config: Config) -> list[Rule]:
@@ -143,7 +158,8 @@ def _layers(ours: str, theirs: str, heads: int) -> list[Rule]:
 
 def siglip_config(given: Mapping[str, Any], where: str) -> Config:
     """From a `config.json` of `SiglipModel`."""
-    text, vision = _parts(given, _SIGLIP_TEXT, _SIGLIP_VISION, where)
+    keys.SIGLIP.check(given, where)
+    text, vision = _parts(given, _SIGLIP_TEXT, _SIGLIP_VISION, where, (keys.SIGLIP_TEXT, keys.SIGLIP_VISION))
     if not vision["vision_use_head"]:
         raise CheckpointError(f"{where}: vision_use_head is false, so the model has no image embedding.")
     config = settings.imported_config()
@@ -202,9 +218,8 @@ def siglip_rules(config: Config) -> list[Rule]:
 
 def bert_config(given: Mapping[str, Any], where: str) -> Config:
     """From a `config.json` of `BertModel`."""
+    keys.BERT.check(given, where)
     text = _BERT | dict(given)
-    if text["position_embedding_type"] != "absolute":
-        raise CheckpointError(f"{where}: positions of the kind {text['position_embedding_type']!r} are not known.")
     config = settings.imported_config()
     settings.without_image(config)
     _tower(config.model.text, text, where)

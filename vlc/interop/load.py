@@ -98,20 +98,21 @@ def _from_huggingface(folder: Path, tokenizer: str | Path) -> Imported:
     where = str(folder / "config.json")
     given = read_json(folder / "config.json")
     words = Path(tokenizer or folder)
-    kind = given.get("model_type")
+    kind, notes = given.get("model_type"), []
     if kind == "clip":
         config, make = huggingface.clip_config(given, where), huggingface.clip_rules
         text = tokenizer_files.clip(words, _rows(given, where))
         image = preprocessors.huggingface(folder, "clip", config.data.image.size)
     elif kind == "siglip":
         config, make = huggingface.siglip_config(given, where), huggingface.siglip_rules
-        text = tokenizer_files.siglip(words, _rows(given, where, 32000))
+        text = tokenizer_files.siglip(words, _rows(given, where, 32000), notes)
         image = preprocessors.huggingface(folder, "siglip", config.data.image.size)
     elif kind == "bert":
         return _from_bert(folder, given, where, words)
     else:
         raise CheckpointError(f"{where}: the model_type {kind!r} is not known; {_why(kind)}known: clip, siglip, bert.")
-    return _finish(config, text, image, find_weights(folder, huggingface.WEIGHT_FILES), make(config))
+    weights = find_weights(folder, huggingface.WEIGHT_FILES)
+    return _finish(config, text, image, weights, make(config), notes=tuple(notes))
 
 
 def _why(kind: Any) -> str:

@@ -60,6 +60,7 @@ _MULTIMODAL = (
     "context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "dim_head", "n_queries",
     "attn_pooler_heads",
 )  # fmt: skip
+_PLAIN_EPS = 1e-5
 _CLIP_WIDTH = 64  # of a head
 
 
@@ -106,11 +107,14 @@ def _text_tower(config: Config, given: Mapping[str, Any], quick: bool, where: st
     )
     pool = given.get("pool_type", "argmax")
     if given.get("embed_cls"):
+        if given.get("no_causal_mask") or given.get("pad_id", 0) != 0:
+            raise CheckpointError(f"{where}: CoCa's text tower is known with a causal mask and pad_id 0 alone.")
         target.update({"pool": "cls", "causal": True, "projection": "linear"})
     elif given.get("no_causal_mask") and pool == "last":
         target.update(siglip_text(length))
     elif not given.get("no_causal_mask") and pool in ("argmax", "eos"):
-        target.update({"pool": "last", "causal": True})
+        end = settings.whole(given, "eos_id", where) if pool == "eos" else -2
+        target.update({"pool": "last", "causal": True, "end": end})
     else:
         raise CheckpointError(
             f"{where}: pool_type={pool!r} with no_causal_mask={given.get('no_causal_mask')} is not known."
@@ -130,6 +134,12 @@ def _image_tower(config: Config, given: Mapping[str, Any], quick: bool, where: s
     if given.get("attentional_pool") not in (None, False, True):
         raise CheckpointError(f"{where}: attentional_pool={given['attentional_pool']!r} is not known.")
     width = settings.whole(given, "width", where, 768)
+    if given.get("attentional_pool") and _common(given, quick)["eps"] != _PLAIN_EPS:
+        raise CheckpointError(
+            f"{where}: norm_kwargs with attentional_pool, whose own norms have {_PLAIN_EPS}, is not known."
+        )
+    if isinstance(given.get("layers"), list):
+        raise CheckpointError(f"{where}: layers={given['layers']} is a ResNet, which vlc does not have.")
     config.model.image.update(
         _common(given, quick)
         | {

@@ -6,12 +6,13 @@ from typing import Any
 
 from vlc.data.images import Preprocess
 from vlc.errors import CheckpointError
-from vlc.interop import settings
+from vlc.interop import keys, settings
 from vlc.interop.weights import read_json
 from vlc.models.presets import CLIP_PIXELS
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
 PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_RESAMPLE = (2, 3)  # with the others transformers' classes differ among themselves
 _HALF = (0.5, 0.5, 0.5)
 _RESIZE = ("shortest", "longest", "squash")
 # What a file leaves out has the values of its image processor's class.
@@ -24,7 +25,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "size": {"height": 224, "width": 224}, "do_center_crop": False, "resample": 3,
         "image_mean": _HALF, "image_std": _HALF,
     },
+    "vit": {
+        "size": {"height": 224, "width": 224}, "do_center_crop": False, "resample": 2,
+        "image_mean": _HALF, "image_std": _HALF,
+    },
 }  # fmt: skip
+
+
+# Classes of transformers by the defaults that they have.
+_CLASSES = {"CLIP": "clip", "Bit": "clip", "Siglip": "siglip", "ViT": "vit"}
 
 
 def huggingface(folder: Path, family: str, size: int) -> Preprocess:
@@ -40,12 +49,13 @@ def huggingface(folder: Path, family: str, size: int) -> Preprocess:
     """
     given = _read(folder)
     where = f"{folder}: the image processor"
+    keys.IMAGE_PROCESSOR.check(given, where)
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if not given.get(step, True):
             raise CheckpointError(f"{where} has {step}=false; vlc always does it.")
     if abs(given.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-7:
         raise CheckpointError(f"{where} has rescale_factor={given['rescale_factor']}; vlc's is 1/255.")
-    full = _DEFAULTS[family] | given
+    full = _defaults(given, family, where) | given
     target, square = _target(full["size"], family, where)
     crop = full.get("do_center_crop")
     final = _crop_side(full.get("crop_size", target), where) if crop else target
@@ -68,6 +78,19 @@ def huggingface(folder: Path, family: str, size: int) -> Preprocess:
     )
 
 
+def _defaults(given: Mapping[str, Any], family: str, where: str) -> dict[str, Any]:
+    """What a file leaves out has the values of the class that it names.
+
+    Raises:
+        CheckpointError: The class is not known.
+    """
+    name = given.get("image_processor_type") or given.get("feature_extractor_type") or ""
+    kind = str(name).removesuffix("Fast").removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
+    if name and kind not in _CLASSES:
+        raise CheckpointError(f"{where} is a {name}; known are those of {', '.join(_CLASSES)}.")
+    return _DEFAULTS[_CLASSES[kind] if name else family]
+
+
 def _read(folder: Path) -> dict[str, Any]:
     for name in _FILES:
         path = folder / name
@@ -84,7 +107,7 @@ def _target(size: Any, family: str, where: str) -> tuple[int, bool]:
     """The side to scale to, and whether both sides are."""
     if isinstance(size, int):
         return size, family == "siglip"
-    if isinstance(size, dict) and "shortest_edge" in size:
+    if isinstance(size, dict) and set(size) == {"shortest_edge"}:
         return int(size["shortest_edge"]), False
     return _crop_side(size, where), True
 
@@ -98,8 +121,9 @@ def _crop_side(size: Any, where: str) -> int:
 
 
 def _filter(resample: Any, where: str) -> str:
-    if resample not in PILLOW:
-        raise CheckpointError(f"{where} has resample={resample!r}; known: {PILLOW}.")
+    if resample not in _RESAMPLE or isinstance(resample, bool):
+        known = ", ".join(f"{number} ({PILLOW[number]})" for number in _RESAMPLE)
+        raise CheckpointError(f"{where} has resample={resample!r}; known: {known}.")
     return PILLOW[resample]
 
 

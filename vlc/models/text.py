@@ -35,7 +35,7 @@ class TextTower(nnx.Module):
 
     def __init__(self, config: Any, *, vocab_size: int, dtype: Any, scan: bool, remat: str, rngs: nnx.Rngs):
         self.causal, self.pool, self.vocab_size = config.causal, config.pool, vocab_size
-        self.attend_pads = config.attend_pads
+        self.attend_pads, self.end = config.attend_pads, config.end
         has_cls = config.pool == "cls"
         rows = (config.positions or config.length) + has_cls
         self.embed = TokenEmbedding(vocab_size, rows, config.width, pad_row=config.pad_row, dtype=dtype, rngs=rngs)
@@ -61,18 +61,26 @@ class TextTower(nnx.Module):
         seen = None if self.causal or self.attend_pads else mask[:, None, None, :]
         x = self.stack(x, mask=seen, causal=self.causal)
         x = self.norm(x) if self.norm is not None else x
-        return x, self._pooled(x, mask)
+        return x, self._pooled(x, ids, mask)
 
-    def _pooled(self, x: Float[Array, "N T W"], mask: Bool[Array, "N T"]) -> Float[Array, "N W"]:
+    def _pooled(
+        self, x: Float[Array, "N T W"], ids: Int[Array, "N T"], mask: Bool[Array, "N T"]
+    ) -> Float[Array, "N W"]:
         if self.pool == "first":
             return x[:, 0]
         if self.pool == "end":
             return x[:, -1]
         if self.pool == "last":
-            last = jnp.maximum(mask.sum(axis=1) - 1, 0)
-            return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+            return jnp.take_along_axis(x, self._last(ids, mask)[:, None, None], axis=1)[:, 0]
         kept = jnp.where(mask[..., None], x, 0)
         return kept.sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)[:, None].astype(x.dtype)
+
+    def _last(self, ids: Int[Array, "N T"], mask: Bool[Array, "N T"]) -> Int[Array, " N"]:
+        """The place that is read. An end mark may stand inside a text too, and other libraries read the first."""
+        if self.end == -1:
+            return jnp.maximum(mask.sum(axis=1) - 1, 0)
+        rows = self.embed.rows(ids)
+        return jnp.argmax(rows if self.end == -2 else rows == self.end, axis=1)
 
     # -- CoCa: a learned token at the end is the pooled feature, and the decoder reads the others
 

@@ -4,7 +4,7 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import tokenizers as hf
@@ -77,6 +77,12 @@ class JsonTokenizer(Tokenizer):
         before, after = self._marks
         pieces = self._hf.encode(text, add_special_tokens=False).ids
         return [*before, *pieces[: length - len(before) - len(after)], *after]
+
+    def with_special(self, tokens: Iterable[str]) -> bytes:
+        """The file with these tokens kept whole wherever they stand in a text, as transformers keeps marks."""
+        made = hf.Tokenizer.from_str(self.model.decode())
+        made.add_special_tokens([token for token in dict.fromkeys(tokens) if made.token_to_id(token) is not None])
+        return made.to_str().encode()
 
     def id_of(self, token: str) -> int | None:
         """The id of a token; `None` where there is none."""
