@@ -1,11 +1,14 @@
 """Models of transformers, open_clip and big_vision give here what they give there, and again when exported."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import vlc
+from tests.interop.mutations import link, replace_file
 from tests.peers import inputs
 from tests.peers.environment import needs_peers, run_peer
 from vlc.errors import CheckpointError
@@ -127,3 +130,74 @@ def test_an_export_gives_the_same_in_the_other_library(references, tmp_path):
         plain = [text for text in inputs.TEXTS if "&eacute;" not in text]
         theirs, ours = (model.encode_text(plain).embed for model in (back, models[name]))
         assert np.abs(theirs - ours).max() < 1e-5, (form, name)
+
+
+def minilm(references, tmp_path, **files):
+    """MiniLM's folder with other settings: `None` takes a file away."""
+    folder = tmp_path / "model"
+    link(Path(str(np.load(references / "minilm.npz")["where"])), folder)
+    (folder / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 384, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(files.pop("pooling", pooling)))
+    for name, content in files.items():
+        replace_file(folder, f"{name}.json", None if content is None else json.dumps(content))
+    return folder
+
+
+@pytest.mark.slow
+def test_what_sentence_transformers_does_around_a_tower(references, tmp_path):
+    wanted = np.load(references / "minilm.npz")["text"]
+    today = minilm(references, tmp_path / "a", pooling={"pooling_mode": "mean", "embedding_dimension": 384},
+                   sentence_bert_config={"max_seq_length": None, "do_lower_case": False})  # fmt: skip
+    assert np.abs(vlc.load(today).encode_text(inputs.TEXTS).embed - wanted).max() < 1e-5
+    apart = tmp_path / "b"
+    (apart / "1_Pooling").mkdir(parents=True)
+    minilm(references, tmp_path / "c").rename(apart / "0_Transformer")
+    (apart / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    modules = [{"path": f"{place}_{kind}", "type": f"sentence_transformers.models.{kind}"}
+               for place, kind in enumerate(("Transformer", "Pooling", "Normalize"))]  # fmt: skip
+    (apart / "modules.json").write_text(json.dumps(modules))
+    assert np.abs(vlc.load(apart).encode_text(inputs.TEXTS).embed - wanted).max() < 1e-5
+
+    longer = vlc.load(minilm(references, tmp_path / "d", sentence_bert_config={"max_seq_length": 4096}))
+    assert "texts are cut to those" in longer.notes[1] and np.isfinite(longer.encode_text(["a cat " * 900]).embed).all()
+    first = vlc.load(minilm(references, tmp_path / "e", pooling={"pooling_mode_cls_token": True}))
+    assert first.config.model.text.pool == "first" and "first token" in first.notes[0]
+    dense = [*modules[:2], {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]
+    for number, (files, said) in enumerate((
+        ({"modules": dense}, "the module Dense is not known"),
+        ({"pooling": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}}, "cls_token and mean_tokens"),
+        ({"pooling": {"pooling_mode": "max"}}, "pooling by max is not known"),
+        ({"config_sentence_transformers": {"default_prompt_name": "query"}}, "a prompt stands before every text"),
+        ({"sentence_bert_config": {"max_seq_length": "256"}}, "a whole number or null is meant"),
+        ({"tokenizer_config": {"do_lower_case": False, "tokenizer_class": "BertTokenizer"}}, "which is it"),
+    )):  # fmt: skip
+        with pytest.raises(CheckpointError, match=said):
+            vlc.load(minilm(references, tmp_path / str(number), **files))
+
+
+@pytest.mark.slow
+def test_other_layouts_of_open_clips_folders(references, tmp_path):
+    """Both libraries' settings in one folder, a text tower apart, hidden units that are cut to whole ones."""
+    both = tmp_path / "both"
+    link(references / "open_clip_gelu_32", both)
+    replace_file(both, "config.json", (references / "clip_quick_16" / "config.json").read_text())
+    assert vlc.load(both).config.model.embed_dim == 48 and vlc.load(both).config.model.image.patch == 32
+    other = tmp_path / "other"
+    link(references / "clip_quick_16", other)
+    replace_file(
+        other, "open_clip_config.json", (references / "open_clip_gelu_32" / "open_clip_config.json").read_text()
+    )
+    assert vlc.load(other).config.model.image.patch == 16
+    apart = tmp_path / "apart"
+    link(references / "open_clip_gelu_32", apart)
+    weights = safetensors.numpy.load_file(apart / "open_clip_model.safetensors")
+    text = ("token_embedding", "positional_embedding", "transformer.", "ln_final", "text_projection")
+    named = {f"text.{name}" if name.startswith(text) else name: value for name, value in weights.items()}
+    (apart / "open_clip_model.safetensors").unlink()
+    safetensors.numpy.save_file(named, apart / "open_clip_model.safetensors")
+    given = json.loads((apart / "open_clip_config.json").read_text())
+    given["model_cfg"]["custom_text"] = True
+    replace_file(apart, "open_clip_config.json", json.dumps(given))
+    there = np.load(references / "open_clip_gelu_32.npz")["text"]
+    assert np.abs(vlc.load(apart).encode_text(inputs.TEXTS).embed - there).max() < NEAR

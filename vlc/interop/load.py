@@ -14,7 +14,15 @@ from vlc.config import Config, resolve_auto
 from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import CheckpointError, ConfigError, DataError
-from vlc.interop import big_vision, huggingface, open_clip, preprocessors, settings, tokenizer_files
+from vlc.interop import (
+    big_vision,
+    huggingface,
+    open_clip,
+    preprocessors,
+    sentence_transformers,
+    settings,
+    tokenizer_files,
+)
 from vlc.interop.rules import Rule, read_arrays
 from vlc.interop.weights import Entry, Npz, Weights, find_weights, read_json
 from vlc.models import DualEncoder
@@ -80,9 +88,11 @@ def import_model(path: str | Path, *, tokenizer: str | Path = "") -> Imported:
     try:
         if path.suffix == ".npz":
             return _from_npz(path, tokenizer)
-        if (path / open_clip.CONFIG_FILE).is_file():
+        if (path / open_clip.CONFIG_FILE).is_file() and not _is_huggingface(path):
             return _from_open_clip(path, tokenizer)
         if (path / "config.json").is_file():
+            return _from_huggingface(path, tokenizer)
+        if (path / "modules.json").is_file():
             return _from_huggingface(path, tokenizer)
     except DataError as error:  # of the tokenizer's file
         raise CheckpointError(f"{path}: {error}") from error
@@ -94,10 +104,19 @@ def import_model(path: str | Path, *, tokenizer: str | Path = "") -> Imported:
     )
 
 
+def _is_huggingface(folder: Path) -> bool:
+    """Whether a folder with both libraries' settings has the weights of transformers."""
+    if not (folder / "config.json").is_file() or any((folder / name).is_file() for name in open_clip.WEIGHT_FILES[:2]):
+        return False
+    names = find_weights(folder, huggingface.WEIGHT_FILES).entries
+    return any(name.startswith("vision_model.") for name in names)
+
+
 def _from_huggingface(folder: Path, tokenizer: str | Path) -> Imported:
-    where = str(folder / "config.json")
-    given = read_json(folder / "config.json")
-    words = Path(tokenizer or folder)
+    inner, _ = sentence_transformers.find_parts(folder)
+    where = str(inner / "config.json")
+    given = read_json(inner / "config.json")
+    words = Path(tokenizer or inner)
     kind, notes = given.get("model_type"), []
     if kind == "clip":
         config, make = huggingface.clip_config(given, where), huggingface.clip_rules
@@ -108,7 +127,7 @@ def _from_huggingface(folder: Path, tokenizer: str | Path) -> Imported:
         text = tokenizer_files.siglip(words, _rows(given, where, 32000), notes)
         image = preprocessors.huggingface(folder, "siglip", config.data.image.size)
     elif kind == "bert":
-        return _from_bert(folder, given, where, words)
+        return _from_bert(folder, inner, given, where, words)
     else:
         raise CheckpointError(f"{where}: the model_type {kind!r} is not known; {_why(kind)}known: clip, siglip, bert.")
     weights = find_weights(folder, huggingface.WEIGHT_FILES)
@@ -128,24 +147,23 @@ def _rows(given: dict[str, Any], where: str, default: int = 49408) -> int:
     return settings.whole(text, "vocab_size", f"{where}: text_config", default)
 
 
-def _from_bert(folder: Path, given: dict[str, Any], where: str, words: Path) -> Imported:
+def _from_bert(folder: Path, inner: Path, given: dict[str, Any], where: str, words: Path) -> Imported:
     """A text tower alone; pooling and the longest text are sentence-transformers' where its files are there."""
+    notes = [""]
     config = huggingface.bert_config(given, where)
-    text = tokenizer_files.bert(words, settings.whole(given, "vocab_size", where))
-    pooling = folder / "1_Pooling" / "config.json"
-    if pooling.is_file() and not read_json(pooling).get("pooling_mode_mean_tokens"):
-        raise CheckpointError(f"{pooling}: only the mean of all tokens is known.")
-    limits = folder / "sentence_bert_config.json"
-    if limits.is_file():
-        config.model.text.positions = config.model.text.length
-        config.model.text.length = settings.whole(read_json(limits), "max_seq_length", str(limits))
-    weights = find_weights(folder, huggingface.WEIGHT_FILES)
+    _, pooling = sentence_transformers.find_parts(folder)
+    sentence_transformers.set_pooling(config, pooling)
+    lower = sentence_transformers.set_limits(config, inner, notes)
+    text = tokenizer_files.bert(words, settings.whole(given, "vocab_size", where), lower=lower)
+    weights = find_weights(inner, huggingface.WEIGHT_FILES)
 
     def pooler(name: str, entry: Entry) -> bool:
         return name.startswith("pooler.") or _is_buffer(name, entry)
 
-    notes = ("pooler.*: the mean of the tokens is what is compared",)
-    return _finish(config, text, None, weights, huggingface.bert_rules(config), ignored=pooler, notes=notes)
+    pooled = "mean of the tokens" if config.model.text.pool == "mean" else "first token"
+    notes[0] = f"pooler.*: the {pooled} is what is compared"
+    rules = huggingface.bert_rules(config)
+    return _finish(config, text, None, weights, rules, ignored=pooler, notes=tuple(notes))
 
 
 def _from_open_clip(folder: Path, tokenizer: str | Path) -> Imported:
@@ -158,7 +176,8 @@ def _from_open_clip(folder: Path, tokenizer: str | Path) -> Imported:
     text = tokenizer_files.open_clip(Path(tokenizer or folder), cfg, rows)
     image = preprocessors.open_clip(given, config.data.image.size, where)
     weights = find_weights(folder, open_clip.WEIGHT_FILES)
-    return _finish(config, text, image, weights, open_clip.make_rules(config))
+    apart = any(name.startswith("text.") for name in weights.entries)
+    return _finish(config, text, image, weights, open_clip.make_rules(config, apart=apart))
 
 
 def _from_npz(path: Path, tokenizer: str | Path) -> Imported:

@@ -75,6 +75,8 @@ def make_config(given: Mapping[str, Any], where: str) -> Config:
     quick = bool(given.get("quick_gelu"))
     _text_tower(config, text, quick, f"{where}: text_cfg")
     _image_tower(config, vision, quick, f"{where}: vision_cfg")
+    for tower in (config.model.image, config.model.text):  # whose hidden units are cut to whole ones
+        tower.mlp_ratio = int(tower.width * tower.mlp_ratio + 1e-9) / tower.width
     if given.get("init_logit_bias") is not None:
         settings.as_siglip(config)
     if given.get("multimodal_cfg"):
@@ -214,10 +216,10 @@ def _decoder(config: Config, given: Mapping[str, Any], quick: bool, where: str) 
 # -- names
 
 
-def make_rules(config: Config) -> list[Rule]:
-    """Names of `CLIP`, `CustomTextCLIP` and `CoCa`."""
+def make_rules(config: Config, *, apart: bool = False) -> list[Rule]:
+    """Names of `CLIP`, `CustomTextCLIP` and `CoCa`; `apart`: a CLIP whose text tower is named as one (custom_text)."""
     image, text = config.model.image, config.model.text
-    flat = image.pool == "cls" and text.pool == "last"  # CLIP keeps its text tower at the root
+    flat = image.pool == "cls" and text.pool == "last" and not apart  # CLIP keeps its text tower at the root
     rules = [rule("log_scale", "logit_scale")]
     if config.objectives.siglip.weight:
         rules.append(rule("logit_bias", "logit_bias"))

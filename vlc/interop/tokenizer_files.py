@@ -133,14 +133,16 @@ def clip(folder: Path, rows: int) -> Tokenizer:
     """Of transformers' CLIP: `tokenizer.json`, or `merges.txt`, whose ids are those of its class."""
     path = _find(folder, ("tokenizer.json", "merges.txt"))
     name = _class_of(path.parent, ("CLIPTokenizer", *_PLAIN))
-    marks = _marks(path.parent, _CLIP_MARKS)
+    alone = path.suffix == ".json" and name in _PLAIN  # the file says all
+    marks = _marks(path.parent, {} if alone and name else _CLIP_MARKS)
+    if alone:
+        return _json_tokenizer(path, rows, "", marks, end="eos_token")
     made = _clip_bytes(path, rows, "", HUGGING_FACE_MARKS, normalise=True, pad=marks["pad_token"])
     if path.suffix != ".json":
         _check_vocabulary(path.parent, made)
         return made
     found = _json_tokenizer(path, rows, "", marks, end="eos_token")
-    if name not in _PLAIN:
-        _check_clip_class(path, found, made)
+    _check_clip_class(path, found, made)
     return found
 
 
@@ -252,13 +254,14 @@ def siglip_pieces(path: Path, rows: int) -> SentencePiece:
     return tokenizer
 
 
-def bert(folder: Path, rows: int) -> Tokenizer:
-    """Of BERT: `tokenizer.json`, or `vocab.txt`."""
+def bert(folder: Path, rows: int, *, lower: bool = False) -> Tokenizer:
+    """Of BERT: `tokenizer.json`, or `vocab.txt`; `lower`: texts are lower-cased before."""
+    clean = "lower" if lower else ""
     path = _find(folder, ("tokenizer.json", "vocab.txt"))
     stated = _settings(path.parent)
     name = _class_of(path.parent, ("BertTokenizer", *_PLAIN))
     if path.suffix == ".json":
-        found = _json_tokenizer(path, rows, "", _marks(path.parent, _BERT_MARKS), end="sep_token")
+        found = _json_tokenizer(path, rows, clean, _marks(path.parent, _BERT_MARKS), end="sep_token")
         if name not in _PLAIN:
             _check_bert(path, stated)
         return found
@@ -267,7 +270,7 @@ def bert(folder: Path, rows: int) -> Tokenizer:
         str(path), lowercase=bool(stated.get("do_lower_case", True)),
         handle_chinese_chars=bool(stated.get("tokenize_chinese_chars", True)), **options,
     )  # fmt: skip
-    return JsonTokenizer(made.to_str().encode(), Rules(rows=rows, pad=made.token_to_id("[PAD]")))
+    return JsonTokenizer(made.to_str().encode(), Rules(clean=clean, rows=rows, pad=made.token_to_id("[PAD]")))
 
 
 def _check_bert(path: Path, stated: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from vlc.errors import ConfigError
 from vlc.models.layers import Block, Stack, layer_norm, shard_batch, table
 
 
@@ -25,7 +26,15 @@ class TokenEmbedding(nnx.Module):
         return self.at(jnp.take(self.tokens[...], self.rows(ids), axis=0), ids.shape[1], start)
 
     def at(self, tokens: Float[Array, "..."], length: int, start: Array | int = 0) -> Float[Array, "N T W"]:
-        """Tokens with the embeddings of their positions."""
+        """Tokens with the embeddings of their positions.
+
+        Raises:
+            ConfigError: There are fewer positions; looked up all the same, they would be NaN.
+        """
+        if isinstance(start, int) and start + length > self.positions.shape[0]:
+            raise ConfigError(
+                f"A text of {length} tokens needs more than the {self.positions.shape[0]} positions there are."
+            )
         positions = jnp.take(self.positions[...], start + jnp.arange(length), axis=0)
         return (tokens + positions).astype(self.dtype)
 
