@@ -277,7 +277,26 @@ def _extra_token(found: dict[str, Any]) -> dict[str, Any]:
     return found | {"added_tokens": [*found["added_tokens"], token]} if count else None  # pyright: ignore
 
 
+def _siglip_settings(**values: Any) -> Any:
+    """A `tokenizer_config.json` beside SigLIP's SentencePiece model."""
+
+    def edit(folder: Path) -> bool:
+        replace_file(folder, "tokenizer_config.json", json.dumps({"tokenizer_class": "SiglipTokenizer"} | values))
+        return (folder / "spiece.model").exists()
+
+    return edit
+
+
 FILES = {
+    "SigLIP's settings": _siglip_settings(),
+    "SigLIP, cased": _siglip_settings(do_lower_case=False),
+    "SigLIP, lower case": _siglip_settings(do_lower_case=True),
+    "SigLIP, another pad": _siglip_settings(pad_token="<unk>"),
+    "SigLIP, another end": _siglip_settings(eos_token="<unk>"),
+    "SigLIP, padded on the left": _siglip_settings(padding_side="left"),
+    "SigLIP, cut on the left": _siglip_settings(truncation_side="left"),
+    "SigLIP, another length": _siglip_settings(model_max_length=8),
+    "SigLIP, of another class": _siglip_settings(tokenizer_class="T5Tokenizer"),
     "added_tokens.json with a word": _added_token,
     "vocab.json in another order": _reordered,
     "no tokenizer_config.json": _without("tokenizer_config.json"),

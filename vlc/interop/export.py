@@ -260,14 +260,25 @@ def _write_tokenizer(model: Imported, kind: str, folder: Path, notes: list[str])
     write_text(folder / "tokenizer_config.json", json.dumps(written, indent=1))
 
 
+_QUOTES = (("\u02bc\u2018-\u201b", "'"), ("\u201c-\u201f", '"'))
+
+
 def _with_cleaning(tokenizer: JsonTokenizer, notes: list[str]) -> bytes:
     """The file with what is done to a text before it is cut, in its own words."""
+    quotes = [normalizers.Replace(Regex(f"[{letters}]"), plain) for letters, plain in _QUOTES]  # as ftfy does
     spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
     bare = [normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), "")]
     steps = {
-        "clip": [normalizers.NFC(), *spaces, normalizers.Lowercase()],
-        "whitespace": [normalizers.NFC(), *spaces],
-        "canonical": [normalizers.NFC(), normalizers.Replace("_", " "), *bare, *spaces, normalizers.Lowercase()],
+        "clip": [normalizers.NFC(), *quotes, *spaces, normalizers.Lowercase()],
+        "whitespace": [normalizers.NFC(), *quotes, *spaces],
+        "canonical": [
+            normalizers.NFC(),
+            *quotes,
+            normalizers.Replace("_", " "),
+            *bare,
+            *spaces,
+            normalizers.Lowercase(),
+        ],
         "siglip": [normalizers.Lowercase(), *bare, *spaces],
     }[tokenizer.rules.clean]
     made = hf.Tokenizer.from_str(tokenizer.model_bytes().decode())

@@ -46,6 +46,7 @@ def _find(folder: Path, names: tuple[str, ...]) -> Path:
 _CLIP_MARKS = {"bos_token": HUGGING_FACE_MARKS[0], "eos_token": HUGGING_FACE_MARKS[1],
                "unk_token": HUGGING_FACE_MARKS[1], "pad_token": HUGGING_FACE_MARKS[1]}  # fmt: skip
 _GEMMA_MARKS = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
+_SIGLIP_MARKS = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
 _BERT_MARKS = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]",
                "mask_token": "[MASK]"}  # fmt: skip
 _PLAIN = ("", "PreTrainedTokenizerFast", "TokenizersBackend")  # which take a tokenizer.json as it is
@@ -221,6 +222,7 @@ def siglip(folder: Path, rows: int, notes: list[str] | None = None) -> Tokenizer
     path = _find(folder, ("spiece.model", "sentencepiece.model", "tokenizer.json"))
     if path.suffix != ".json":
         _class_of(path.parent, ("SiglipTokenizer", "T5Tokenizer", ""))
+        _check_siglip_marks(path.parent)
         return siglip_pieces(path, rows)
     stated = _settings(path.parent)
     name = _class_of(path.parent, ("SiglipTokenizer", "GemmaTokenizer", "Siglip2Tokenizer", *_PLAIN))
@@ -234,6 +236,16 @@ def siglip(folder: Path, rows: int, notes: list[str] | None = None) -> Tokenizer
     if second:
         _check_pieces(path)
     return found
+
+
+def _check_siglip_marks(folder: Path) -> None:
+    """Refuses settings beside a SentencePiece model that would cut or end texts otherwise than SigLIP's class does."""
+    marks = _marks(folder, _SIGLIP_MARKS)
+    for key, value in _SIGLIP_MARKS.items():
+        if marks[key] != value:
+            raise CheckpointError(f"{folder}: {key} is {marks[key]!r}; SigLIP's is {value!r}.")
+    if _settings(folder).get("do_lower_case", True) is not True:
+        raise CheckpointError(f"{folder}: do_lower_case is false; SigLIP's texts are lower-cased.")
 
 
 def _check_pieces(path: Path) -> None:
