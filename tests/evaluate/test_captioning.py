@@ -7,7 +7,9 @@ import sys
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+import vlc
 from tests.inference.test_captioning import captioner
 from vlc.cli import main
 from vlc.data.sources import Scenes
@@ -190,6 +192,23 @@ def test_recaptioned_by_the_command(folder, tmp_path, capsys):
     )
     assert "5 images" in capsys.readouterr().out
     assert main(["data", "verify", str(tmp_path / "new")]) == 0
+
+
+def test_a_reranker_that_is_named_ranks_beams_too(folder, tmp_path, capsys):
+    """CLAP-refine and its kin: the likeliest captions, ordered by another model."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)).save(tmp_path / "a.png")
+    command = ["caption", "--workdir", str(folder), str(tmp_path / "a.png"), "--num-beams", "4",
+               "--num-return-sequences", "4", "--max-new-tokens", "4"]  # fmt: skip
+    orders = []
+    for more in ([], ["--reranker", str(folder)]):
+        assert main([*command, *more]) == 0
+        orders.append([line.split("\t")[2] for line in capsys.readouterr().out.splitlines()])
+    model = vlc.load(folder)
+    options = {"num_beams": 4, "num_return_sequences": 4, "max_new_tokens": 4}
+    ranked = model.captions(tmp_path / "a.png", reranker=model, **options)[0]
+    assert orders[1] == [caption.text for caption in ranked] and sorted(orders[0]) == sorted(orders[1])
+    scores = [caption.score for caption in ranked]
+    assert scores == sorted(scores, reverse=True)
 
 
 WRONG = {
