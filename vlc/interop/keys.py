@@ -175,7 +175,42 @@ TOKENIZER = Keys(
     {"truncation_side": ("right",), "split_special_tokens": (False,), "add_dummy_prefix_space": (None,)},
 )  # fmt: skip
 
-ALL = (CLIP, CLIP_TEXT, CLIP_VISION, SIGLIP, SIGLIP_TEXT, SIGLIP_VISION, BERT, IMAGE_PROCESSOR, TOKENIZER)
+OPEN_CLIP = Keys(
+    "open_clip, model_cfg",
+    ("embed_dim", "vision_cfg", "text_cfg", "multimodal_cfg", "quick_gelu", "init_logit_bias"),
+    {"custom_text": "the names of the weights say it", "init_logit_scale": _TRAINING},
+)
+OPEN_CLIP_VISION = Keys(
+    "open_clip, vision_cfg",
+    ("layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "attentional_pool",
+     "attn_pooler_queries", "attn_pooler_heads", "act_kwargs", "norm_kwargs", "timm_model_name", "timm_pool",
+     "timm_proj", "pool_type", "pos_embed_type"),
+    {"patch_dropout": _TRAINING, "timm_drop": _TRAINING, "timm_drop_path": _TRAINING, "output_tokens": _NO_OUTPUT,
+     "timm_model_pretrained": _ORIGIN},
+)  # fmt: skip
+OPEN_CLIP_TEXT = Keys(
+    "open_clip, text_cfg",
+    ("context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_kwargs", "width", "heads", "layers", "mlp_ratio",
+     "embed_cls", "pad_id", "eos_id", "no_causal_mask", "pool_type", "proj_bias", "proj_type", "act_kwargs",
+     "norm_kwargs"),
+    {"output_tokens": _NO_OUTPUT},
+)  # fmt: skip
+OPEN_CLIP_DECODER = Keys(
+    "open_clip, multimodal_cfg",
+    ("width", "heads", "layers", "mlp_ratio"),
+    {"context_length": "that of the text tower counts", "vocab_size": "that of the text tower counts",
+     "dim_head": "of open_clip's first CoCa", "n_queries": "vision_cfg has it",
+     "attn_pooler_heads": "vision_cfg has it"},
+)  # fmt: skip
+OPEN_CLIP_PIXELS = Keys(
+    "open_clip, preprocess_cfg",
+    ("mean", "std", "interpolation", "resize_mode", "fill_color"),
+    {"size": "vision_cfg's image_size counts"},
+    {"mode": ("RGB",)},
+)
+
+ALL = (CLIP, CLIP_TEXT, CLIP_VISION, SIGLIP, SIGLIP_TEXT, SIGLIP_VISION, BERT, IMAGE_PROCESSOR, TOKENIZER,
+       OPEN_CLIP, OPEN_CLIP_VISION, OPEN_CLIP_TEXT, OPEN_CLIP_DECODER, OPEN_CLIP_PIXELS)  # fmt: skip
 
 
 def table() -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from vlc.config import Config
 from vlc.errors import CheckpointError
-from vlc.interop import settings
+from vlc.interop import keys, settings
 from vlc.interop.huggingface import siglip_text
 from vlc.interop.rules import (
     ROW,
@@ -42,34 +42,16 @@ TIMM = {
     "giantopt": (1536, 40, 16, 6144),
 }
 _TIMM_TANH = re.compile("vit_(base_patch32|large_patch16_siglip_512|so400m_patch16|giantopt)")  # others: exact GELU
-_MODEL = (
-    "embed_dim", "vision_cfg", "text_cfg", "multimodal_cfg", "custom_text", "quick_gelu", "init_logit_scale",
-    "init_logit_bias",
-)  # fmt: skip
-_VISION = (
-    "layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "patch_dropout", "attentional_pool",
-    "attn_pooler_queries", "attn_pooler_heads", "output_tokens", "act_kwargs", "norm_kwargs", "timm_model_name",
-    "timm_model_pretrained", "timm_pool", "timm_proj", "timm_drop", "timm_drop_path", "pool_type", "pos_embed_type",
-)  # fmt: skip
-_TEXT = (
-    "context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_kwargs", "width", "heads", "layers", "mlp_ratio",
-    "embed_cls", "pad_id", "eos_id", "no_causal_mask", "pool_type", "proj_bias", "proj_type", "output_tokens",
-    "act_kwargs", "norm_kwargs",
-)  # fmt: skip
-_MULTIMODAL = (
-    "context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "dim_head", "n_queries",
-    "attn_pooler_heads",
-)  # fmt: skip
 _PLAIN_EPS = 1e-5
 _CLIP_WIDTH = 64  # of a head
 
 
 def make_config(given: Mapping[str, Any], where: str) -> Config:
     """From the `model_cfg` of an `open_clip_config.json`."""
-    settings.refuse(given, _MODEL, where)
+    _refuse(given, keys.OPEN_CLIP, where)
     text, vision = settings.part(given, "text_cfg", where), settings.part(given, "vision_cfg", where)
-    settings.refuse(text, _TEXT, f"{where}: text_cfg")
-    settings.refuse(vision, _VISION, f"{where}: vision_cfg")
+    _refuse(text, keys.OPEN_CLIP_TEXT, f"{where}: text_cfg")
+    _refuse(vision, keys.OPEN_CLIP_VISION, f"{where}: vision_cfg")
     config = settings.imported_config()
     config.model.embed_dim = settings.whole(given, "embed_dim", where)
     quick = bool(given.get("quick_gelu"))
@@ -82,6 +64,11 @@ def make_config(given: Mapping[str, Any], where: str) -> Config:
     if given.get("multimodal_cfg"):
         _decoder(config, settings.part(given, "multimodal_cfg", where), quick, where)
     return config
+
+
+def _refuse(given: Mapping[str, Any], known: keys.Keys, where: str) -> None:
+    """Stops at a setting that vlc's towers do not have; open_clip's own are often there, switched off."""
+    settings.refuse(given, {*known.used, *known.idle}, where)
 
 
 def _common(tower: Mapping[str, Any], quick: bool) -> dict[str, Any]:
@@ -192,7 +179,7 @@ def timm_activation(name: str) -> str:
 
 
 def _decoder(config: Config, given: Mapping[str, Any], quick: bool, where: str) -> None:
-    settings.refuse(given, _MULTIMODAL, f"{where}: multimodal_cfg")
+    _refuse(given, keys.OPEN_CLIP_DECODER, f"{where}: multimodal_cfg")
     width = settings.whole(given, "width", where, 512)
     if width != config.model.text.width or width != config.model.embed_dim:
         raise CheckpointError(f"{where}: CoCa's decoder of width {width} needs text and images of the same width.")

@@ -134,6 +134,7 @@ def open_clip(given: Mapping[str, Any], size: int, where: str) -> Preprocess:
         CheckpointError: It is missing, or names what vlc's preprocessing does not do.
     """
     cfg = settings.part(given, "preprocess_cfg", f"{where} (mean and std of the pixels must be known)")
+    keys.OPEN_CLIP_PIXELS.check(cfg, f"{where}: preprocess_cfg")
     for key in ("mean", "std"):
         if key not in cfg:
             raise CheckpointError(f"{where}: preprocess_cfg has no {key}.")
