@@ -277,6 +277,15 @@ def images_with_texts(folder, count):
     return folder
 
 
+def test_captions_that_are_cut_are_said(tmp_path, capsys):
+    folder = images_with_texts(tmp_path / "data", 8)
+    for length in (8, 48):
+        made = config(steps=1, data__train=str(folder), data__vocab_size=64, model__text__length=length, **PLAIN)
+        assert train(made, tmp_path / str(length)) == 0
+        said = "8 of 8 sampled captions are longer than config.model.text.length=8 tokens" in capsys.readouterr().out
+        assert said == (length == 8)
+
+
 def test_flips_of_captions_with_sides_are_warned_of(tmp_path, capsys):
     folder = images_with_texts(tmp_path / "data", 8)
     for flip in (False, True):

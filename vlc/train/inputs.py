@@ -27,6 +27,7 @@ from vlc.data.workers import cores
 from vlc.errors import ConfigError, DataError
 
 _SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+_CUT = 0.05  # share of captions that are cut, from which on it is said
 _LOOKED_AT = 200  # records whose caption sources are compared with those that the config names
 
 
@@ -157,8 +158,9 @@ def get_tokenizer(config: Config, source: Source, workdir: Path | None, earlier:
     return tokenizer
 
 
-def data_warnings(config: Config, source: Source) -> list[str]:
-    """What is allowed of the data but seldom meant: batches larger than they, caption sources that they lack."""
+def data_warnings(config: Config, source: Source, tokenizer: Tokenizer | None = None) -> list[str]:
+    """What is allowed of the data but seldom meant: batches larger than they, caption sources that they lack, captions
+    that are longer than what the model reads, flips of captions that speak of sides."""
     found = []
     if config.batch_size > len(source):
         found.append(
@@ -166,13 +168,23 @@ def data_warnings(config: Config, source: Source) -> list[str]:
             "an image stands several times in a batch, among its own negatives."
         )
     known: set[str] = set()
-    sided = looked_at = 0
+    sided = looked_at = cut = total = 0
+    length = config.model.text.length
     for index in evenly(source, _LOOKED_AT):
         with contextlib.suppress(DataError):
             captions = source.captions(index)
             known |= captions.keys()
             looked_at += 1
             sided += any(_SIDES.search(text) for texts in captions.values() for text in texts)
+            if tokenizer is not None:
+                texts = [text for some in captions.values() for text in some]
+                total += len(texts)
+                cut += int((tokenizer.encode(texts, length + 1)[:, -1] != tokenizer.pad_id).sum())
+    if cut > _CUT * total:
+        found.append(
+            f"{cut} of {total} sampled captions are longer than config.model.text.length={length} tokens; what is "
+            "beyond is not seen where they are read whole."
+        )
     if config.data.image.flip and sided:
         found.append(
             f"config.data.image.flip mirrors half of the images, and the captions of {sided} of {looked_at} sampled "

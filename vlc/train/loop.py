@@ -196,7 +196,7 @@ def _train(
         first_step = first_batch = digest = 0
 
     # -- input and logs.
-    for warning in [*config_warnings(config), *data_warnings(config, source)]:
+    for warning in [*config_warnings(config), *data_warnings(config, source, tokenizer)]:
         print_once(f"Warning: {warning}")
     share = Share(mesh, run.batch_size)
     host_batches = train_batches(
