@@ -1,7 +1,7 @@
 """Folders of other libraries with one setting changed, dropped or added: vlc gives what the library gives, or refuses.
 
     make peers
-    python benchmarks/folder_fuzz.py [--out benchmarks/results/folder_fuzz.json]
+    python benchmarks/folder_fuzz.py [--only siglip,siglip2] [--out benchmarks/results/folder_fuzz.json]
 
 The folders are those of `tests/peers/references.py`; the libraries, in their own environment, are the judge.
 """
@@ -20,20 +20,23 @@ from tests.peers.environment import run_peer
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default=",".join(BASES), help="these folders; the file's figures of others stay")
     parser.add_argument("--out", default="")
     options = parser.parse_args()
-    result: dict = {"cases": 0, "wrong": [], "by folder": {}}
+    known = Path(options.out)
+    folders = json.loads(known.read_text())["by folder"] if options.out and known.is_file() else {}
     with tempfile.TemporaryDirectory() as scratch:
         run_peer("references", f"{scratch}/references")
-        for name in BASES:
+        for name in options.only.split(","):
             found = try_all(Path(scratch) / "references" / name, Path(scratch) / name)
-            result["by folder"][name] = dict(found.counts)
-            result["cases"] += sum(found.counts.values()) + len(found.wrong)
-            result["wrong"] += found.wrong
-            print(name, dict(found.counts), found.wrong, flush=True)
-    result["silently different"] = len(result["wrong"])
+            folders[name] = dict(found.counts) | {"silently different": found.wrong}
+            print(name, folders[name], flush=True)
+    cases = sum(len(count) if isinstance(count, list) else count for one in folders.values() for count in one.values())
+    wrong = sum(len(one["silently different"]) for one in folders.values())
+    result = {"cases": cases, "silently different": wrong, "by folder": folders}
+    print(json.dumps(result, indent=1))
     if options.out:
-        Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
+        known.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

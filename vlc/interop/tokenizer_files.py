@@ -221,7 +221,7 @@ def siglip(folder: Path, rows: int, notes: list[str] | None = None) -> Tokenizer
     """Of SigLIP: a SentencePiece model; of SigLIP 2: Gemma's `tokenizer.json`, lower-cased as in training."""
     path = _find(folder, ("spiece.model", "sentencepiece.model", "tokenizer.json"))
     if path.suffix != ".json":
-        _class_of(path.parent, ("SiglipTokenizer", "T5Tokenizer", ""))
+        _class_of(path.parent, ("SiglipTokenizer", ""))
         _check_siglip_marks(path.parent)
         return siglip_pieces(path, rows)
     stated = _settings(path.parent)
