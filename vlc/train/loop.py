@@ -102,6 +102,7 @@ def train(
         TrainingDiverged: A loss or the gradient is no longer finite.
     """
     workdir, goodput = local_folder(workdir, "--workdir"), Goodput()
+    check_shared(workdir, "--workdir")  # before any process reads what the others may not have
     # What a run once started from, its checkpoint has: the model and the tokenizer's file need not be there any more.
     earlier = newest_meta(workdir)
     begun = resumed_start(earlier, str(workdir)) if earlier is not None else None
@@ -111,7 +112,6 @@ def train(
     check_config(config)
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.batch_size, config.accumulate)
-    check_shared(workdir, "--workdir")
     with writing(workdir, "--workdir"), workdir_lock(workdir):
         return _train(config, workdir, mesh, goodput, initial, begun, make_evaluation, profile)
 
@@ -237,16 +237,18 @@ def _train(
         while step < run.steps and not stopping:
             try:
                 host_batch, batch = next(feed)
-            except (DataError, Interrupted) as error:  # the data are gone, or do not come and a stop was asked for
+            except Interrupted:  # the data do not come, and a stop was asked for
+                read(leave=0)
+                save(step)
+                stopping = True
+                continue
+            except DataError as error:  # the data are gone
                 if jax.process_count() > 1 or step == first_step:
                     raise
                 read(leave=0)
                 save(step)
-                if isinstance(error, DataError):
-                    checkpoints.wait()
-                    raise DataError(f"{error}\nSaved at step {step}; the same command goes on from here.") from error
-                stopping = True
-                continue
+                checkpoints.wait()
+                raise DataError(f"{error}\nSaved at step {step}; the same command goes on from here.") from error
             if step == first_step:
                 print_once(f"The first captions, as the model sees them:\n{describe_batch(host_batch, tokenizer)}")
             examples_seen.add(step, host_batch)
