@@ -75,6 +75,8 @@ def _make_parser() -> argparse.ArgumentParser:
     bring.add_argument("--tokenizer", default="", help="its tokenizer's file, where it does not lie beside the weights")
     bring.add_argument("--image-size", type=int, default=0, help="resample the positions for images of this size")
 
+    bring.add_argument("--role", default="", help="query or document, of a ColBERT or a model with prompts")
+
     send = add_command(commands, "export", _export, "write a model for transformers, open_clip, or as safetensors")
     send.add_argument("model", help="a training workdir, or any other model that vlc loads")
     send.add_argument("--format", required=True, help="huggingface, open_clip or safetensors")
@@ -111,7 +113,7 @@ def _train(options: argparse.Namespace) -> int:
 def _import(options: argparse.Namespace) -> int:
     from vlc.interop import at_size, describe, import_model, write_native
 
-    model = import_model(options.model, tokenizer=options.tokenizer)
+    model = import_model(options.model, tokenizer=options.tokenizer, role=options.role)
     if options.image_size:
         model = at_size(model, options.image_size)
     write_native(model, Path(options.out))

@@ -15,7 +15,7 @@ from vlc.data.pipeline import MakeExample
 from vlc.data.record import Record, Source
 from vlc.data.sources import Scenes, open_source
 from vlc.errors import ConfigError
-from vlc.train.inputs import shown_controls
+from vlc.train.inputs import find_controls, shown_controls
 
 SAID = Controls(length=6, bins=3, edges=(0.1, 0.3), sources=("alt", "long*"), dropout=0.0)
 
@@ -81,6 +81,26 @@ def test_what_the_data_show_is_found():
     lengths = {len(text.split()) for i in range(200) for name in ("alt", "long") for text in Scenes().captions(i)[name]}
     assert found["lengths"] == tuple(sorted(n for n in lengths if n <= 24)) and 1 not in found["lengths"]
     assert found["present"] == ("alt", "long") and found["bins"] == ()
+
+
+def test_what_was_learnt_is_kept_and_what_is_asked_counts():
+    """A resumed run keeps what its checkpoint has, a new one adds to what it starts from, and the config is heard."""
+    asked = {"model__decoder__control__length": 500, "model__decoder__control__sources": "alt,long"}
+    data, fresh = Scenes(side=16, length=50), tiny_config(**asked)
+    find_controls(fresh, data, None)
+    shown = tuple(fresh.model.decoder.control.lengths)
+    assert len(shown) > 3 and 499 not in shown
+    begun = tiny_config(**asked)
+    begun.model.decoder.control.update({"lengths": (3, 499), "present": ("alt",)})
+    resumed = tiny_config(**asked)
+    find_controls(resumed, data, begun)
+    assert resumed.model.decoder.control.lengths == (3, 499) and resumed.model.decoder.control.present == ("alt",)
+    other = tiny_config(**asked)
+    other.model.decoder.control.lengths = (5,)
+    find_controls(other, data, begun)  # what differs from the checkpoint is refused later, not passed over
+    assert other.model.decoder.control.lengths == (5,)
+    find_controls(begun, data, None)  # a new run from that model
+    assert begun.model.decoder.control.lengths == tuple(sorted({*shown, 3, 499}))
 
 
 def test_what_is_typed_is_read():

@@ -24,6 +24,12 @@ def references(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def text_references(tmp_path_factory) -> Path:
+    """The folder that `tests/peers/text_references.py` writes."""
+    return shared_folder(tmp_path_factory, "text_references")
+
+
+@pytest.fixture(scope="session")
 def tokens(tmp_path_factory) -> Path:
     """The folder that `tests/peers/tokens.py` writes."""
     return shared_folder(tmp_path_factory, "tokens")

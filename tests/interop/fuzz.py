@@ -15,9 +15,10 @@ from tests.peers.environment import run_peer
 from vlc.errors import VlcError
 from vlc.inference.comparison import logits_of
 
+TEXT_BASES = ("sentences", "pylate", "multi_vector", "colbert")
 BASES = ("clip_quick_16", "clip_gelu_14", "siglip", "siglip2", "open_clip_gelu_32", "open_clip_siglip",
          "open_clip_coca")  # fmt: skip
-NEAR = 2e-4
+NEAR = 1e-4
 
 
 @dataclass
@@ -69,6 +70,8 @@ def try_all(base: Path, scratch: Path, *, every: int = 1) -> Found:
 
 def _outcome(scratch: Path, name: str) -> str:
     theirs = scratch / f"{name}.npz"
+    if name.startswith(TEXT_BASES):
+        return _outcome_of_texts(scratch / name, theirs)
     try:
         model = vlc.load(scratch / name)
     except VlcError:
@@ -79,6 +82,33 @@ def _outcome(scratch: Path, name: str) -> str:
         return "refused by the library alone"
     same = "image equal, text said to differ" if _text_is_said_to_differ(model) else "equal"
     return _difference(model, dict(np.load(theirs))) or same
+
+
+def _outcome_of_texts(folder: Path, theirs: Path) -> str:
+    """As `_outcome`, of a folder that reads queries and documents."""
+    found, refused = {}, []
+    for role in ("", "document", "query"):
+        try:
+            found[role] = vlc.load(folder, role=role).encode_text(inputs.FUZZED)
+        except VlcError as error:
+            refused.append((role, error))
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+    if not theirs.exists():
+        return "refused by the library alone" if found else "refused by both"
+    if not found:
+        return "refused"
+    expected = dict(np.load(theirs))
+    for role, text in found.items():
+        if "text" in expected:
+            ours, name = text.embed, "query" if role == "query" else "text"
+        else:
+            ours, name = text.tokens[text.mask], role or "document"
+        if role == "document" and "text" in expected:
+            continue
+        if ours.shape != expected[name].shape or not np.abs(ours - expected[name]).max() < NEAR:
+            return f"{role or 'text'} differs"
+    return "equal" if not refused or "text" in expected else "refused"
 
 
 def _text_is_said_to_differ(model: vlc.Model) -> bool:

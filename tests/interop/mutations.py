@@ -74,6 +74,38 @@ ADDED: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
              "clean_up_tokenization_spaces": (True,), "errors": ("ignore",), "add_prefix_space": (True,),
              "unk_token": ("<unk>",), "split_special_tokens": (True,), "tokenize_chinese_chars": (False,)},
     },
+    "config_sentence_transformers.json": {
+        "": {"truncate_dim": (16, None), "prompts": ({}, {"query": "q: ", "document": "d: "}), "some_new_setting": (1,),
+             "default_prompt_name": ("query", "document"), "query_prefix": ("[Q] ", "find"), "document_prefix":
+             ("[Q] ", "text"), "model_type": ("SentenceTransformer", "SparseEncoder", "ColBERT", "MultiVectorEncoder"),
+             "skiplist_words": ([], ["the", ","], ["no such word"])},
+    },
+    "sentence_bert_config.json": {
+        "": {"max_seq_length": (12, None, 400), "do_lower_case": (True, False), "query_length": (10, None),
+             "document_length": (10, None), "processing_kwargs": ({"text": {"max_length": 9}}, {}),
+             "query_expansion": (None, {"strategy": "min", "length": 12}, {"strategy": "fixed", "length": 12},
+                                 {"strategy": "fixed", "length": 16, "token": "the", "attend": False}),
+             "some_new_setting": (1,), "unpad_inputs": (False,)},
+    },
+    "Pooling": {
+        "": {"pooling_mode": ("cls", "mean", "max", ["mean", "cls"], ["cls"], "lasttoken"), "include_prompt":
+             (False, True), "pooling_mode_cls_token": (True, False), "pooling_mode_max_tokens": (True,),
+             "pooling_mode_lasttoken": (True,), "some_new_setting": (1,)},
+    },
+    "Dense": {
+        "": {"use_residual": (True, False), "bias": (True, False), "module_output_name": ("other",),
+             "activation_function": ("torch.nn.modules.activation.Tanh", "torch.nn.modules.activation.ReLU"),
+             "some_new_setting": (1,)},
+    },
+    "MultiVectorMask": {
+        "": {"skiplist_words": ([], ["cat"]), "skiplist_tasks": (["query"], "query", []), "keep_only_token_ids":
+             ([2000, 2001],), "some_new_setting": (1,)},
+    },
+    "artifact.metadata": {
+        "": {"mask_punctuation": (False, True), "attend_to_mask_tokens": (True, False), "query_maxlen": (None, 12),
+             "doc_maxlen": (None, 12), "query_token_id": ("[unused5]", "no such token"), "some_new_setting": (1,),
+             "similarity": ("l2", "dot")},
+    },
     "open_clip_config.json": {
         "model_cfg": {"quick_gelu": (True, False), "custom_text": (True, False), "init_logit_bias": (-10, None),
                       "init_logit_scale": (2.0,), "nonscalar_logit_scale": (True,), "output_dict": (True,),
@@ -148,8 +180,21 @@ def with_value(given: dict[str, Any], path: tuple[str, ...], value: Any, *, drop
     return copy
 
 
-def changes(file: str, given: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _other_lists(file: str, given: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """A list without one of its items, and with two that follow each other exchanged."""
+    for place in range(len(given)):
+        yield f"{file} without item {place}", [*given[:place], *given[place + 1 :]]
+        if place:
+            yield f"{file}: items {place - 1} and {place} exchanged", [
+                *given[: place - 1], given[place], given[place - 1], *given[place + 1 :]
+            ]  # fmt: skip
+
+
+def changes(file: str, given: Any) -> Iterator[tuple[str, Any]]:
     """Each changed file, by what was changed."""
+    if isinstance(given, list):
+        yield from _other_lists(file, given)
+        return
     seen = set()
 
     def once(name: str, changed: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -164,7 +209,7 @@ def changes(file: str, given: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
         if not isinstance(value, dict) or path[-1] in PLAUSIBLE:
             for other in others(path[-1], value):
                 yield from once(f"{file}: {name}={json.dumps(other)}", with_value(given, path, other))
-    for part, settings in ADDED.get(file, {}).items():
+    for part, settings in ADDED.get(Path(file).parent.name.split("_")[-1] or file, {}).items():
         above = tuple(part.split(".")) if part else ()
         if part and not _has(given, above):
             continue
@@ -185,9 +230,10 @@ def _has(given: dict[str, Any], path: tuple[str, ...]) -> bool:
 def link(folder: Path, to: Path) -> None:
     """A folder with the files of another, none of them copied."""
     to.mkdir(parents=True)
-    for file in folder.iterdir():
+    for file in folder.rglob("*"):
         if file.is_file():
-            os.symlink(file, to / file.name)
+            (to / file.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(file, to / file.relative_to(folder))
 
 
 def replace_file(folder: Path, name: str, text: str | None) -> None:
@@ -200,13 +246,14 @@ def replace_file(folder: Path, name: str, text: str | None) -> None:
 def write_cases(folder: Path, out: Path) -> dict[str, str]:
     """Writes a folder for each change of each settings file; their names, and what was changed."""
     names = {}
-    for file in sorted(folder.glob("*.json")):
+    for file in sorted([*folder.rglob("*.json"), *folder.glob("artifact.metadata")]):
         if file.name in ("tokenizer.json", "vocab.json"):
             continue
-        for what, changed in changes(file.name, json.loads(file.read_text())):
+        place = str(file.relative_to(folder))
+        for what, changed in changes(place, json.loads(file.read_text())):
             name = f"{folder.name}-{len(names):03d}"
             link(folder, out / name)
-            replace_file(out / name, file.name, json.dumps(changed))
+            replace_file(out / name, place, json.dumps(changed))
             names[name] = what
     for what, edit in FILES.items():
         name = f"{folder.name}-{len(names):03d}"

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import ROOT
-from tests.interop.fuzz import BASES, try_all
+from tests.interop.fuzz import BASES, TEXT_BASES, try_all
 from tests.peers.environment import needs_peers
 from vlc.interop import keys
 
@@ -14,6 +14,15 @@ from vlc.interop import keys
 def test_no_setting_is_passed_over(references, tmp_path, name):
     """Every third case; `benchmarks/folder_fuzz.py` tries all."""
     found = try_all(references / name, tmp_path / "cases", every=3)
+    assert not found.wrong, found.wrong
+    assert found.counts["equal"] > 20 and found.counts["refused"] > 4
+
+
+@pytest.mark.slow
+@needs_peers
+@pytest.mark.parametrize("name", TEXT_BASES)
+def test_no_setting_of_a_text_model_is_passed_over(text_references, tmp_path, name):
+    found = try_all(text_references / name, tmp_path / "cases", every=3)
     assert not found.wrong, found.wrong
     assert found.counts["equal"] > 20 and found.counts["refused"] > 4
 

@@ -8,13 +8,17 @@ import pytest
 import safetensors.numpy
 
 import vlc
+from tests.conftest import read_config
 from tests.interop.mutations import link, replace_file
 from tests.peers import inputs
 from tests.peers.environment import needs_peers, run_peer
-from vlc.errors import CheckpointError
+from vlc.errors import CheckpointError, ConfigError
+from vlc.inference import load_initial
 from vlc.inference.captioning import CaptionRequest, generate_ids
 from vlc.inference.comparison import logits_of
 from vlc.interop import export_model
+from vlc.similarity import max_sim
+from vlc.train import train
 
 TWO_TOWERS = [
     "clip_quick_16",
@@ -94,7 +98,7 @@ def test_minilm_embeds_sentences_as_the_reference(references):
     assert ids.shape[1] == 256
     assert np.array_equal(ids[:, :width], reference["ids"]) and (ids[:, width:] == 0).all()
     assert np.abs(model.encode_text(inputs.TEXTS).embed - reference["text"]).max() < 1e-5
-    assert model.notes == ("pooler.*: the mean of the tokens is what is compared",)
+    assert model.notes == ("pooler.*: the mean of the tokens is compared",)
     with pytest.raises(vlc.errors.ConfigError, match="text tower alone"):
         model.encode_image(np.zeros((8, 8, 3), np.uint8))
 
@@ -132,11 +136,51 @@ def test_an_export_gives_the_same_in_the_other_library(references, tmp_path):
         assert np.abs(theirs - ours).max() < 1e-5, (form, name)
 
 
+@pytest.mark.slow
+def test_texts_are_read_as_queries_and_documents(text_references):
+    """sentence-transformers' prompts and linear layer, PyLate's folder, ColBERT's, and a multi-vector encoder."""
+    expected = dict(np.load(text_references / "sentences.npz"))
+    for role, name in (("", "text"), ("query", "query")):
+        model = vlc.load(text_references / "sentences", role=role)
+        assert np.abs(model.encode_text(inputs.TEXTS).embed - expected[name]).max() < 1e-5
+    for name in ("pylate", "multi_vector", "colbert"):
+        expected = dict(np.load(text_references / f"{name}.npz"))
+        texts = {}
+        for role in ("query", "document"):
+            model = vlc.load(text_references / name, role=role)
+            texts[role] = model.encode_text(inputs.TEXTS)
+            assert texts[role].mask.sum(axis=1).tolist() == expected[f"{role}_lengths"].tolist()
+            assert np.abs(texts[role].tokens[texts[role].mask] - expected[role]).max() < 1e-5
+            assert model.compares == ("tokens",)
+        query, document = texts["query"], texts["document"]
+        scores = max_sim(query.tokens, query.mask, document.tokens, document.mask)
+        assert np.abs(scores - expected["scores"]).max() < 1e-4
+        with pytest.raises(ConfigError, match="must be query or document"):
+            vlc.load(text_references / name, role="passage")
+
+
+@pytest.mark.slow
+def test_a_model_of_token_vectors_is_kept_and_started_from(text_references, tmp_path):
+    """Written as vlc's own folder it reads alike, and a run's text tower can start from it."""
+    model = vlc.load(text_references / "pylate")
+    export_model(model.as_imported(), tmp_path / "own", "safetensors")
+    again = vlc.load(tmp_path / "own").encode_text(inputs.TEXTS)
+    assert np.array_equal(again.tokens[again.mask], model.encode_text(inputs.TEXTS).tokens[again.mask])
+    with pytest.raises(ConfigError, match="one way in which it reads"):
+        vlc.load(tmp_path / "own", role="query")
+    made = read_config("quickstart", "smoke")
+    made.steps, made.init = 1, str(text_references / "pylate")
+    made.objectives.caption.weight, made.model.decoder.layers = 0.0, 0
+    assert train(made, tmp_path / "run", load_initial=load_initial) == 0
+    assert list(vlc.load(tmp_path / "run").config.model.text.skip) == list(model.config.model.text.skip)
+
+
 def minilm(references, tmp_path, **files):
     """MiniLM's folder with other settings: `None` takes a file away."""
     folder = tmp_path / "model"
     link(Path(str(np.load(references / "minilm.npz")["where"])), folder)
-    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").unlink(missing_ok=True)
+    (folder / "1_Pooling").mkdir(exist_ok=True)
     pooling = {"word_embedding_dimension": 384, "pooling_mode_mean_tokens": True}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(files.pop("pooling", pooling)))
     for name, content in files.items():
@@ -165,10 +209,11 @@ def test_what_sentence_transformers_does_around_a_tower(references, tmp_path):
     assert first.config.model.text.pool == "first" and "first token" in first.notes[0]
     dense = [*modules[:2], {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]
     for number, (files, said) in enumerate((
-        ({"modules": dense}, "the module Dense is not known"),
+        ({"modules": [*dense, *dense[2:]]}, "the modules are Transformer, Pooling, Dense, Dense"),
+        ({"modules": None}, "1_Pooling is there, but no modules.json"),
         ({"pooling": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}}, "cls_token and mean_tokens"),
         ({"pooling": {"pooling_mode": "max"}}, "pooling by max is not known"),
-        ({"config_sentence_transformers": {"default_prompt_name": "query"}}, "a prompt stands before every text"),
+        ({"config_sentence_transformers": {"default_prompt_name": "query"}}, "prompts has none"),
         ({"sentence_bert_config": {"max_seq_length": "256"}}, "a whole number or null is meant"),
         ({"tokenizer_config": {"do_lower_case": False, "tokenizer_class": "BertTokenizer"}}, "which is it"),
     )):  # fmt: skip

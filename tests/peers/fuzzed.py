@@ -1,4 +1,4 @@
-"""Run in the peers' environment: what transformers and open_clip make of folders with one setting changed.
+"""Run in the peers' environment: what the libraries make of folders with one setting changed.
 
 `python fuzzed.py CASES` reads every `CASES/NAME/` and writes `CASES/NAME.npz`, or `CASES/NAME.error` where the library
 refuses the folder.
@@ -18,6 +18,7 @@ import transformers
 from transformers.utils import logging
 
 import inputs
+import text_references
 
 logging.disable_progress_bar()
 warnings.simplefilter("ignore")
@@ -53,9 +54,16 @@ def from_open_clip(folder):
             "logits": model.logit_scale.exp() * image @ text.T + bias}  # fmt: skip
 
 
+def reader(name):
+    if name.startswith("open_clip"):
+        return from_open_clip
+    return huggingface if name.startswith(("clip", "siglip")) else text_references.encoded_texts
+
+
 def main(cases):
+    text_references.TEXTS = TEXTS
     for folder in sorted(path for path in cases.iterdir() if path.is_dir()):
-        read = from_open_clip if folder.name.startswith("open_clip") else huggingface
+        read = reader(folder.name)
         quiet = io.StringIO()
         try:
             with torch.no_grad(), contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):

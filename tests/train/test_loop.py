@@ -315,6 +315,33 @@ sys.exit(main())
 """
 
 
+def test_sigterm_before_the_first_batch_is_a_preemption(tmp_path):
+    (tmp_path / "stuck").touch()
+    late = STUCK.replace("    if os.path", "    if sys._getframe(1).f_code.co_name == 'random_map' and os.path")
+    command = [sys.executable, "-c", late, str(tmp_path)]
+    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not (tmp_path / "run" / "config.json").exists() and run.poll() is None:  # every check has passed
+        time.sleep(0.1)
+    time.sleep(2)
+    run.send_signal(signal.SIGTERM)
+    said = run.communicate(timeout=120)[0]
+    assert run.returncode == EXIT_PREEMPTED, said
+    assert "Asked to stop: saved at step 0" in said and _meta(tmp_path / "run")["step"] == 0
+
+
+def test_an_unshared_workdir_is_named_before_anything_is_read_from_it(tmp_path, monkeypatch):
+    def unshared(*_):
+        raise ConfigError("not shared")
+
+    def read(*_):
+        raise AssertionError("the workdir's checkpoints were read first")
+
+    monkeypatch.setattr("vlc.train.loop.check_shared", unshared)
+    monkeypatch.setattr("vlc.train.loop.newest_meta", read)
+    with pytest.raises(ConfigError, match="not shared"):
+        train(config(**PLAIN), tmp_path)
+
+
 def test_sigterm_saves_and_leaves_when_data_do_not_come(tmp_path):
     command = [sys.executable, "-c", STUCK, str(tmp_path)]
     run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

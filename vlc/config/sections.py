@@ -148,6 +148,8 @@ class TextTower(Transformer):
     projection = choice("linear", _PROJECTIONS, "of the pooled feature to the shared space")
     attend_pads = flag(False, "whether pads are attended to (SigLIP)")
     pad_row = integer(0, "row of the token table that a pad takes", low=0)
+    compare_pads = flag(False, "whether pads count in late interaction (queries of ColBERT)")
+    skip = numbers((), "ids that late interaction leaves out (punctuation in documents of ColBERT)", low=0, rising=True)
 
 
 class Control(Section):

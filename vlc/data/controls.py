@@ -22,6 +22,7 @@ import numpy as np
 from vlc.errors import ConfigError
 
 KINDS = ("length", "alignment", "source")
+LEARNT_CONTROLS = ("edges", "best", "lengths", "bins", "present")  # settings that are filled in from data
 
 
 def sources_of(control: Any) -> tuple[str, ...]:
@@ -67,8 +68,8 @@ class Controls:
         control = config.model.decoder.control
         return cls(
             control.length, control.alignment, tuple(control.edges), control.best, sources_of(control),
-            config.objectives.caption.control_dropout, tuple(map(int, control.get("lengths", ()))),
-            tuple(map(int, control.get("bins", ()))), tuple(control.get("present", ())),
+            config.objectives.caption.control_dropout, tuple(map(int, control.lengths)),
+            tuple(map(int, control.bins)), tuple(control.present),
         )  # fmt: skip
 
     @property

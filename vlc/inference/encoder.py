@@ -143,7 +143,7 @@ class Encoder:
     def _widths(self, length: int) -> list[int]:
         """Lengths to which texts may be cut where pads are not attended to; few, since each is a program to compile."""
         text = self.config.model.text
-        inert = not text.attend_pads and text.pool in ("last", "mean", "first")
+        inert = not (text.attend_pads or text.compare_pads) and text.pool in ("last", "mean", "first")
         return [width for width in _WIDTHS if width < length] + [length] if inert else [length]
 
     def token_ids(self, texts: str | Iterable[str]) -> np.ndarray:

@@ -16,6 +16,7 @@ from vlc.inference.comparison import all_scores, compared_by, logits_of
 from vlc.inference.encoder import Encoder, caption_logits
 from vlc.inference.image_inputs import AnyImage, Images, check_pixels, image_chunks, read_images
 from vlc.interop import Imported, at_size, import_model, is_native, read_native
+from vlc.interop.late_interaction import Role
 from vlc.interop.load import abstract_params, rows_of
 from vlc.models import ImageEncoding
 from vlc.settings import is_whole
@@ -40,6 +41,7 @@ class Model(Encoder):
         step: int | Literal["last", "best"] = "last",
         tokenizer: str | Path = "",
         image_size: int = 0,
+        role: Role = "",
     ) -> "Model":
         """Loads a model with its tokenizer and preprocessing.
 
@@ -49,6 +51,7 @@ class Model(Encoder):
             step: Which checkpoint of a run: the newest, the one with the best dev score, or a number.
             tokenizer: Of another library's model, where it does not lie beside the weights.
             image_size: Pixels on a side, where other than the model's own; position embeddings are then resampled.
+            role: `query` or `document`, of a text model that reads them in two ways; see `vlc.interop.import_model`.
 
         Raises:
             ConfigError: `step` or `image_size` is of another type.
@@ -70,11 +73,13 @@ class Model(Encoder):
             raise CheckpointError(f"{path}: --step chooses among the checkpoints of a run, and this is none.")
         if tokenizer and (is_run or is_native(path)):
             raise CheckpointError(f"{path}: has its tokenizer; another cannot be named.")
+        if role and (is_run or is_native(path)):
+            raise ConfigError(f'role="{role}": {path} was written with the one way in which it reads texts.')
         if is_run:
             model = cls._load_run(path, step)
             model = cls.of(at_size(model.as_imported(), image_size)) if image_size else model
         else:
-            imported = read_native(path) if is_native(path) else import_model(path, tokenizer=tokenizer)
+            imported = read_native(path) if is_native(path) else import_model(path, tokenizer=tokenizer, role=role)
             model = cls.of(at_size(imported, image_size) if image_size else imported)
         model.path = str(path)
         return model
@@ -250,10 +255,11 @@ class Model(Encoder):
         if self.config.model.image.pool == "queries":
             raise ConfigError("This model's image tokens are pooled queries (CoCa), not patches: they have no places.")
         encoded, words = self.encode_image(image), self.encode_text(text)
-        count = int(words.mask[0].sum())
+        ids = self.token_ids(text)[0]
+        count = int((ids != self.tokenizer.pad_id).sum())
         grid = round(encoded.tokens.shape[1] ** 0.5)
         maps = words.tokens[0, :count] @ encoded.tokens[0].T
-        return self.tokenizer.pieces(self.token_ids(text)[0, :count]), maps.reshape(count, grid, grid)
+        return self.tokenizer.pieces(ids[:count]), maps.reshape(count, grid, grid)
 
     def __repr__(self) -> str:
         return describe_model(self)

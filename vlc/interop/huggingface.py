@@ -245,18 +245,18 @@ def _with_token_type() -> Change:
     return Change(lambda positions, types: (positions + types[:1],), write)
 
 
-def bert_rules(config: Config) -> list[Rule]:
-    """Names of `BertModel`."""
-    blocks, layer = "text_tower/stack/blocks", "encoder.layer.{}"
+def bert_rules(config: Config, inner: str = "") -> list[Rule]:
+    """Names of `BertModel`, each behind `inner`."""
+    blocks, layer = "text_tower/stack/blocks", inner + "encoder.layer.{}"
     maps = [f"{layer}.attention.{name}" for name in ("self.query", "self.key", "self.value", "output.dense")]
     return [
-        rule("text_tower/embed/tokens", "embeddings.word_embeddings.weight"),
+        rule("text_tower/embed/tokens", f"{inner}embeddings.word_embeddings.weight"),
         rule(
             "text_tower/embed/positions",
-            ("embeddings.position_embeddings.weight", "embeddings.token_type_embeddings.weight"),
+            (f"{inner}embeddings.position_embeddings.weight", f"{inner}embeddings.token_type_embeddings.weight"),
             _with_token_type(),
         ),
-        *norm("text_tower/pre_norm", "embeddings.LayerNorm"),
+        *norm("text_tower/pre_norm", f"{inner}embeddings.LayerNorm"),
         *attention(f"{blocks}/attention", maps, config.model.text.heads),
         *norm(f"{blocks}/norm1", f"{layer}.attention.output.LayerNorm"),
         *dense(f"{blocks}/mlp/up", f"{layer}.intermediate.dense"),

@@ -160,7 +160,8 @@ TOKENIZER = Keys(
      "padding_side", "add_bos_token", "do_lower_case", "strip_accents", "tokenize_chinese_chars",
      "added_tokens_decoder", "extra_special_tokens", "additional_special_tokens"),
     {
-        "model_max_length": "the positions of the model count", "max_length": "the positions of the model count",
+        "model_max_length": "the positions of the model count (of sentence-transformers the smaller)",
+        "max_length": "the positions of the model count",
         "add_eos_token": "the end mark is added in any case", "processor_class": _ORIGIN, "name_or_path": _ORIGIN,
         "special_tokens_map_file": _ORIGIN, "tokenizer_file": _ORIGIN, "vocab_file": _ORIGIN, "auto_map": _ORIGIN,
         "backend": _ORIGIN, "model_type": _ORIGIN, "is_local": _ORIGIN, "local_files_only": _ORIGIN,
@@ -173,6 +174,63 @@ TOKENIZER = Keys(
         "pad_token_type_id": "there is one kind of token", "model_input_names": _NO_OUTPUT,
     },
     {"truncation_side": ("right",), "split_special_tokens": (False,), "add_dummy_prefix_space": (None,)},
+)  # fmt: skip
+
+SENTENCES = Keys(
+    "sentence-transformers and PyLate, config_sentence_transformers.json",
+    ("model_type", "prompts", "default_prompt_name", "query_prefix", "document_prefix", "query_length",
+     "document_length", "attend_to_expansion_tokens", "do_query_expansion", "skiplist_words"),
+    {"__version__": _ORIGIN, "similarity_fn_name": "says how that library compares"},
+    {"truncate_dim": (None,), "query_expansion": (None,)},
+)  # fmt: skip
+SENTENCE_TOWER = Keys(
+    "sentence-transformers, sentence_bert_config.json",
+    ("max_seq_length", "do_lower_case", "query_length", "document_length", "query_expansion"),
+    {"unpad_inputs": "computes the same"},
+    {"transformer_task": ("feature-extraction",), "module_output_name": ("token_embeddings",),
+     "modality_config": ({"text": {"method": "forward", "method_output_name": "last_hidden_state"}}, None),
+     "processing_kwargs": ({}, None), "model_args": ({}, None), "tokenizer_args": ({}, None),
+     "config_args": ({}, None), "tokenizer_name_or_path": (None,)},
+)  # fmt: skip
+POOLING = Keys(
+    "sentence-transformers, 1_Pooling/config.json",
+    ("pooling_mode", *(f"pooling_mode_{mode}" for mode in (
+        "cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"))),
+    {"word_embedding_dimension": "the width of the tower counts", "embedding_dimension":
+     "the width of the tower counts"},
+    {"include_prompt": (True,)},
+)  # fmt: skip
+DENSE = Keys(
+    "sentence-transformers and PyLate, 2_Dense/config.json",
+    ("in_features", "out_features", "bias", "module_input_name", "module_output_name"),
+    {},
+    {"activation_function": ("torch.nn.modules.linear.Identity",), "use_residual": (False,)},
+)
+TOKEN_MASK = Keys(
+    "sentence-transformers, MultiVectorMask/config.json",
+    ("skiplist_words", "skiplist_tasks"),
+    {},
+    {"keep_only_token_ids": (None,)},
+)
+COLBERT = Keys(
+    "Stanford's ColBERT, artifact.metadata",
+    ("query_token_id", "doc_token_id", "query_maxlen", "doc_maxlen", "mask_punctuation", "attend_to_mask_tokens"),
+    {
+        **dict.fromkeys(
+            ("query_token", "doc_token"), "query_token_id and doc_token_id count"),
+        **dict.fromkeys(
+            ("dim", "checkpoint", "model_name", "name", "config", "meta", "version"), _ORIGIN),
+        **dict.fromkeys(
+            ("triples", "collection", "queries", "bsize", "accumsteps", "lr", "maxsteps", "save_every", "warmup",
+             "warmup_bert", "nway", "use_ib_negatives", "reranker", "distillation_alpha", "ignore_scores", "resume",
+             "resume_optimizer", "fix_broken_tokenizer_mode", "amp", "rank", "nranks", "gpus", "total_visible_gpus",
+             "avoid_fork_if_possible", "root", "experiment", "overwrite", "model_config", "source"), _TRAINING),
+        **dict.fromkeys(
+            ("index_root", "index_name", "index_path", "index_bsize", "nbits", "kmeans_niters", "partitions", "ncells",
+             "nprobe", "ndocs", "centroid_score_threshold", "load_index_with_mmap", "pool_factor",
+             "clustering_mode", "protected_tokens"), "of an index"),
+    },
+    {"similarity": ("cosine", "l2"), "interaction": ("colbert",), "relu": (False,)},
 )  # fmt: skip
 
 OPEN_CLIP = Keys(
@@ -209,8 +267,9 @@ OPEN_CLIP_PIXELS = Keys(
     {"mode": ("RGB",)},
 )
 
-ALL = (CLIP, CLIP_TEXT, CLIP_VISION, SIGLIP, SIGLIP_TEXT, SIGLIP_VISION, BERT, IMAGE_PROCESSOR, TOKENIZER,
-       OPEN_CLIP, OPEN_CLIP_VISION, OPEN_CLIP_TEXT, OPEN_CLIP_DECODER, OPEN_CLIP_PIXELS)  # fmt: skip
+ALL = (CLIP, CLIP_TEXT, CLIP_VISION, SIGLIP, SIGLIP_TEXT, SIGLIP_VISION, BERT, IMAGE_PROCESSOR, TOKENIZER, SENTENCES,
+       SENTENCE_TOWER, POOLING, DENSE, TOKEN_MASK, COLBERT, OPEN_CLIP, OPEN_CLIP_VISION, OPEN_CLIP_TEXT,
+       OPEN_CLIP_DECODER, OPEN_CLIP_PIXELS)  # fmt: skip
 
 
 def table() -> str:

@@ -1,7 +1,7 @@
 """A model of another library, as ours: `import_model`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from vlc.interop import (
     settings,
     tokenizer_files,
 )
-from vlc.interop.rules import Rule, read_arrays
-from vlc.interop.weights import Entry, Npz, Weights, find_weights, read_json
+from vlc.interop.late_interaction import Role
+from vlc.interop.rules import Rule, dense, read_arrays
+from vlc.interop.weights import Entry, Joined, Npz, Weights, find_weights, read_json
 from vlc.models import DualEncoder
 from vlc.settings import is_whole
 from vlc.train.state import build_model
@@ -71,7 +72,7 @@ def describe(model: Imported) -> str:
     return "\n".join([*lines, f"{count:,} parameters", *(f"note: {note}" for note in model.notes)])
 
 
-def import_model(path: str | Path, *, tokenizer: str | Path = "") -> Imported:
+def import_model(path: str | Path, *, tokenizer: str | Path = "", role: Role = "") -> Imported:
     """Reads a model of transformers (CLIP, SigLIP, BERT), open_clip (CLIP, SigLIP, CoCa) or big_vision (`.npz`).
 
     Nothing in the files is executed. Every array is accounted for.
@@ -79,21 +80,26 @@ def import_model(path: str | Path, *, tokenizer: str | Path = "") -> Imported:
     Args:
         path: A folder with `config.json` or `open_clip_config.json`, or a `.npz`.
         tokenizer: Its tokenizer's file or folder, where it does not lie beside the weights.
+        role: Whether a text model with two ways of reading (ColBERT, PyLate, prompts of sentence-transformers) reads
+            queries or documents; empty: documents where tokens are compared, else the default prompt.
 
     Raises:
+        ConfigError: The model has no such role.
         CheckpointError: A file is missing or damaged, the architecture is not known, or arrays are missing, unexpected
             or of another shape.
     """
     path = Path(path)
+    if role and not path.is_dir():
+        raise ConfigError(f'role="{role}": {path} is no folder of a text model.')
     try:
         if path.suffix == ".npz":
             return _from_npz(path, tokenizer)
         if (path / open_clip.CONFIG_FILE).is_file() and not _is_huggingface(path):
             return _from_open_clip(path, tokenizer)
         if (path / "config.json").is_file():
-            return _from_huggingface(path, tokenizer)
+            return _from_huggingface(path, tokenizer, role)
         if (path / "modules.json").is_file():
-            return _from_huggingface(path, tokenizer)
+            return _from_huggingface(path, tokenizer, role)
     except DataError as error:  # of the tokenizer's file
         raise CheckpointError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # a setting of a type that nobody writes
@@ -112,12 +118,15 @@ def _is_huggingface(folder: Path) -> bool:
     return any(name.startswith("vision_model.") for name in names)
 
 
-def _from_huggingface(folder: Path, tokenizer: str | Path) -> Imported:
-    inner, _ = sentence_transformers.find_parts(folder)
+def _from_huggingface(folder: Path, tokenizer: str | Path, role: Role) -> Imported:
+    reading = sentence_transformers.read_modules(folder, role)
+    inner = reading.tower
     where = str(inner / "config.json")
     given = read_json(inner / "config.json")
     words = Path(tokenizer or inner)
     kind, notes = given.get("model_type"), []
+    if role and kind != "bert":
+        raise ConfigError(f'role="{role}": {where} is of a model that reads all texts alike.')
     if kind == "clip":
         config, make = huggingface.clip_config(given, where), huggingface.clip_rules
         text = tokenizer_files.clip(words, _rows(given, where))
@@ -127,7 +136,7 @@ def _from_huggingface(folder: Path, tokenizer: str | Path) -> Imported:
         text = tokenizer_files.siglip(words, _rows(given, where, 32000), notes)
         image = preprocessors.huggingface(folder, "siglip", config.data.image.size)
     elif kind == "bert":
-        return _from_bert(folder, inner, given, where, words)
+        return _from_bert(reading, given, where, words)
     else:
         raise CheckpointError(f"{where}: the model_type {kind!r} is not known; {_why(kind)}known: clip, siglip, bert.")
     weights = find_weights(folder, huggingface.WEIGHT_FILES)
@@ -147,22 +156,36 @@ def _rows(given: dict[str, Any], where: str, default: int = 49408) -> int:
     return settings.whole(text, "vocab_size", f"{where}: text_config", default)
 
 
-def _from_bert(folder: Path, inner: Path, given: dict[str, Any], where: str, words: Path) -> Imported:
-    """A text tower alone; pooling and the longest text are sentence-transformers' where its files are there."""
+def _from_bert(reading: sentence_transformers.Reading, given: dict[str, Any], where: str, words: Path) -> Imported:
+    """A text tower alone, with what sentence-transformers or ColBERT do around it."""
     notes = [""]
     config = huggingface.bert_config(given, where)
-    _, pooling = sentence_transformers.find_parts(folder)
-    sentence_transformers.set_pooling(config, pooling)
-    lower = sentence_transformers.set_limits(config, inner, notes)
-    text = tokenizer_files.bert(words, settings.whole(given, "vocab_size", where), lower=lower)
-    weights = find_weights(inner, huggingface.WEIGHT_FILES)
+    weights = find_weights(reading.tower, huggingface.WEIGHT_FILES)
+    inner = "bert." if "linear.weight" in weights.entries and reading.tokens is not None else ""  # ColBERT's own
+    if inner:
+        settings_of_linear = {"in_features": weights.entries["linear.weight"].shape[1], "bias": False}
+        settings_of_linear["out_features"] = weights.entries["linear.weight"].shape[0]
+        reading = replace(reading, dense=(settings_of_linear, reading.tower))
+    sentence_transformers.set_texts(config, reading, notes)
+    rows = settings.whole(given, "vocab_size", where)
+    text = tokenizer_files.bert(words, rows, lower=reading.lower, prompt=reading.prompt)
+    notes[0] = (
+        f"pooler.*: the {'mean of the tokens' if config.model.text.pool == 'mean' else 'first token'} is compared"
+    )
+    if reading.tokens is not None:
+        text = tokenizer_files.for_tokens(text, config, reading.tokens, words)
+        settings.as_filip(config)
+        notes[0] = "pooler.*: the tokens are what is compared"
+    if reading.dense is not None and not inner:
+        linear = find_weights(reading.dense[1], huggingface.WEIGHT_FILES)
+        weights = Joined(weights, "linear.", linear)
 
     def pooler(name: str, entry: Entry) -> bool:
-        return name.startswith("pooler.") or _is_buffer(name, entry)
+        return name.startswith(f"{inner}pooler.") or _is_buffer(name, entry)
 
-    pooled = "mean of the tokens" if config.model.text.pool == "mean" else "first token"
-    notes[0] = f"pooler.*: the {pooled} is what is compared"
-    rules = huggingface.bert_rules(config)
+    rules = huggingface.bert_rules(config, inner)
+    if reading.dense is not None:
+        rules += dense("text_embed", "linear" if inner else "linear.linear", bias=bool(reading.dense[0]["bias"]))
     return _finish(config, text, None, weights, rules, ignored=pooler, notes=tuple(notes))
 
 

@@ -49,6 +49,11 @@ def as_siglip(config: Config) -> None:
     config.objectives.clip.weight, config.objectives.siglip.weight = 0.0, 1.0
 
 
+def as_filip(config: Config) -> None:
+    """The objective of a model whose tokens are compared, and nothing else."""
+    config.objectives.clip.weight, config.objectives.filip.weight = 0.0, 1.0
+
+
 def whole(settings: Mapping[str, Any], key: str, where: str, default: Any = None) -> int:
     """A positive whole number of a config.
 

@@ -1,16 +1,20 @@
 """The tokenizer of a folder, with the cleaning, marks and pads of its family."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tokenizers as hf
 
+from vlc.config import Config
 from vlc.data.tokenizers import JsonTokenizer, Rules, SentencePiece, Tokenizer, clip_tokenizer, read_merges
 from vlc.data.tokenizers.json_file import HUGGING_FACE_MARKS, OPENAI_MARKS
 from vlc.errors import CheckpointError
 from vlc.interop import keys
-from vlc.interop.weights import read_json
+from vlc.interop.late_interaction import Tokens
+from vlc.interop.weights import read_json, read_json_if_there
 
 _MERGES = ("merges.txt", "tokenizer.json", "bpe_simple_vocab_16e6.txt.gz")
 _SIGLIP_END = 1  # in the vocabularies of both SigLIPs
@@ -66,7 +70,7 @@ def _settings(folder: Path) -> dict[str, Any]:
         CheckpointError: It asks for something that is not done.
     """
     path = folder / "tokenizer_config.json"
-    found = read_json(path) if path.is_file() else {}
+    found = read_json_if_there(path)
     keys.TOKENIZER.check(found, str(path))
     if found.get("padding_side", "right") != "right":
         raise CheckpointError(f"{path}: its tokenizer pads on the left, which its text tower was not trained with.")
@@ -82,7 +86,7 @@ def _marks(folder: Path, defaults: Mapping[str, str]) -> dict[str, str]:
     path = folder / "special_tokens_map.json"
     named = [{key: value.get("content") if isinstance(value, dict) else value for key, value in found.items()
               if key.endswith("_token")}
-             for found in (_settings(folder), read_json(path) if path.is_file() else {})]  # fmt: skip
+             for found in (_settings(folder), read_json_if_there(path))]  # fmt: skip
     stated, mapped = ({key: value for key, value in one.items() if isinstance(value, str)} for one in named)
     for key, value in mapped.items():
         if stated.get(key, defaults.get(key, value)) != value:
@@ -160,7 +164,7 @@ def _check_vocabulary(folder: Path, made: JsonTokenizer) -> None:
     """Refuses a `vocab.json` or `added_tokens.json` that gives pieces other ids than their place among the merges."""
     for name in ("vocab.json", "added_tokens.json"):
         path = folder / name
-        for piece, index in (read_json(path) if path.is_file() else {}).items():
+        for piece, index in read_json_if_there(path).items():
             if made.id_of(piece) != index:
                 raise CheckpointError(
                     f"{path}: {piece!r} has the id {index}, but {made.id_of(piece)} by merges.txt. A tokenizer.json "
@@ -266,28 +270,93 @@ def siglip_pieces(path: Path, rows: int) -> SentencePiece:
     return tokenizer
 
 
-def bert(folder: Path, rows: int, *, lower: bool = False) -> Tokenizer:
-    """Of BERT: `tokenizer.json`, or `vocab.txt`; `lower`: texts are lower-cased before."""
-    clean = "lower" if lower else ""
+def bert(folder: Path, rows: int, *, lower: bool = False, prompt: str = "") -> JsonTokenizer:
+    """Of BERT: `tokenizer.json`, or `vocab.txt`.
+
+    Args:
+        folder: Where they lie.
+        rows: Of the model's token table.
+        lower: Texts are lower-cased before, except for marks.
+        prompt: Put before every text.
+    """
     path = _find(folder, ("tokenizer.json", "vocab.txt"))
     stated = _settings(path.parent)
     name = _class_of(path.parent, ("BertTokenizer", *_PLAIN))
     if path.suffix == ".json":
-        found = _json_tokenizer(path, rows, clean, _marks(path.parent, _BERT_MARKS), end="sep_token")
+        marks = _marks(path.parent, _BERT_MARKS)
+        found = _json_tokenizer(path, rows, "", marks, end="sep_token")
         if name not in _PLAIN:
-            _check_bert(path, stated)
-        return found
-    options = {key: stated[key] for key in ("strip_accents",) if stated.get(key) is not None}
-    made = hf.BertWordPieceTokenizer(
-        str(path), lowercase=bool(stated.get("do_lower_case", True)),
-        handle_chinese_chars=bool(stated.get("tokenize_chinese_chars", True)), **options,
-    )  # fmt: skip
-    return JsonTokenizer(made.to_str().encode(), Rules(clean=clean, rows=rows, pad=made.token_to_id("[PAD]")))
+            _check_bert(path, stated, marks, found)
+    else:
+        options = {key: stated[key] for key in ("strip_accents",) if stated.get(key) is not None}
+        made = hf.BertWordPieceTokenizer(
+            str(path), lowercase=bool(stated.get("do_lower_case", True)),
+            handle_chinese_chars=bool(stated.get("tokenize_chinese_chars", True)), **options,
+        )  # fmt: skip
+        found = JsonTokenizer(made.to_str().encode(), Rules(rows=rows, pad=made.token_to_id("[PAD]")))
+    if lower:
+        found = JsonTokenizer(_lower_cased(found.model), found.rules)
+    return JsonTokenizer(found.model, replace(found.rules, prompt=prompt))
 
 
-def _check_bert(path: Path, stated: Mapping[str, Any]) -> None:
-    """Refuses a `tokenizer.json` whose normalizer is not the one that `tokenizer_config.json` describes."""
-    normalizer = read_json(path).get("normalizer") or {}
+def _lower_cased(model: bytes) -> bytes:
+    """A `tokenizer.json` that lower-cases first."""
+    given = json.loads(model)
+    before = given.get("normalizer")
+    given["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, *([before] if before else [])]}
+    return json.dumps(given).encode()
+
+
+def for_tokens(found: JsonTokenizer, config: Config, tokens: Tokens, folder: Path) -> JsonTokenizer:
+    """The tokenizer of a text model whose tokens are compared; the config learns what is filled up and left out.
+
+    Raises:
+        CheckpointError: The mark or the token that fills is not in the vocabulary.
+    """
+    model, pad, text = found.model, found.rules.pad, config.model.text
+    marks = _marks(folder if folder.is_dir() else folder.parent, _BERT_MARKS)
+    if tokens.mark:
+        model = _kept_whole(found, tokens.mark)
+    if tokens.fills is not None:
+        filling = tokens.fills or marks["mask_token"]
+        pad = found.id_of(filling)
+        if pad is None:
+            raise CheckpointError(f"{folder}: queries are filled up with {filling!r}, which is not in the vocabulary.")
+        text.compare_pads, text.attend_pads = True, tokens.attends
+    ids = {found.id_of(word) for word in tokens.skips} - {None, found.id_of(marks["unk_token"])}
+    text.skip = tuple(sorted(index for index in ids if index is not None))
+    return JsonTokenizer(model, replace(found.rules, prompt=tokens.prompt, pad=pad))
+
+
+def _kept_whole(found: JsonTokenizer, mark: str) -> bytes:
+    """A `tokenizer.json` that never cuts a mark, and finds it before texts are normalised.
+
+    Raises:
+        CheckpointError: The mark is no token, or a word like others.
+    """
+    name = next((one for one in (mark, mark.strip()) if found.id_of(one) is not None), None)
+    given = json.loads(found.model)
+    others = [one for one in given.get("added_tokens") or [] if one["content"] != name]
+    added = len(others) < len(given.get("added_tokens") or [])
+    if name is None or (not added and len(found.spans(name)) == 2):
+        what = "is not in the tokenizer's vocabulary" if name is None else "is a word of the vocabulary like others"
+        raise CheckpointError(f"The mark {mark!r}, which stands before every text, {what}.")
+    token = {"id": found.id_of(name), "content": name, "single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": False, "special": True}  # fmt: skip
+    given["added_tokens"] = sorted([*others, token], key=lambda one: one["id"])
+    return json.dumps(given).encode()
+
+
+def _check_bert(path: Path, stated: Mapping[str, Any], marks: Mapping[str, str], found: JsonTokenizer) -> None:
+    """Refuses a `tokenizer.json` whose marks or normalizer are not those that `tokenizer_config.json` describes."""
+    given = read_json(path)
+    around = {"cls_token": found.begin_id, "sep_token": found.end_id}
+    for key, index in around.items():
+        if found.id_of(marks[key]) != index:
+            raise CheckpointError(f"{path}: it does not put {key}={marks[key]!r} around texts, as BERT's class does.")
+    if (given.get("model") or {}).get("unk_token") != marks["unk_token"]:
+        raise CheckpointError(f"{path}: its unk_token is not {marks['unk_token']!r} of tokenizer_config.json.")
+    normalizer = given.get("normalizer") or {}
     meant = {"lowercase": stated.get("do_lower_case", True), "strip_accents": stated.get("strip_accents"),
              "handle_chinese_chars": stated.get("tokenize_chinese_chars", True)}  # fmt: skip
     for key, value in meant.items():

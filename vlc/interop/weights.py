@@ -153,6 +153,19 @@ def _finite(array: np.ndarray, name: str, file: Path) -> np.ndarray:
     return array
 
 
+class Joined:
+    """The arrays of one file, and those of another under names that begin with a prefix."""
+
+    def __init__(self, first: Weights, prefix: str, second: Weights):
+        self.where = first.where
+        self._parts, self._prefix = (first, second), prefix
+        self.entries = {**first.entries, **{prefix + name: entry for name, entry in second.entries.items()}}
+
+    def read(self, name: str) -> np.ndarray:
+        first, second = self._parts
+        return first.read(name) if name in first.entries else second.read(name.removeprefix(self._prefix))
+
+
 def find_weights(folder: Path, names: tuple[str, ...]) -> Weights:
     """The first of the named files in a folder.
 
@@ -186,3 +199,8 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: a JSON object is meant, it holds {type(found).__name__}.")
     return found
+
+
+def read_json_if_there(path: Path) -> dict[str, Any]:
+    """As `read_json`; empty where there is no such file."""
+    return read_json(path) if path.is_file() else {}

@@ -45,6 +45,7 @@ class TextTower(nnx.Module):
     def __init__(self, config: Any, *, vocab_size: int, dtype: Any, scan: bool, remat: str, rngs: nnx.Rngs):
         self.causal, self.pool, self.vocab_size = config.causal, config.pool, vocab_size
         self.attend_pads, self.end = config.attend_pads, config.end
+        self.compare_pads, self.skip = config.compare_pads, tuple(map(int, config.skip))
         has_cls = config.pool == "cls"
         rows = (config.positions or config.length) + has_cls
         self.embed = TokenEmbedding(vocab_size, rows, config.width, pad_row=config.pad_row, dtype=dtype, rngs=rngs)
@@ -59,9 +60,16 @@ class TextTower(nnx.Module):
         self.norm = None if config.post_norm else norm
 
     def __call__(self, ids: Int[Array, "N T"]) -> tuple[Float[Array, "N T W"], Float[Array, "N W"], Bool[Array, "N T"]]:
+        """Features of the tokens, the pooled feature, and which tokens late interaction compares."""
         mask = ids < self.vocab_size
         x, pooled = self._with_cls(ids) if self.cls is not None else self._without_cls(ids, mask)
-        return x, pooled, mask
+        return x, pooled, self._compared(ids, mask)
+
+    def _compared(self, ids: Int[Array, "N T"], mask: Bool[Array, "N T"]) -> Bool[Array, "N T"]:
+        """All but pads; as ColBERT has it (arXiv 2004.12832, sections 3.2 and 3.3), pads of queries as well, and of
+        documents no punctuation."""
+        counted = jnp.ones_like(mask) if self.compare_pads else mask
+        return counted & ~jnp.isin(self.embed.rows(ids), jnp.asarray(self.skip)) if self.skip else counted
 
     def _without_cls(self, ids: Int[Array, "N T"], mask: Bool[Array, "N T"]) -> tuple[Array, Array]:
         x = self.embed(ids)

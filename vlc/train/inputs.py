@@ -16,7 +16,7 @@ from vlc.config import Config, parse_weights
 from vlc.curate.join import join_captions
 from vlc.curate.selection import select
 from vlc.data.captions import CaptionChoice, Mix, matching
-from vlc.data.controls import Controls, even_bins, sources_of
+from vlc.data.controls import LEARNT_CONTROLS, Controls, even_bins, sources_of
 from vlc.data.files import exists, version_of
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, check_source
@@ -202,6 +202,24 @@ def data_warnings(config: Config, source: Source, tokenizer: Tokenizer | None = 
                 f"have {', '.join(sorted(known))}."
             )
     return found
+
+
+def find_controls(config: Config, source: Source, begun: Config | None) -> None:
+    """Fills in what the controls of captions learn from data, where the config leaves it empty.
+
+    Args:
+        config: Changed in place.
+        source: The training data. What they show is added to what the config, or the model that it starts from, has.
+        begun: Of the run's own checkpoint, whose values count instead, whatever the data are now.
+    """
+    control = config.model.decoder.control
+    if begun is not None:
+        learnt = begun.model.decoder.control
+        control.update({key: learnt[key] for key in LEARNT_CONTROLS if not control[key]})
+        return
+    control.edges, control.best = alignment_bins(config, source)
+    for key, shown in shown_controls(config, source).items():
+        control[key] = tuple(sorted({*control[key], *shown}))
 
 
 def alignment_bins(config: Config, source: Source) -> tuple[tuple[float, ...], int]:

@@ -46,12 +46,11 @@ from vlc.train.flops import step_flops
 from vlc.train.goodput import Goodput
 from vlc.train.initial import Initial, inherit_architecture, load_start, resumed_start, start_from
 from vlc.train.inputs import (
-    alignment_bins,
     data_warnings,
+    find_controls,
     get_tokenizer,
     make_example_maker,
     open_split,
-    shown_controls,
 )
 from vlc.train.logging import MetricLog, Progress
 from vlc.train.lowering import batch_shapes
@@ -127,13 +126,7 @@ def _train(
         tokenizer = (initial and initial.tokenizer) or get_tokenizer(
             config, source, workdir, begun.tokenizer if begun is not None else None
         )
-        control = config.model.decoder.control
-        if begun is not None:  # what the checkpoint has learnt, whatever the data are now
-            learnt = begun.config.model.decoder.control
-            control.update({key: learnt[key] for key in ("edges", "best", "lengths", "bins", "present")})
-        else:
-            control.edges, control.best = alignment_bins(config, source)
-            control.update(shown_controls(config, source))
+        find_controls(config, source, begun.config if begun is not None else None)
         make_example = make_example_maker(config, source, tokenizer)
         evaluate = make_evaluation(config)
     identity = data_identity(source, tokenizer)

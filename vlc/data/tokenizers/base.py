@@ -24,6 +24,7 @@ class Rules:
         end: Id put after every text; it is kept when a text is cut.
         rows: Rows of the model's token table, where there are more than pieces; 0: the same number.
         pad: Id that the family pads with. Here pads are the id `rows`; this one is for whoever compares.
+        prompt: Put before every text, as the models that were trained with prompts ask for.
     """
 
     clean: str = ""
@@ -31,6 +32,7 @@ class Rules:
     end: int | None = None
     rows: int = 0
     pad: int | None = None
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         if self.clean not in CLEANERS:
@@ -84,8 +86,8 @@ class Tokenizer(ABC):
         """The file that the tokenizer is made of."""
 
     def clean(self, text: str) -> str:
-        """The text as it is cut into pieces."""
-        return CLEANERS[self.rules.clean](text)
+        """The text as it is cut into pieces, with its prompt."""
+        return self.rules.prompt + CLEANERS[self.rules.clean](text)
 
     def encode(self, texts: str | Iterable[str], length: int) -> np.ndarray:
         """Ids `[N, length]` int32: begin, pieces, end, pads. A text too long is cut, its end mark kept.
