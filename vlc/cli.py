@@ -9,7 +9,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from vlc.commands.captioning import add_caption
 from vlc.commands.data import add_data_commands
@@ -112,11 +111,14 @@ def _train(options: argparse.Namespace) -> int:
 
 def _import(options: argparse.Namespace) -> int:
     from vlc.interop import at_size, describe, import_model, write_native
+    from vlc.storage import local_copy, made_for
 
-    model = import_model(options.model, tokenizer=options.tokenizer, role=options.role)
+    words = local_copy(options.tokenizer) if options.tokenizer else ""
+    model = import_model(local_copy(options.model), tokenizer=words, role=options.role)
     if options.image_size:
         model = at_size(model, options.image_size)
-    write_native(model, Path(options.out))
+    with made_for(options.out, new=True) as folder:
+        write_native(model, folder)
     print(describe(model))
     print(f"Written: {options.out}")
     return 0
@@ -124,8 +126,11 @@ def _import(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from vlc.interop import export_model
+    from vlc.storage import made_for
 
-    notes = export_model(load_model(options.model, options.step).as_imported(), options.out, options.format)
+    model = load_model(options.model, options.step).as_imported()
+    with made_for(options.out, new=True) as folder:
+        notes = export_model(model, folder, options.format)
     for note in notes:
         print(f"note: {note}")
     print(f"Written: {options.out}")

@@ -11,7 +11,8 @@ import pytest
 from vlc.data.images import Preprocess
 from vlc.errors import CheckpointError
 from vlc.train import checkpoint, damage
-from vlc.train.checkpoint import Checkpoints, make_meta, read_meta
+from vlc.train.checkpoint import Checkpoints
+from vlc.train.restoring import make_meta, read_meta
 
 
 def state(value: float):
@@ -149,7 +150,7 @@ def test_one_bad_read_that_gives_other_numbers_condemns_nothing(tmp_path, monkey
         calls.append(1)
         return {path: value + (len(calls) == 1) for path, value in sums(tree).items()}
 
-    monkeypatch.setattr(checkpoint, "array_checksums", once_wrong)
+    monkeypatch.setattr(restoring, "array_checksums", once_wrong)
     assert restore(tmp_path)[1]["step"] == 2 and len(calls) == 2
 
 
@@ -198,7 +199,7 @@ def test_the_checksum_does_not_depend_on_the_mesh(tmp_path):
     from jax.sharding import NamedSharding, PartitionSpec
 
     from vlc.parallel import make_mesh
-    from vlc.train.checkpoint import array_checksums
+    from vlc.train.restoring import array_checksums
 
     whole = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(16, 8)), jnp.float32)}
     mesh = make_mesh({"data": 2, "fsdp": 4, "tensor": 1})

@@ -21,7 +21,8 @@ from vlc.evaluate.dev import make_dev_evaluation
 from vlc.inference import load
 from vlc.parallel import EXIT_PREEMPTED
 from vlc.train import train
-from vlc.train.checkpoint import Checkpoints, make_meta
+from vlc.train.checkpoint import Checkpoints
+from vlc.train.restoring import make_meta
 from vlc.train.resume import check_same_model
 from vlc.train.trace import parse_steps
 

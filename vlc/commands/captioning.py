@@ -139,12 +139,12 @@ def _recaption(options: argparse.Namespace, scales: Sequence[float]) -> int:
 
 def _write_dataset(options: argparse.Namespace, scale: float, part: int, parts: int) -> None:
     """The shards of one of several jobs, whose processes share them."""
-    from vlc.data.files import local_folder
     from vlc.data.record import WORDS, describe_skipped
     from vlc.inference.recaption import Recaption, recaption
     from vlc.parallel import check_shared, print_once
+    from vlc.storage import place
 
-    check_shared(local_folder(options.out, "--out"), "--out")
+    check_shared(place(options.out), "--out")
     model, reranker = _load_both(options)
     request = (
         replace(read_request(options, model, options.num_return_sequences), guidance_scale=scale)

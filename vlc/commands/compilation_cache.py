@@ -5,9 +5,13 @@ import os
 import platform
 from pathlib import Path
 
+from vlc.storage import place, working_folder
+
 
 def keep_compiled(workdir: str | Path) -> None:
     """Keeps what takes over a second to compile in `workdir/compiled`; to be called before anything is compiled.
+
+    Of a workdir in a bucket they are kept in the cache of this host.
 
     `JAX_COMPILATION_CACHE_DIR`, where it is set, names another folder. Programs for a CPU hold for one kind of it, so
     each kind has a folder of its own.
@@ -16,7 +20,8 @@ def keep_compiled(workdir: str | Path) -> None:
         return
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(Path(workdir).absolute() / "compiled" / _processor()))
+    folder = working_folder(place(workdir)).absolute() / "compiled" / _processor()
+    jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _processor() -> str:

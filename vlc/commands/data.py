@@ -52,11 +52,13 @@ def _data_show(options: argparse.Namespace) -> int:
     from vlc.config import default_config
     from vlc.config.file import load_config
     from vlc.evaluate.report.samples import show_samples
+    from vlc.storage import made_for, place
 
     config = load_config(options.config, options.overrides) if options.config else default_config()
     if options.source:
         config.data.train = options.source
-    print(show_samples(config, options.count, Path(options.out)))
+    with made_for(place(options.out).parent) as folder:
+        print(show_samples(config, options.count, folder / place(options.out).name))
     print(f"Drawn: {options.out}")
     return 0
 
@@ -104,12 +106,13 @@ def _left_out(manifest: dict) -> list[str]:
 def _data_verify(options: argparse.Namespace) -> int:
     from vlc.curate.build import verify
     from vlc.curate.shards import read_manifest
+    from vlc.storage import local_copy
 
     problems = verify(options.folder)
     for problem in problems:
         print(problem, file=sys.stderr)
     if not problems:
-        manifest = read_manifest(Path(options.folder))
+        manifest = read_manifest(local_copy(options.folder))
         print(f"{options.folder}: {manifest['records']:,} records in {len(manifest['shards'])} shards, all as written")
     return EXIT_BAD_INPUT if problems else 0
 
@@ -124,6 +127,7 @@ def _data_stats(options: argparse.Namespace) -> int:
     from vlc.data.sources import Columns
     from vlc.data.workers import cores
     from vlc.evaluate.report.data_figures import stats_figure
+    from vlc.storage import place, write_whole
 
     source = open_some(options.source, options)
     with tempfile.TemporaryDirectory() as folder:
@@ -132,10 +136,9 @@ def _data_stats(options: argparse.Namespace) -> int:
         seen = survey(source, Path(folder), workers=options.workers or cores())
         found = summarise(seen, source)
         picture = stats_figure(seen, found)
-    out = Path(options.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(picture)
-    out.with_suffix(".json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    out = place(options.out)
+    write_whole(out, picture)
+    write_whole(out.with_suffix(".json"), (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
     print(as_table(found))
     print(f"Drawn: {out}; the numbers: {out.with_suffix('.json')}")
     return 0

@@ -47,11 +47,11 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from vlc.data.files import local_folder
+    from vlc.storage import made_for, place
 
     path = model_path(options)
-    default = path if (Path(path) / "checkpoints").is_dir() else Path("eval") / Path(path).stem
-    out = local_folder(options.out or default, "--out")
+    default = path if (place(path) / "checkpoints").is_dir() else Path("eval") / place(path).stem
+    out = place(options.out or default)
     if not options.task and len(options.data) > 1:
         raise ConfigError("Several --data go with --task; without it one source is evaluated.")
     scales = read_numbers(options.guidance_scale)
@@ -59,9 +59,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         from vlc.parallel import print_once
 
         run = _evaluate_tasks if options.task else _evaluate_run
-        print_once(
-            "\n\n".join([*run(options, path, out, scales), f"Written: {out / 'eval.json'} and {out / 'report.html'}"])
-        )
+        with made_for(out, first=("metrics.jsonl",)) as folder:
+            said = run(options, path, folder, scales)
+        print_once("\n\n".join([*said, f"Written: {out / 'eval.json'} and {out / 'report.html'}"]))
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from vlc.commands.shared import add_command
 from vlc.errors import ConfigError
+from vlc.storage import Place, made_for, place, write_whole
 
 EXIT_DOES_NOT_FIT = 4
 # Quiet compilers for devices that are not there, several of them at once on this machine.
@@ -54,7 +55,7 @@ def _plan(options: argparse.Namespace) -> int:
     else:
         tried = _plan_one(config, target, console, options)
     if options.out:
-        _write(tried, Path(options.out).with_suffix(".json"))
+        _write(tried, place(options.out).with_suffix(".json"))
     return EXIT_DOES_NOT_FIT if all(one.plan is None or one.plan.fits is False for one in tried) else 0
 
 
@@ -96,13 +97,13 @@ def _told(some: Iterator[Any]) -> list[Any]:
     return found
 
 
-def _write(tried: list[Any], path: Path) -> None:
+def _write(tried: list[Any], path: Place) -> None:
     from vlc.plan.show import draw_plans
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"change": one.change} | (_as_json(one.plan) if one.plan else {"refused": one.reason}) for one in tried]
-    path.write_text(json.dumps(rows, indent=1) + "\n")
-    draw_plans(tried, path.with_suffix(".png"))
+    with made_for(path.parent) as folder:
+        write_whole(folder / path.name, (json.dumps(rows, indent=1) + "\n").encode())
+        draw_plans(tried, folder / path.with_suffix(".png").name)
     print(f"Written: {path} and {path.with_suffix('.png')}")
 
 

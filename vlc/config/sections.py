@@ -222,6 +222,7 @@ class Checkpoint(Section):
     every = integer(500, "steps between two checkpoints", low=1)
     keep_last = integer(2, "newest checkpoints that are kept", low=1)
     keep_best = integer(1, "best checkpoints that are kept", low=0)
+    keep_every = integer(0, "checkpoints of steps that are a multiple of it are kept for ever; 0: none", low=0)
 
 
 class Evaluation(Section):

@@ -5,6 +5,7 @@ source and the settings alone, whatever the number of workers and however often 
 """
 
 import io
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from vlc.curate.join import Joined, join_captions
 from vlc.curate.selection import Selection, select
 from vlc.curate.shards import (
     GOES_ON,
+    MANIFEST,
     WORK,
     checksum,
     finish_dataset,
@@ -27,11 +29,11 @@ from vlc.curate.shards import (
     write_shard,
 )
 from vlc.data.decoding import decode
-from vlc.data.files import local_folder
 from vlc.data.record import Record, Source
 from vlc.data.sources import ArrayRecord, Columns
 from vlc.data.workers import share_work
 from vlc.errors import DataError
+from vlc.storage import local_copy, made_for
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Plan:
     split: str = "train"
 
 
-def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> dict[str, Any]:
+def build(source: Source, plan: Plan, out: str | os.PathLike[str], *, workers: int = 1) -> dict[str, Any]:
     """Writes a source as a dataset: shards, `manifest.json`, and what tfds needs to read it.
 
     Stopped and called again with the same plan it goes on; with another it refuses.
@@ -79,8 +81,12 @@ def build(source: Source, plan: Plan, out: str | Path, *, workers: int = 1) -> d
     Raises:
         DataError: The folder holds another dataset, no record is left, or the disk is full.
     """
-    out = local_folder(out, "--out")
     parse_filters(plan.filters)  # so that a mistyped filter leaves nothing behind
+    with made_for(out, first=(MANIFEST,), resumed=True) as folder:
+        return _build(source, plan, folder, workers)
+
+
+def _build(source: Source, plan: Plan, out: Path, workers: int) -> dict[str, Any]:
     manifest = start_dataset(out, _plain(plan), {"records in the source": len(source)})
     if manifest is not None:
         return manifest
@@ -115,7 +121,7 @@ def verify(folder: str | Path) -> list[str]:
     Returns:
         What is wrong, a line each; empty when nothing is.
     """
-    folder = Path(folder)
+    folder = local_copy(folder)
     problems = []
     for shard in read_manifest(folder)["shards"]:
         path = folder / shard["name"]

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vlc.data.files import is_remote, version_of
 from vlc.data.record import Record, Source, Wrapper
 from vlc.data.sources.columns import BY_NAME, Columns
 from vlc.data.sources.folder import CAPTIONS, captions_table, digest_of, table_captions
 from vlc.data.table import Table, write_table
 from vlc.errors import DataError
+from vlc.storage import is_remote, version_of
 
 _SCHEMA = pa.schema({"captions": CAPTIONS})
 

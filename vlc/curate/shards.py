@@ -15,11 +15,11 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
-from vlc.data.files import write_whole
 from vlc.data.record import Record
 from vlc.data.sources import ArrayRecord
 from vlc.data.sources.array_record import to_example
 from vlc.errors import DataError
+from vlc.storage import write_whole
 
 MANIFEST = "manifest.json"
 FORMAT = "vlc-data-1"

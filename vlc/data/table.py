@@ -18,8 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlc.data.files import is_remote, version_of
 from vlc.data.parts import Parts
+from vlc.storage import is_remote, version_of
 
 _VERSION = 3  # of everything kept in a cache; with another number all is made again
 _BATCH = 1024  # rows

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from vlc.data.files import write_whole
 from vlc.data.record import add_counts
 from vlc.errors import DataError
 from vlc.evaluate.pictures import Pictures
@@ -24,6 +23,7 @@ from vlc.inference import Model
 from vlc.inference.reading import ahead, progress_bar, read_pixels
 from vlc.models import ImageEncoding, TextEncoding
 from vlc.parallel import barrier, is_primary, local_indices
+from vlc.storage import write_whole
 
 PART = 512
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vlc.data.files import read_bytes
 from vlc.data.record import Source
+from vlc.storage import read_bytes
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 

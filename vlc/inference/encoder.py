@@ -24,7 +24,7 @@ from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
 from vlc.models.cached_decoder import unstack_layers
 from vlc.objectives import compared_by
 from vlc.parallel import batch_sharding, data_shares, fetch, local_mesh, state_sharding
-from vlc.train.checkpoint import array_checksums
+from vlc.train.restoring import array_checksums
 
 _WIDTHS = (12, 16, 24, 32, 48)  # besides the full length, the widths that texts are cut to
 

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from vlc.data.decoding import to_rgb
-from vlc.data.files import read_bytes
 from vlc.data.images import Preprocess
 from vlc.errors import DataError
+from vlc.storage import read_bytes
 
 # A path or URL, encoded bytes, a file that is open to be read, a PIL image, or an array (NumPy, JAX, PyTorch).
 AnyImage = str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | np.ndarray | Image.Image

@@ -20,8 +20,10 @@ from vlc.interop.late_interaction import Role
 from vlc.interop.load import abstract_params, rows_of
 from vlc.models import ImageEncoding
 from vlc.settings import is_whole
-from vlc.train.checkpoint import Checkpoints, read_meta
+from vlc.storage import Place, local_copy, place
+from vlc.train.checkpoint import has_checkpoints, open_checkpoints
 from vlc.train.initial import Initial
+from vlc.train.restoring import read_meta
 from vlc.train.state import count_parameters, make_graph
 
 
@@ -47,7 +49,8 @@ class Model(Encoder):
 
         Args:
             path: The workdir of a run, a folder that `vlc import` or `vlc export` wrote, a folder of transformers
-                (CLIP, SigLIP, BERT) or open_clip (CLIP, SigLIP, CoCa), or a `.npz` of big_vision.
+                (CLIP, SigLIP, BERT) or open_clip (CLIP, SigLIP, CoCa), or a `.npz` of big_vision; on the disk or in a
+                bucket (`gs://`, `s3://`).
             step: Which checkpoint of a run: the newest, the one with the best dev score, or a number.
             tokenizer: Of another library's model, where it does not lie beside the weights.
             image_size: Pixels on a side, where other than the model's own; position embeddings are then resampled.
@@ -58,30 +61,32 @@ class Model(Encoder):
             CheckpointError: There is none, it is damaged, a weight is missing or not expected, or the tokenizer or the
                 preprocessing is missing.
         """
-        path = Path(path)
+        there = place(path)
         if not (step in ("last", "best") or is_whole(step)):
             raise ConfigError(f'step is {step!r}; it must be "last", "best", or the number of a checkpoint.')
         if not is_whole(image_size) or image_size < 0:
             raise ConfigError(f"image_size is {image_size!r}; it must be a whole number of pixels.")
-        is_run = (path / "checkpoints").is_dir()
-        if not path.exists():
+        is_run = has_checkpoints(there)
+        if not is_run and not there.exists():
             raise CheckpointError(
                 f"{path}: no such file or folder. A run's workdir is meant (train first), or another library's model; "
                 "vlc downloads nothing (hf download NAME --local-dir DIR does)."
             )
         if step != "last" and not is_run:
             raise CheckpointError(f"{path}: --step chooses among the checkpoints of a run, and this is none.")
-        if tokenizer and (is_run or is_native(path)):
+        folder = None if is_run else local_copy(there)
+        if tokenizer and (folder is None or is_native(folder)):
             raise CheckpointError(f"{path}: has its tokenizer; another cannot be named.")
-        if role and (is_run or is_native(path)):
+        if role and (folder is None or is_native(folder)):
             raise ConfigError(f'role="{role}": {path} was written with the one way in which it reads texts.')
-        if is_run:
-            model = cls._load_run(path, step)
+        if folder is None:
+            model = cls._load_run(there, step)
             model = cls.of(at_size(model.as_imported(), image_size)) if image_size else model
         else:
-            imported = read_native(path) if is_native(path) else import_model(path, tokenizer=tokenizer, role=role)
+            words = local_copy(tokenizer) if tokenizer else ""
+            imported = read_native(folder) if is_native(folder) else import_model(folder, tokenizer=words, role=role)
             model = cls.of(at_size(imported, image_size) if image_size else imported)
-        model.path = str(path)
+        model.path = str(there)
         return model
 
     @classmethod
@@ -94,8 +99,8 @@ class Model(Encoder):
         return made
 
     @classmethod
-    def _load_run(cls, path: Path, step: int | Literal["last", "best"]) -> "Model":
-        checkpoints = Checkpoints(path, read_only=True)
+    def _load_run(cls, path: Place, step: int | Literal["last", "best"]) -> "Model":
+        checkpoints = open_checkpoints(path, read_only=True)
         loaded: dict[str, Any] = {}
 
         def abstract(meta: dict) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from vlc.curate.build import Plan, encode_image
-from vlc.curate.shards import GOES_ON, finish_dataset, finished_shard, shard_names, start_dataset, write_shard
-from vlc.data.files import local_folder
+from vlc.curate.shards import GOES_ON, MANIFEST, finish_dataset, finished_shard, shard_names, start_dataset, write_shard
 from vlc.data.record import Record, Source, add_counts
 from vlc.errors import ConfigError, DataError
 from vlc.inference.captioning import CaptionRequest, generate_captions
@@ -22,6 +22,7 @@ from vlc.inference.comparison import compared_by, pair_scores
 from vlc.inference.model import Model
 from vlc.inference.reading import ahead, progress_bar, read_pixels
 from vlc.parallel import barrier, is_primary, local_indices, primary_first
+from vlc.storage import made_for, place
 
 _CHUNK = 256  # images in memory
 
@@ -105,8 +106,21 @@ def recaption(
         ConfigError: A setting makes no sense.
         DataError: The folder holds another data set, no caption is left, or the disk is full.
     """
-    out = local_folder(out, "--out")
     settings.check(model, reranker)
+    there = place(out)
+    if not isinstance(there, Path) and (parts > 1 or jax.process_count() > 1):
+        raise ConfigError(
+            f"{out}: several jobs or processes share their shards, which needs a folder on a disk. Caption in one, or "
+            "write to a shared disk and copy."
+        )
+    with made_for(there, first=(MANIFEST,), resumed=True) as folder:
+        return _recaption(model, source, settings, folder, reranker, part, parts, quiet)
+
+
+def _recaption(
+    model: Model, source: Source, settings: Recaption, out: Path, reranker: Model | None, part: int, parts: int,
+    quiet: bool,
+) -> dict[str, Any] | None:  # fmt: skip
     plan = settings.to_json(model, reranker) | {"records in the source": len(source)}
     names = shard_names("train", -(-len(source) // settings.shard_records))
     try:

@@ -9,12 +9,12 @@ import numpy as np
 import safetensors.numpy
 
 from vlc.config import config_from_json
-from vlc.data.files import write_whole
 from vlc.errors import CheckpointError, ConfigError
 from vlc.interop.load import Imported, abstract_params, fill, paths_of
 from vlc.interop.rules import read_arrays, rule
 from vlc.interop.weights import Safetensors, read_json
-from vlc.train.checkpoint import make_meta, read_meta
+from vlc.storage import write_whole
+from vlc.train.restoring import make_meta, read_meta
 
 META, WEIGHTS = "vlc.json", "model.safetensors"
 

@@ -20,6 +20,7 @@ from vlc.errors import ConfigError
 from vlc.parallel.process_info import ProcessInfo
 from vlc.parallel.rendezvous import Watch, rendezvous
 from vlc.parallel.stop import EXIT_PREEMPTED, Stop
+from vlc.storage import Place
 
 _watch: Watch | None = None  # of this process, where several have started together
 _SLOWER = 60  # seconds by which JAX's own watch lags behind ours, which has names
@@ -146,19 +147,21 @@ def map_over_processes[T](count: int, work: Callable[[Sequence[int]], Sequence[T
     return [row for part in range(len(parts)) for row in made[str(part)]]
 
 
-def check_shared(folder: Path, option: str) -> None:
+def check_shared(folder: Place, option: str) -> None:
     """Makes sure that all processes see the same folder; makes it where it is not there.
+
+    Of a bucket it makes sure that it is there and can be written, also for one process.
 
     Raises:
         ConfigError: They do not, or it cannot be written.
     """
-    if jax.process_count() == 1:
+    if jax.process_count() == 1 and isinstance(folder, Path):
         return
     mark = folder / f".seen-{allgather_objects(secrets.token_hex(8))[0]}"
     try:
         if is_primary():
             folder.mkdir(parents=True, exist_ok=True)
-            mark.touch()
+            mark.write_bytes(b"")
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written ({error.strerror}). Name another place by {option}.") from error
     barrier("a mark is left")
@@ -167,8 +170,8 @@ def check_shared(folder: Path, option: str) -> None:
         mark.unlink(missing_ok=True)
     if blind:
         raise ConfigError(
-            f"{folder}: process {blind[0]} does not find there what process 0 has written. {option} must be on a disk "
-            "that all processes share."
+            f"{folder}: process {blind[0]} does not find there what process 0 has written. {option} must be in a "
+            "bucket (gs://, s3://) or on a disk that all processes share."
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from vlc.errors import CheckpointError
 from vlc.parallel import allgather_objects
+from vlc.storage import ObjectPath, Place
 
 PAUSES = (0.0, 0.5, 2.0, 8.0)  # seconds before each attempt
 # How tensorstore and JAX call what a store, not its content, is to blame for.
@@ -27,7 +28,7 @@ class Damaged(Exception):
     """A checkpoint that cannot be used; the one before may be."""
 
 
-def read_patiently(read: Callable[[], Any], what: str, folder: Path) -> Any:
+def read_patiently(read: Callable[[], Any], what: str, folder: Place) -> Any:
     """What `read` gives, tried again where it fails; all processes call this alike, and agree.
 
     Args:
@@ -60,10 +61,12 @@ def read_patiently(read: Callable[[], Any], what: str, folder: Path) -> Any:
     )
 
 
-def _attempt(read: Callable[[], Any], folder: Path) -> tuple[Any, tuple[str, str]]:
+def _attempt(read: Callable[[], Any], folder: Place) -> tuple[Any, tuple[str, str]]:
     """What was read, and the verdict: `fine`, `damaged` or `unread`, with what was said."""
     try:
         return read(), ("fine", "")
+    except Damaged as damage:  # proven by who read it
+        return None, ("damaged", str(damage))
     except Exception as error:  # whatever a damaged file makes orbax, tensorstore or json raise
         first = (str(error).splitlines() or [""])[0][:160]
         said = f"{type(error).__name__} {first}"
@@ -86,8 +89,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _readable(folder: Path) -> bool:
+def _readable(folder: Place) -> bool:
     """Whether every file of a checkpoint can be read to the end that the disk says it has."""
+    if isinstance(folder, ObjectPath):
+        return False  # whose reader proves damage itself
     try:
         return all(_length(path) == path.stat().st_size for path in folder.rglob("*") if path.is_file())
     except OSError:

@@ -15,7 +15,7 @@ from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import ConfigError
 from vlc.parallel import print_once
-from vlc.train.checkpoint import read_meta
+from vlc.train.restoring import read_meta
 from vlc.train.state import State
 
 _OWN = ("dtype", "scan", "remat")  # how a model is computed, not what it is

@@ -17,7 +17,6 @@ from vlc.curate.join import join_captions
 from vlc.curate.selection import select
 from vlc.data.captions import CaptionChoice, Mix, matching
 from vlc.data.controls import LEARNT_CONTROLS, Controls, even_bins, sources_of
-from vlc.data.files import exists, version_of
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, check_source
 from vlc.data.record import Source
@@ -25,13 +24,14 @@ from vlc.data.sources import Columns, open_mixture, open_source
 from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
 from vlc.data.workers import cores
 from vlc.errors import ConfigError, DataError
+from vlc.storage import Place, exists, version_of, working_folder
 
 _SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 _CUT = 0.05  # share of captions that are cut, from which on it is said
 _LOOKED_AT = 200  # records whose caption sources are compared with those that the config names
 
 
-def open_split(config: Config, split: str, workdir: Path | None = None) -> Source | None:
+def open_split(config: Config, split: str, workdir: Place | None = None) -> Source | None:
     """The `train` or `dev` records of a config; `None` when no dev data was named.
 
     What is joined and filtered is kept in `workdir/data`, so that a run has the same records to its end.
@@ -44,7 +44,7 @@ def open_split(config: Config, split: str, workdir: Path | None = None) -> Sourc
     return open_source(spec, columns=data.columns, **scenes) if spec else None
 
 
-def _open_train(data: Any, scenes: dict[str, Any], workdir: Path | None) -> Source:
+def _open_train(data: Any, scenes: dict[str, Any], workdir: Place | None) -> Source:
     """One source or a mixture, with the captions joined to it and without what the filters leave out."""
     if data.mixture and data.train:
         raise ConfigError("Both config.data.train and config.data.mixture are set; name one of them.")
@@ -59,12 +59,12 @@ def _open_train(data: Any, scenes: dict[str, Any], workdir: Path | None) -> Sour
     return replace(mixture, sources=parts)
 
 
-def _join_and_filter(source: Source, data: Any, spec: str, workdir: Path | None) -> Source:
+def _join_and_filter(source: Source, data: Any, spec: str, workdir: Place | None) -> Source:
     if not (data.join or data.filters):
         return source
     joined = version_of(data.join) if data.join else ""  # with another file all is selected again
     place = zlib.crc32(repr((spec, data.columns, data.join, joined)).encode())
-    folder = (workdir or Path(tempfile.mkdtemp(prefix="vlc-"))) / "data" / f"{place:08x}"
+    folder = (working_folder(workdir) if workdir else Path(tempfile.mkdtemp(prefix="vlc-"))) / "data" / f"{place:08x}"
     if data.join:
         source = join_captions(source, data.join, folder, columns=Columns.parse(data.columns))
     return select(source, data.filters, folder, workers=cores()) if data.filters else source
@@ -135,7 +135,7 @@ def train_tokenizer(source: Source, *, records: int, vocab_size: int, where: str
     return SentencePiece.train(itertools.chain([first], texts), vocab_size)
 
 
-def get_tokenizer(config: Config, source: Source, workdir: Path | None, earlier: Tokenizer | None = None) -> Tokenizer:
+def get_tokenizer(config: Config, source: Source, workdir: Place | None, earlier: Tokenizer | None = None) -> Tokenizer:
     """The tokenizer named by the config, or that of the workdir, trained from the captions at the first start.
 
     A run that is resumed does not need the file any more: `earlier`, its checkpoint's, is taken where none is there.

@@ -6,15 +6,14 @@ import math
 import sys
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from vlc.data.files import write_whole
 from vlc.parallel import is_primary, print_once
+from vlc.storage import Place, append_to
 from vlc.train.feed import slow_stage
 from vlc.train.tensorboard import Board
 
@@ -30,7 +29,7 @@ class MetricLog:
     once, and writes again as soon as that works.
     """
 
-    def __init__(self, workdir: Path, first_step: int):
+    def __init__(self, workdir: Place, first_step: int):
         self._parts: list[_Lines | Board] = [
             _Lines(workdir / "metrics.jsonl", first_step),
             Board(workdir / "tensorboard", first_step),
@@ -56,7 +55,7 @@ class MetricLog:
 class _Lines:
     """`metrics.jsonl`: an object a line, each in one call to the system."""
 
-    def __init__(self, path: Path, first_step: int):
+    def __init__(self, path: Place, first_step: int):
         self.name = str(path)
         self._path, self._first_step = path, first_step
         self._file: Any = None
@@ -64,8 +63,7 @@ class _Lines:
 
     def write(self, step: int, metrics: dict[str, Any]) -> None:
         if self._file is None:
-            _drop_after(self._path, self._first_step)
-            self._file = self._path.open("ab", buffering=0)
+            self._file = append_to(self._path, _kept_lines(self._path, self._first_step))
         line = (json.dumps({"step": step, **metrics}) + "\n").encode()
         torn, self._torn = self._torn, True
         if torn:
@@ -78,14 +76,14 @@ class _Lines:
             self._file.close()
 
 
-def _drop_after(path: Path, first_step: int) -> None:
-    """Drops the lines of steps after the first, and those that are none, such as one that a kill cut short."""
+def _kept_lines(path: Place, first_step: int) -> bytes | None:
+    """The lines that stay: none of steps after the first, and none that are no lines, such as one that a kill cut
+    short. `None` where all stay."""
     if not path.exists():
-        return
+        return None
     lines = path.read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if (step := _step_of(line)) is not None and step <= first_step]
-    if kept != lines:
-        write_whole(path, b"".join(kept))
+    return b"".join(kept) if kept != lines else None
 
 
 def _step_of(line: bytes) -> float | None:

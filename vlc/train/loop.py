@@ -16,7 +16,6 @@ import jax
 from jax.sharding import Mesh
 
 from vlc.config import Config, check_config, config_warnings, resolve_auto
-from vlc.data.files import local_folder, write_whole, writing
 from vlc.data.pipeline import describe_batch, train_batches
 from vlc.data.record import describe_skipped
 from vlc.data.tokenizers import Tokenizer
@@ -37,7 +36,8 @@ from vlc.parallel import (
     replicated,
     state_sharding,
 )
-from vlc.train.checkpoint import Checkpoints, make_meta, newest_meta
+from vlc.storage import Place, place, write_whole, writing
+from vlc.train.checkpoint import has_checkpoints, newest_meta, open_checkpoints
 from vlc.train.compile_ahead import compile_ahead
 from vlc.train.data_identity import change_of_data, check_same_data, data_identity
 from vlc.train.examples_seen import ExamplesSeen
@@ -55,6 +55,7 @@ from vlc.train.inputs import (
 from vlc.train.logging import MetricLog, Progress
 from vlc.train.lowering import batch_shapes
 from vlc.train.optimizer import make_optimizer
+from vlc.train.restoring import Restoring, make_meta
 from vlc.train.resume import changes_of, check_same_model, next_batch
 from vlc.train.state import count_parameters, eval_params, init_state, make_graph
 from vlc.train.step import make_train_step
@@ -100,23 +101,23 @@ def train(
         CheckpointError: The workdir's checkpoints do not fit the config, or cannot be written.
         TrainingDiverged: A loss or the gradient is no longer finite.
     """
-    workdir, goodput = local_folder(workdir, "--workdir"), Goodput()
-    check_shared(workdir, "--workdir")  # before any process reads what the others may not have
+    goodput, home = Goodput(), place(workdir)
+    check_shared(home, "--workdir")  # before any process reads what the others may not have
     # What a run once started from, its checkpoint has: the model and the tokenizer's file need not be there any more.
-    earlier = newest_meta(workdir)
-    begun = resumed_start(earlier, str(workdir)) if earlier is not None else None
+    earlier = newest_meta(home)
+    begun = resumed_start(earlier, str(home)) if earlier is not None else None
     initial = begun if begun is not None and config.init else load_start(config, load_initial)
     if initial is not None:
         config = inherit_architecture(config, initial)
     check_config(config)
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.batch_size, config.accumulate)
-    with writing(workdir, "--workdir"), workdir_lock(workdir):
-        return _train(config, workdir, mesh, goodput, initial, begun, make_evaluation, profile)
+    with writing(home, "--workdir"), workdir_lock(home):
+        return _train(config, home, mesh, goodput, initial, begun, make_evaluation, profile)
 
 
 def _train(
-    config: Config, workdir: Path, mesh: Mesh, goodput: Goodput, initial: Initial | None, begun: Initial | None,
+    config: Config, workdir: Place, mesh: Mesh, goodput: Goodput, initial: Initial | None, begun: Initial | None,
     make_evaluation: Callable[[Config], DevEvaluation | None], profile: tuple[int, int] | None,
 ) -> int:  # fmt: skip
     # -- what is trained on. All that can be wrong with data and config is found here, before compilation.
@@ -158,9 +159,12 @@ def _train(
         return compile_ahead(step_function, mesh, shapes, batches)
 
     # -- restore order: the newest sound checkpoint of this workdir, else fresh parameters.
-    if not (workdir / "checkpoints").exists():
+    if not has_checkpoints(workdir):
         compiled_step()
-    checkpoints = Checkpoints(workdir, keep_last=run.checkpoint.keep_last, keep_best=run.checkpoint.keep_best)
+    keep = run.checkpoint
+    checkpoints = open_checkpoints(
+        workdir, keep_last=keep.keep_last, keep_best=keep.keep_best, keep_every=keep.keep_every
+    )
     meta = make_meta(saved_config, tokenizer, make_example.preprocess) | {"data": identity}
 
     def abstract(saved_meta: dict) -> Any:
@@ -301,7 +305,7 @@ def _train(
     return 0
 
 
-def _check_finite(step: int, numbers: dict[str, float], checkpoints: Checkpoints, workdir: Path) -> None:
+def _check_finite(step: int, numbers: dict[str, float], checkpoints: Restoring, workdir: Place) -> None:
     bad = [name for name, value in numbers.items() if not math.isfinite(value)]
     if bad:
         checkpoints.wait()

@@ -5,7 +5,7 @@ from typing import Any
 
 from vlc.config import config_from_json
 from vlc.errors import CheckpointError
-from vlc.train.checkpoint import read_meta
+from vlc.train.restoring import read_meta
 
 # Changes of these alone do not change what is trained, and are not worth a line.
 _QUIET = ("steps", "log_every", "mesh.", "checkpoint.", "eval.", "data.threads", "data.workers", "data.dev", "init")

@@ -1,13 +1,13 @@
 """Profiling of a few steps, in the form that TensorBoard and xprof open."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from vlc.errors import ConfigError
 from vlc.parallel import print_once
+from vlc.storage import Place, upload, working_folder
 
 
 def parse_steps(text: str) -> tuple[int, int] | None:
@@ -27,13 +27,14 @@ def parse_steps(text: str) -> tuple[int, int] | None:
 class Trace:
     """Writes what devices and hosts do from the first to the last of some steps to `workdir/profile`."""
 
-    def __init__(self, workdir: Path, steps: tuple[int, int] | None):
+    def __init__(self, workdir: Place, steps: tuple[int, int] | None):
         self._folder, self._steps, self._running = workdir / "profile", steps, False
+        self._here = working_folder(self._folder)
 
     def before(self, step: int) -> None:
         """To be called before a step is started."""
         if self._steps and self._steps[0] <= step <= self._steps[1] and not self._running:
-            jax.profiler.start_trace(str(self._folder))
+            jax.profiler.start_trace(str(self._here))
             self._running = True
 
     def after(self, step: int, results: Any) -> None:
@@ -48,3 +49,5 @@ class Trace:
         if self._running:
             jax.profiler.stop_trace()
             self._running = False
+            if self._here != self._folder:
+                upload(self._here, self._folder)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vlc.errors import CheckpointError
 from vlc.parallel import is_primary
+from vlc.storage import Place
 
 _NAME = "run.lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
@@ -20,15 +21,16 @@ log = logging.getLogger("vlc")
 
 
 @contextlib.contextmanager
-def workdir_lock(workdir: Path) -> Iterator[None]:
+def workdir_lock(workdir: Place) -> Iterator[None]:
     """Holds a workdir for this run. The system lets go of it when the process ends, however it ends.
 
-    Of several processes the primary holds it.
+    Of several processes the primary holds it. In a bucket there are no locks: there the start that saves last owns the
+    workdir (`vlc.train.bucket_checkpoint`).
 
     Raises:
         CheckpointError: Another run is there; it is named.
     """
-    if not is_primary():
+    if not is_primary() or not isinstance(workdir, Path):
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)

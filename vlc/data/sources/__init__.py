@@ -6,7 +6,6 @@ A kind of source is a file with a `Source` and a `SourceKind`, listed in `KINDS`
 from collections.abc import Mapping
 from typing import Any
 
-from vlc.data.files import exists, is_remote
 from vlc.data.record import Source
 from vlc.data.sources import annotations, array_record, folder, huggingface, side_files, tfds, webdataset
 from vlc.data.sources.annotations import Annotations
@@ -24,6 +23,7 @@ from vlc.data.sources.side_files import SideFiles
 from vlc.data.sources.tfds import Tfds
 from vlc.data.sources.webdataset import WebDataset
 from vlc.errors import ConfigError, DataError
+from vlc.storage import exists, is_remote
 
 __all__ = [
     "KINDS",

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlc.data.files import IMAGE_FOLDERS, exists, join, parent, read_bytes
 from vlc.data.record import Record, Source, clean_captions
 from vlc.data.sources.captions_file import CAPTION_FILES
 from vlc.data.sources.columns import BY_NAME, Columns
 from vlc.data.sources.kind import Location, SourceKind
 from vlc.errors import DataError
+from vlc.storage import IMAGE_FOLDERS, exists, join, parent, read_bytes
 
 _NAMES = re.compile(r"captions_\w+\.json|dataset_(coco|flickr8k|flickr30k)\.json")
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader
 
-from vlc.data.files import find_shards
 from vlc.data.parts import Parts
 from vlc.data.record import Record, Source, flatten_captions, group_captions
 from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
 from vlc.data.sources.kind import SourceKind
 from vlc.data.sources.tf_example import read_example, write_example
 from vlc.errors import DataError
+from vlc.storage import find_shards
 
 _READ = "readahead_buffer_size:0"  # records are read one by one, in any order
 _NAME = ".array_record"

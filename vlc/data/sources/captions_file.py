@@ -12,9 +12,9 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlc.data.files import open_file, reading
 from vlc.data.sources.columns import BY_NAME, Columns
 from vlc.errors import DataError
+from vlc.storage import open_file, reading
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".json", ".txt")
 # What a captions file is called where only its folder is named: ours, Hugging Face's ImageFolder, Flickr8k's.

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vlc.data.files import IMAGE_FOLDERS, exists, is_folder, is_remote, join, parent, read_bytes
 from vlc.data.record import CaptionTypeError, Record, Source, flatten_captions, group_captions, mend_text
 from vlc.data.sources.captions_file import CAPTION_FILES, SUFFIXES, read_rows
 from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
 from vlc.data.sources.kind import Location, SourceKind
 from vlc.data.table import TEXT, Table, kept_table, list_of, write_table
 from vlc.errors import DataError
+from vlc.storage import IMAGE_FOLDERS, exists, is_folder, is_remote, join, parent, read_bytes
 
 CAPTIONS = list_of(pa.struct({"source": TEXT, "text": TEXT}))
 _SCHEMA = pa.schema(

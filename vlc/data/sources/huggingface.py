@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlc.data.files import exists, is_remote, join, read_bytes
 from vlc.data.parts import Parts
 from vlc.data.record import Record, Source
 from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
 from vlc.data.sources.kind import SourceKind
 from vlc.errors import DataError
+from vlc.storage import exists, is_remote, join, read_bytes
 
 STATE_FILE, DICT_FILE = "state.json", "dataset_dict.json"
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vlc.data.files import exists, find_in, is_folder, is_glob, join
 from vlc.data.record import Source
 from vlc.data.sources.columns import Columns
+from vlc.storage import exists, find_in, is_folder, is_glob, join
 
 
 @dataclass(frozen=True)

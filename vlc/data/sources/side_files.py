@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from vlc.data.files import find, is_remote, join, read_bytes
 from vlc.data.record import Record, Source
 from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
 from vlc.data.sources.kind import SourceKind
 from vlc.data.sources.tar_index import IMAGE_SUFFIXES
 from vlc.errors import DataError
+from vlc.storage import find, is_remote, join, read_bytes
 
 _IMAGES = tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)  # in this order, where one name has several
 _TEXTS = (".txt", ".caption", ".json")  # in this order, where an image has several

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from vlc.data.files import open_file, reading, version_of
 from vlc.errors import DataError
+from vlc.storage import open_file, reading, version_of
 
 # Of several images of one sample the first in this order, open_clip's, is taken: `0.jpg`, not its mask `0.png`.
 IMAGE_SUFFIXES = (

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from google.protobuf import json_format
 
-from vlc.data.files import exists, join
 from vlc.data.record import CaptionTypeError, Record, Source, clean_captions
 from vlc.data.sources.columns import BY_NAME, Columns
 from vlc.data.sources.kind import Location, SourceKind
 from vlc.errors import DataError
+from vlc.storage import exists, join
 
 INFO_FILE = "dataset_info.json"
 PREFIX = "tfds:"

@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlc.data.files import find_shards, is_glob, parent, read_range
 from vlc.data.parts import Parts
 from vlc.data.record import Record, Source, add_counts
 from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
@@ -23,6 +22,7 @@ from vlc.data.sources.tar_index import MEMBERS, index_shard, refuse_compressed
 from vlc.data.table import TEXT, Table, is_kept, kept_table, write_table
 from vlc.data.workers import cores, die_with_parent
 from vlc.errors import DataError
+from vlc.storage import find_shards, is_glob, parent, read_range
 
 log = logging.getLogger("vlc")
 _COMPRESSED_NAME = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz)$")

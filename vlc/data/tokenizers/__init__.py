@@ -1,13 +1,14 @@
 """Text to ids: one interface over SentencePiece models, `tokenizer.json` files and CLIP's byte pairs."""
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from vlc.data.tokenizers.base import Rules, Tokenizer, saved_parts
 from vlc.data.tokenizers.json_file import JsonTokenizer, clip_tokenizer, read_merges
 from vlc.data.tokenizers.sentence_piece import OWN_RULES, SentencePiece
 from vlc.errors import CheckpointError, DataError
+from vlc.storage import read_bytes
 
 __all__ = [
     "JsonTokenizer",
@@ -21,19 +22,16 @@ __all__ = [
 ]
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
+def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """Reads a SentencePiece `.model` or a `tokenizer.json`.
 
     Raises:
         DataError: The file cannot be read or is neither.
     """
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path}: the tokenizer cannot be read ({error.strerror}). "
-            "Train one with: vlc data tokenizer SOURCE --out FILE"
-        ) from error
+        data = read_bytes(path)
+    except DataError as error:
+        raise DataError(f"The tokenizer: {error} Train one with: vlc data tokenizer SOURCE --out FILE") from error
     return JsonTokenizer(data, Rules()) if str(path).endswith(".json") else SentencePiece(data)
 
 

@@ -1,14 +1,14 @@
 """SentencePiece: trained from captions by one command, or taken from another model (SigLIP)."""
 
 import io
+import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import sentencepiece as spm
 
-from vlc.data.files import write_whole
 from vlc.data.tokenizers.base import Rules, Tokenizer
 from vlc.errors import DataError
+from vlc.storage import write_whole
 
 UNK_ID, BOS_ID, EOS_ID = 0, 1, 2
 _LONGEST = 1 << 30  # bytes of a caption; what is longer than its default of 4,192 the trainer would pass over
@@ -70,7 +70,7 @@ class SentencePiece(Tokenizer):
             ) from error
         return cls(target.getvalue())
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model; a reader never sees half of it."""
         write_whole(path, self.model)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlc.data.files import write_whole
 from vlc.evaluate.report.figures import data_uri
 from vlc.parallel import is_primary
+from vlc.storage import write_whole
 
 _STYLE = """
 :root { --ink:#22303c; --soft:#5a6b7b; --line:#e2e8f0; --accent:#2b6cb0; --paper:#ffffff; --ground:#f5f7fa; }

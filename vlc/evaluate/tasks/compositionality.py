@@ -15,13 +15,13 @@ import numpy as np
 from PIL import Image
 
 from vlc.data.decoding import decode
-from vlc.data.files import read_bytes
 from vlc.errors import DataError
 from vlc.evaluate.embeddings import Cache, Embedded
 from vlc.evaluate.metrics.retrieval import token_scores
 from vlc.evaluate.pictures import ENDINGS, Pictures, files_version
 from vlc.evaluate.tasks.base import Options, Outcome
 from vlc.models import TextEncoding
+from vlc.storage import read_bytes
 
 SUITES = ("sugarcrepe", "winoground", "aro")
 _SUGARCREPE = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")

@@ -1,14 +1,15 @@
-"""Files, local or behind a URL (`gs://`, `s3://`, `memory://`, ...), read whole or in part.
+"""Files, local or behind a URL (`gs://`, `s3://`, `memory://`, ...), read whole or in part, and written whole.
 
 Local files are read with the system's own calls; every other protocol goes through fsspec, whose package for that store
-(gcsfs, s3fs) must be installed.
+(gcsfs, s3fs) must be installed. A store that is busy is asked again (`patience`).
 """
 
 import errno
 import glob
+import io
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +18,13 @@ from typing import IO, Any
 import fsspec
 
 from vlc.errors import ConfigError, DataError
+from vlc.storage.patience import ShortRead, patiently
 
+# Without this gcsfs asks for the kind of each bucket, by a second protocol, with credentials of its own.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 _GLOB_LETTERS = "*?["
 _OPEN_FILES = 256
+_BLOCK = 1 << 20  # that a file in a bucket is read in from front to back
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # Where images lie beside the file that names them, in the layouts that data sets are published in.
 IMAGE_FOLDERS = (
@@ -28,27 +33,13 @@ IMAGE_FOLDERS = (
 )  # fmt: skip
 
 
-def is_remote(path: str | Path) -> bool:
+def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether the path is a URL of another store than the local disk."""
     return "://" in str(path)
 
 
-def local_folder(path: str | Path, option: str) -> Path:
-    """A folder to write to.
-
-    Raises:
-        ConfigError: It is a URL, whose name would become a folder here.
-    """
-    if is_remote(path):
-        raise ConfigError(
-            f"{option} {path}: vlc reads from object stores but writes to disks. Mount the bucket (Cloud Storage FUSE, "
-            "s3fs) and name the folder, or write to a disk and copy."
-        )
-    return Path(path)
-
-
 @contextmanager
-def reading(path: str | Path) -> Iterator[None]:
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns what a file system raises into a `DataError` that names the file."""
     try:
         yield
@@ -61,29 +52,56 @@ def reading(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def writing(folder: Path, option: str) -> Iterator[None]:
+def writing(folder: str | os.PathLike[str], option: str) -> Iterator[None]:
     """Turns what a file system raises in a folder that is written to into a `ConfigError` that names it."""
     try:
         yield
     except OSError as error:
-        name = Path(os.fsdecode(error.filename)) if error.filename else None
-        if error.errno not in _NO_ROOM and (name is None or not (name == folder or name.is_relative_to(folder))):
+        name = os.fsdecode(error.filename) if error.filename else ""
+        if error.errno not in _NO_ROOM and not f"{name}/".startswith(f"{folder}/"):
             raise
         raise ConfigError(
-            f"{name or folder}: cannot be written ({error.strerror}). What is written is kept; see to the disk, or "
-            f"name another place by {option}."
+            f"{name or folder}: cannot be written ({error.strerror}). What is written is kept; see to the disk or the "
+            f"bucket, or name another place by {option}."
         ) from error
 
 
-def open_file(path: str | Path) -> IO[bytes]:
+def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
     """Opens a file to be read."""
     if not is_remote(path):
         return open(path, "rb")
-    system, name = _remote(str(path))
-    return system.open(name, "rb")
+    return io.BufferedReader(_Ranged(str(path)), _BLOCK)  # pyright: ignore[reportReturnType]
 
 
-def read_bytes(path: str | Path) -> bytes:
+class _Ranged(io.RawIOBase):
+    """An object as a file: what is read is asked for, and no more."""
+
+    def __init__(self, path: str):
+        self._path, self._place = path, 0
+        self._size, _ = version_of(path)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._place = offset + (0, self._place, self._size)[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        size = max(0, min(len(buffer), self._size - self._place))
+        if size:
+            buffer[:size] = read_range(self._path, self._place, size)
+        self._place += size
+        return size
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """A whole file.
 
     Raises:
@@ -92,12 +110,14 @@ def read_bytes(path: str | Path) -> bytes:
     with reading(path):
         if not is_remote(path):
             return Path(path).read_bytes()
-        system, name = _remote(str(path))
-        return system.cat_file(name)
+        return ask(path, lambda system, name: system.cat_file(name))
 
 
-def write_whole(path: str | Path, data: bytes) -> None:
-    """Writes a local file and the folders above it; a reader never sees half of it, whoever else writes it."""
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file and the folders above it; a reader never sees half of it, whoever else writes it."""
+    if is_remote(path):
+        ask(path, lambda system, name: system.pipe_file(name, data))
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
@@ -108,7 +128,7 @@ def write_whole(path: str | Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_range(path: str | Path, offset: int, size: int) -> bytes:
+def read_range(path: str | os.PathLike[str], offset: int, size: int) -> bytes:
     """`size` bytes from `offset` on; safe from several threads.
 
     Raises:
@@ -116,8 +136,7 @@ def read_range(path: str | Path, offset: int, size: int) -> bytes:
     """
     with reading(path):
         if is_remote(path):
-            system, name = _remote(str(path))
-            data = system.cat_file(name, start=offset, end=offset + size)
+            data = ask(path, lambda system, name: _range(system, name, offset, size))
         else:
             # Kept in a variable: the cache may drop it for another thread's file, which would close it.
             file = _opened(str(path), os.stat(path).st_mtime_ns)
@@ -127,7 +146,7 @@ def read_range(path: str | Path, offset: int, size: int) -> bytes:
     return data
 
 
-def version_of(path: str | Path) -> tuple[int, str]:
+def version_of(path: str | os.PathLike[str]) -> tuple[int, str]:
     """Size in bytes, and what changes when the file does (time of writing, or the store's tag).
 
     Raises:
@@ -137,45 +156,41 @@ def version_of(path: str | Path) -> tuple[int, str]:
         if not is_remote(path):
             status = os.stat(path)
             return status.st_size, str(status.st_mtime_ns)
-        system, name = _remote(str(path))
-        info = system.info(name)
+        info = ask(path, lambda system, name: system.info(name))
         tag = info.get("etag") or info.get("ETag") or info.get("mtime") or info.get("created") or ""
         return int(info["size"]), str(tag)
 
 
-def exists(path: str | Path) -> bool:
+def exists(path: str | os.PathLike[str]) -> bool:
     """Whether there is a file or folder."""
     if not is_remote(path):
         return os.path.exists(path)
     with reading(path):
-        system, name = _remote(str(path))
-        return system.exists(name)
+        return ask(path, _exists)
 
 
-def is_folder(path: str | Path) -> bool:
+def is_folder(path: str | os.PathLike[str]) -> bool:
     """Whether there is a folder."""
     if not is_remote(path):
         return os.path.isdir(path)
     with reading(path):
-        system, name = _remote(str(path))
-        return system.isdir(name)
+        return ask(path, _is_folder)
 
 
-def is_glob(path: str | Path) -> bool:
+def is_glob(path: str | os.PathLike[str]) -> bool:
     """Whether the path stands for several; a file or folder that is called so is that one."""
     return any(letter in str(path) for letter in _GLOB_LETTERS) and not (not is_remote(path) and os.path.exists(path))
 
 
-def find(pattern: str | Path) -> list[str]:
+def find(pattern: str | os.PathLike[str]) -> list[str]:
     """Files and folders that match a glob, sorted."""
     if not is_remote(pattern):
         return sorted(glob.glob(str(pattern)))
     with reading(pattern):
-        system, name = _remote(str(pattern))
-        return sorted(system.unstrip_protocol(found) for found in system.glob(name))
+        return ask(pattern, lambda system, name: sorted(system.unstrip_protocol(found) for found in system.glob(name)))
 
 
-def find_in(folder: str | Path, pattern: str) -> list[str]:
+def find_in(folder: str | os.PathLike[str], pattern: str) -> list[str]:
     """Files and folders in a folder, whatever letters its own name has, that match a glob, sorted."""
     return find(join(folder if is_remote(folder) else glob.escape(str(folder)), pattern))
 
@@ -192,14 +207,14 @@ def find_shards(pattern: str, inside: str) -> list[str]:
     return find(pattern) if is_glob(pattern) else [pattern]
 
 
-def join(folder: str | Path, name: str) -> str:
+def join(folder: str | os.PathLike[str], name: str) -> str:
     """A path below a folder; a name that is a full path or URL stays what it is."""
     if is_remote(folder):
         return name if is_remote(name) else f"{str(folder).rstrip('/')}/{name}"
     return name if is_remote(name) else os.path.join(folder, name)
 
 
-def parent(path: str | Path) -> str:
+def parent(path: str | os.PathLike[str]) -> str:
     """The folder that a file lies in."""
     return str(path).rsplit("/", 1)[0] if is_remote(path) else os.path.dirname(path) or "."
 
@@ -210,5 +225,30 @@ def _opened(path: str, written: int) -> IO[bytes]:
     return open(path, "rb")
 
 
-def _remote(path: str) -> tuple[Any, str]:
-    return fsspec.core.url_to_fs(path)
+def ask[T](path: str | os.PathLike[str], what: Callable[[Any, str], T]) -> T:
+    """Asks the store that an object lies in, with patience: `what(file system, name)`."""
+    system, name = fsspec.core.url_to_fs(str(path), use_listings_cache=False)
+    return patiently(lambda: what(system, name), path)
+
+
+def _range(system: Any, name: str, offset: int, size: int) -> bytes:
+    data = system.cat_file(name, start=offset, end=offset + size)
+    if len(data) < size and int(system.info(name)["size"]) >= offset + size:
+        raise ShortRead(5, f"{len(data)} of {size} bytes came", name)
+    return data
+
+
+def _exists(system: Any, name: str) -> bool:
+    """As `system.exists`, which takes every error for a no."""
+    try:
+        system.info(name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _is_folder(system: Any, name: str) -> bool:
+    try:
+        return system.info(name)["type"] == "directory"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,57 @@
+"""Places: files and folders on disks and in buckets, by one set of names. Nothing else asks which of them one is."""
+
+from vlc.storage.appended import Appended, append_to
+from vlc.storage.copies import cache_folder, local_copy, made_for, upload, working_folder
+from vlc.storage.files import (
+    IMAGE_FOLDERS,
+    exists,
+    find,
+    find_in,
+    find_shards,
+    is_folder,
+    is_glob,
+    is_remote,
+    join,
+    open_file,
+    parent,
+    read_bytes,
+    read_range,
+    reading,
+    version_of,
+    write_whole,
+    writing,
+)
+from vlc.storage.patience import patiently
+from vlc.storage.place import ObjectPath, Place, place, read_json
+
+__all__ = [
+    "IMAGE_FOLDERS",
+    "Appended",
+    "ObjectPath",
+    "Place",
+    "append_to",
+    "cache_folder",
+    "exists",
+    "find",
+    "find_in",
+    "find_shards",
+    "is_folder",
+    "is_glob",
+    "is_remote",
+    "join",
+    "local_copy",
+    "made_for",
+    "open_file",
+    "parent",
+    "patiently",
+    "place",
+    "read_bytes",
+    "read_json",
+    "read_range",
+    "reading",
+    "upload",
+    "version_of",
+    "working_folder",
+    "write_whole",
+    "writing",
+]
