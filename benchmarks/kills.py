@@ -1,41 +1,92 @@
 """Kills a training run at random moments, during saves too, and compares its end with an undisturbed one, bit for bit.
 
     python benchmarks/kills.py --trials 20 --out benchmarks/results/kills.json
+    python benchmarks/kills.py --store gs --processes 2 --out benchmarks/results/kills_gs.json   # or s3
 
 Each trial starts the smoke form of the quickstart in a new folder, kills it with SIGKILL, lets it finish, and compares
 the checksums of every array of the last checkpoint (parameters, optimizer, step) and the digest of the examples seen. A
-checkpoint is written at every step, so that many kills fall into a save.
+checkpoint is written at every step, so that many kills fall into a save. With a store the workdir and the training data
+(WebDataset shards) lie in a bucket of a server on this machine: fake-gcs-server, or moto from the peers' environment.
+With several processes the kill takes all of them.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vlc.train.checkpoint import Checkpoints
+from PIL import Image
+
+from vlc.data.sources import Scenes
+from vlc.storage import Place, place, write_whole
+from vlc.train.checkpoint import open_checkpoints
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests import buckets  # noqa: E402
 
 
-def start(workdir: Path, steps: int) -> subprocess.Popen:
-    """The same command each time."""
+def start(workdir: Place, steps: int, options: argparse.Namespace) -> subprocess.Popen:
+    """The same command each time, in a group of its own."""
     command = [sys.executable, "-m", "vlc.cli", "train", "--config", "configs/quickstart.py:smoke"]
     settings = [f"--config.steps={steps}", "--config.checkpoint.every=1", "--config.eval.every=100000"]
     settings += ["--config.model.image.layers=1", "--config.model.text.layers=1", "--config.model.decoder.layers=1"]
+    settings += [f"--config.data.train={options.data}", "--config.data.vocab_size=300"] if options.data else []
+    local = [sys.executable, str(ROOT / "launch" / "local.py"), "--processes", str(options.processes), "--devices", "1",
+             "--restarts", "0", "--"]  # fmt: skip
     return subprocess.Popen(
-        [*command, "--workdir", str(workdir), *settings], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+        [*(local if options.processes > 1 else []), *command, "--workdir", str(workdir), *settings], cwd=ROOT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
 
 
-def ending(workdir: Path) -> dict:
+def shards_in(folder: Place, count: int = 2) -> str:
+    """Writes WebDataset shards of scenes; how they are named in a config."""
+    scenes = Scenes(side=16, length=64 * count)
+    for shard in range(count):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for index in range(64 * shard, 64 * (shard + 1)):
+                image = io.BytesIO()
+                Image.fromarray(scenes[index].image).save(image, "PNG")
+                captions = json.dumps({"captions": [text for some in scenes.captions(index).values() for text in some]})
+                for suffix, data in (("png", image.getvalue()), ("json", captions.encode())):
+                    member = tarfile.TarInfo(f"{index:06d}.{suffix}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+        write_whole(folder / f"{shard:05d}.tar", file.getvalue())
+    return f"{folder}/{{00000..{count - 1:05d}}}.tar"
+
+
+@contextlib.contextmanager
+def store(name: str) -> Iterator[str]:
+    """Where workdirs and data go."""
+    if name == "disk":
+        with tempfile.TemporaryDirectory() as scratch:
+            yield scratch
+        return
+    serve, environment = {
+        "gs": (buckets.gcs_server, buckets.gcs_environment), "s3": (buckets.s3_server, buckets.s3_environment)
+    }[name]  # fmt: skip
+    with serve() as url, buckets.environment(environment(url)):
+        yield f"{name}://{buckets.BUCKET}"
+
+
+def ending(workdir: Place) -> dict:
     """Checksums and digest of the last checkpoint."""
-    checkpoints = Checkpoints(workdir, read_only=True)
+    checkpoints = open_checkpoints(workdir, read_only=True)
     restored = checkpoints.restore(lambda meta: {})
     checkpoints.close()
     assert restored is not None
@@ -47,43 +98,56 @@ def ending(workdir: Path) -> dict:
     }
 
 
-def newest(workdir: Path) -> int:
+def unfinished(workdir: Place) -> list[str]:
+    """Checkpoints that a kill left half-written."""
+    folder = workdir / "checkpoints"
+    if isinstance(folder, Path):
+        return [path.name for path in folder.glob("*tmp*")]
+    names = {str(path).removeprefix(f"{folder}/") for path in folder.rglob("*")}
+    steps = {name.partition("/")[0] for name in names}
+    return [step for step in steps if f"{step}/commit.json" not in names]
+
+
+def newest(workdir: Place) -> int:
     """The newest step with a folder, finished or being written."""
     steps = [int(path.name.split(".")[0]) for path in (workdir / "checkpoints").glob("[0-9]*")]
     return max(steps, default=0)
 
 
-def kill_while_running(workdir: Path, steps: int, rng: random.Random) -> dict | None:
+def kill_while_running(workdir: Place, steps: int, rng: random.Random, options: argparse.Namespace) -> dict | None:
     """Starts, waits for new progress and a random while more, kills. `None` when the run was faster."""
-    run = start(workdir, steps)
+    run = start(workdir, steps, options)
     before = newest(workdir)
     while run.poll() is None and newest(workdir) <= before:
         time.sleep(0.01)
     try:
-        run.wait(rng.uniform(0, 3.0))
+        run.wait(rng.uniform(0, options.within))
         return None
     except subprocess.TimeoutExpired:
-        run.kill()
+        os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-    unfinished = [path.name for path in (workdir / "checkpoints").glob("*tmp*")]
-    return {"after_step": newest(workdir), "during_a_save": bool(unfinished)}
+    return {"after_step": newest(workdir), "during_a_save": bool(unfinished(workdir))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--store", choices=("disk", "gs", "s3"), default="disk")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--within", type=float, default=3.0, help="seconds after the first step that kills fall into")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        whole = Path(scratch) / "whole"
-        assert start(whole, options.steps).wait() == 0
+    with store(options.store) as root:
+        options.data = shards_in(place(root) / "data") if options.store != "disk" else ""
+        whole = place(root) / "whole"
+        assert start(whole, options.steps, options).wait() == 0
         wanted = ending(whole)
 
         def trial(number: int) -> dict:
-            workdir, rng = Path(scratch) / str(number), random.Random(number)
-            kill = kill_while_running(workdir, options.steps, rng)
-            code = start(workdir, options.steps).wait()
+            workdir, rng = place(root) / str(number), random.Random(number)
+            kill = kill_while_running(workdir, options.steps, rng, options)
+            code = start(workdir, options.steps, options).wait()
             row = {"kill": kill, "equal": code == 0 and ending(workdir) == wanted}
             print(number, json.dumps(row), flush=True)
             return row
@@ -92,6 +156,8 @@ def main() -> None:
             trials = list(pool.map(trial, range(options.trials)))
     kills = [trial["kill"] for trial in trials if trial["kill"]]
     result = {
+        "store": options.store,
+        "processes": options.processes,
         "trials": len(trials),
         "bit_equal": sum(trial["equal"] for trial in trials),
         "kills": len(kills),

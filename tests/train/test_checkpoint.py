@@ -10,7 +10,7 @@ import pytest
 
 from vlc.data.images import Preprocess
 from vlc.errors import CheckpointError
-from vlc.train import checkpoint, damage
+from vlc.train import damage, restoring
 from vlc.train.checkpoint import Checkpoints
 from vlc.train.restoring import make_meta, read_meta
 
@@ -144,7 +144,7 @@ def test_a_short_read_condemns_nothing(tmp_path, monkeypatch, times):
 
 def test_one_bad_read_that_gives_other_numbers_condemns_nothing(tmp_path, monkeypatch):
     saved(tmp_path, 1, 2).close()
-    sums, calls = checkpoint.array_checksums, []
+    sums, calls = restoring.array_checksums, []
 
     def once_wrong(tree):
         calls.append(1)

@@ -75,9 +75,9 @@ def _evaluate_run(options: argparse.Namespace, path: str, out: Path, scales: Seq
 
 
 def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path, scales: Sequence[float]) -> list[str]:
-    from vlc.evaluate.embeddings import cache_folder
     from vlc.evaluate.run import TASKS, as_table, evaluate_tasks
     from vlc.evaluate.tasks.base import Options
+    from vlc.storage import cache_folder
 
     data = {}
     for given in options.data:

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlc.data.parts import Parts
-from vlc.storage import is_remote, version_of
+from vlc.storage import cache_folder, place, version_of
 
 _VERSION = 3  # of everything kept in a cache; with another number all is made again
 _BATCH = 1024  # rows
@@ -132,11 +132,6 @@ def _to_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatc
     )
 
 
-def cache_folder() -> Path:
-    """Where indices go that cannot lie beside their data: `$VLC_CACHE`, else `~/.cache/vlc`."""
-    return Path(os.environ.get("VLC_CACHE") or Path.home() / ".cache" / "vlc")
-
-
 def kept_table(
     kind: str, files: Sequence[str], beside: str, make: Callable[[Path], None], settings: Any = None
 ) -> Table:
@@ -155,10 +150,10 @@ def kept_table(
     found = _find(name, places)
     if found is not None:
         return found
-    for place in places:
+    for kept in places:
         try:
-            make(place / name)
-            return Table(place / name)
+            make(kept / name)
+            return Table(kept / name)
         except OSError:
             continue  # not ours to write in, or full
     with tempfile.TemporaryDirectory() as scratch:
@@ -175,17 +170,17 @@ def is_kept(kind: str, files: Sequence[str], beside: str, settings: Any = None) 
 def _name_and_places(kind: str, files: Sequence[str], beside: str, settings: Any) -> tuple[str, list[Path]]:
     versions = [(str(name), *version_of(name)) for name in files]
     text = json.dumps([_VERSION, kind, versions, settings], default=str)
-    places = [cache_folder() / "index"]
-    if not is_remote(beside):
-        places.insert(0, Path(beside).resolve() / ".vlc")
+    places, folder = [cache_folder() / "index"], place(beside)
+    if isinstance(folder, Path):
+        places.insert(0, folder.resolve() / ".vlc")
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.arrow", places
 
 
 def _find(name: str, places: Sequence[Path]) -> Table | None:
-    for place in places:
-        if (place / name).is_file():
+    for kept in places:
+        if (kept / name).is_file():
             try:
-                return Table(place / name)
+                return Table(kept / name)
             except (pa.ArrowInvalid, OSError, ValueError):
                 continue  # damaged: it is made again
     return None

@@ -207,8 +207,3 @@ def _write_part(place: Path, part: int, arrays: dict[str, np.ndarray], reasons: 
             f"{place}: embeddings cannot be written ({error.strerror}). What is written is kept; name another place "
             "with --cache DIR."
         ) from error
-
-
-def cache_folder() -> Path:
-    """`$VLC_CACHE`, or the user's cache."""
-    return Path(os.environ.get("VLC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "vlc")

@@ -5,6 +5,7 @@ from vlc.storage.copies import cache_folder, local_copy, made_for, upload, worki
 from vlc.storage.files import (
     IMAGE_FOLDERS,
     exists,
+    expand_braces,
     find,
     find_in,
     find_shards,
@@ -22,7 +23,7 @@ from vlc.storage.files import (
     writing,
 )
 from vlc.storage.patience import patiently
-from vlc.storage.place import ObjectPath, Place, place, read_json
+from vlc.storage.place import ObjectPath, Place, place, write_json
 
 __all__ = [
     "IMAGE_FOLDERS",
@@ -32,6 +33,7 @@ __all__ = [
     "append_to",
     "cache_folder",
     "exists",
+    "expand_braces",
     "find",
     "find_in",
     "find_shards",
@@ -46,12 +48,12 @@ __all__ = [
     "patiently",
     "place",
     "read_bytes",
-    "read_json",
     "read_range",
     "reading",
     "upload",
     "version_of",
     "working_folder",
+    "write_json",
     "write_whole",
     "writing",
 ]

@@ -22,8 +22,9 @@ log = logging.getLogger("vlc")
 
 
 def cache_folder() -> Path:
-    """Where copies and indices go that cannot lie beside their data: `$VLC_CACHE`, else `~/.cache/vlc`."""
-    return Path(os.environ.get("VLC_CACHE") or Path.home() / ".cache" / "vlc")
+    """Where copies, indices and embeddings go: `$VLC_CACHE`, else `vlc` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    known = os.environ.get("XDG_CACHE_HOME")
+    return Path(os.environ.get("VLC_CACHE") or Path(known or Path.home() / ".cache").expanduser() / "vlc")
 
 
 def local_copy(path: "str | os.PathLike[str]") -> Path:

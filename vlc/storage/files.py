@@ -8,6 +8,7 @@ import errno
 import glob
 import io
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from vlc.storage.patience import ShortRead, patiently
 # Without this gcsfs asks for the kind of each bucket, by a second protocol, with credentials of its own.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 _GLOB_LETTERS = "*?["
+_BRACES = re.compile(r"\{(?:(?P<first>\d+)\.\.(?P<last>\d+)|(?P<list>[^{},]*(?:,[^{},]*)+))\}")
+_CHAINS = ("simplecache", "filecache", "blockcache", "cached")
 _OPEN_FILES = 256
 _BLOCK = 1 << 20  # that a file in a bucket is read in from front to back
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -196,15 +199,45 @@ def find_in(folder: str | os.PathLike[str], pattern: str) -> list[str]:
 
 
 def find_shards(pattern: str, inside: str) -> list[str]:
-    """The files that a folder, a file name or a glob stands for, sorted.
+    """The files that a folder, a file name or a glob stands for, sorted; of a list, in its order.
 
     Args:
-        pattern: Folder, file or glob.
+        pattern: Folder, file or glob; several with `::` between them, as open_clip has it; with braces, as in
+            `{00000..00999}.tar`. What exists under the very name is that.
         inside: A glob of the files that count in a folder, `*.tar`.
     """
     if is_folder(pattern):
         return find_in(pattern, inside)
+    if exists(pattern):
+        return [pattern]
+    parts = [part for whole in split_list(pattern) for part in expand_braces(whole)]
+    if parts != [pattern]:
+        return [shard for part in parts for shard in find_shards(part, inside)]
     return find(pattern) if is_glob(pattern) else [pattern]
+
+
+def split_list(paths: str) -> list[str]:
+    """The paths of a list with `::` between them; a chain of fsspec's caches (`simplecache::gs://...`) is one path."""
+    parts = paths.split("::")
+    return [paths] if parts[0] in _CHAINS else [part for part in parts if part]
+
+
+def expand_braces(path: str) -> list[str]:
+    """All that `{0..9}`, `{00..99}` and `{a,b}` in a path stand for, as a shell has it."""
+    found = _BRACES.search(path)
+    if not found:
+        return [path]
+    before, after = path[: found.start()], path[found.end() :]
+    return [whole for value in _values(found) for whole in expand_braces(f"{before}{value}{after}")]
+
+
+def _values(found: re.Match[str]) -> list[str]:
+    if found["list"] is not None:
+        return found["list"].split(",")
+    first, last = found["first"], found["last"]
+    width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+    step = 1 if int(last) >= int(first) else -1
+    return [str(number).zfill(width) for number in range(int(first), int(last) + step, step)]
 
 
 def join(folder: str | os.PathLike[str], name: str) -> str:

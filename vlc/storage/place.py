@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from vlc.storage.files import ask, exists, find_in, is_folder, is_remote, read_bytes, version_of, write_whole
+from vlc.storage.files import ask, exists, find_in, is_folder, is_remote, version_of, write_whole
 
 
 class ObjectPath:
@@ -106,9 +106,9 @@ class ObjectPath:
         """Objects below, whatever lies between; `pattern` is for their last part."""
 
         def below(system: Any, name: str) -> list[str]:
-            return [system.unstrip_protocol(found) for found in system.find(name)]
+            return [found[len(name.rstrip("/")) + 1 :] for found in system.find(name)]
 
-        return (path for path in map(type(self), ask(self._url, below)) if PurePosixPath(path.name).match(pattern))
+        return (self / found for found in ask(self._url, below) if PurePosixPath(found).match(pattern))
 
     def size(self) -> int:
         return version_of(self._url)[0]
@@ -122,6 +122,6 @@ def place(path: "str | os.PathLike[str]") -> Place:
     return ObjectPath(str(path)) if is_remote(path) else Path(path)
 
 
-def read_json(path: Place) -> Any:
-    """A JSON file."""
-    return json.loads(read_bytes(path))
+def write_json(path: Place, content: Any) -> None:
+    """Writes a JSON file as a whole."""
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())

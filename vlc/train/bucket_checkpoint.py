@@ -25,7 +25,7 @@ import jax
 
 from vlc.errors import CheckpointError, DataError
 from vlc.parallel import allgather_objects, is_primary, primary_first
-from vlc.storage import Place
+from vlc.storage import Place, write_json, write_whole
 from vlc.train.damage import Damaged
 from vlc.train.pieces import INDEX, Pieces, held_here, write_pieces
 from vlc.train.restoring import Restoring, describe, paths_of, seal
@@ -120,7 +120,7 @@ class BucketCheckpoints(Restoring):
         if self._owns or not is_primary():
             return
         owner = {"run": self._run, "host": socket.gethostname(), "process": os.getpid()}
-        (self._workdir / OWNER).write_text(json.dumps(owner) + "\n")
+        write_json(self._workdir / OWNER, owner)
         self._owns = True
         for step, names in self._names().items():
             if COMMIT not in names and DAMAGED not in names:
@@ -147,13 +147,13 @@ class BucketCheckpoints(Restoring):
                     raise CheckpointError(f"{part}: what that process should write did not come in {_PATIENCE:.0f} s.")
                 time.sleep(_LOOK)
         text = json.dumps(meta).encode()
-        (self.path / str(step) / META).write_bytes(text)
+        write_whole(self.path / str(step) / META, text)
         commit = {
             "step": step, "score": score, "meta": hashlib.sha256(text).hexdigest(),
             "parts": {part.name: hashlib.sha256((part / INDEX).read_bytes()).hexdigest() for part in parts},
         }  # fmt: skip
         self._check_owner()
-        (self.path / str(step) / COMMIT).write_text(json.dumps(commit, indent=1) + "\n")
+        write_json(self.path / str(step) / COMMIT, commit)
 
     def wait(self) -> None:
         if self._thread is not None:
@@ -198,7 +198,7 @@ class BucketCheckpoints(Restoring):
     def _set_aside(self, steps: list[int]) -> None:
         with primary_first(f"damaged {steps}"):
             for step in steps if is_primary() else []:
-                (self.path / str(step) / DAMAGED).write_text("{}\n")
+                write_json(self.path / str(step) / DAMAGED, {})
                 log.warning("Step %d was marked as damaged; going on from the one before.", step)
 
     def _lost(self) -> tuple[list[str], Place]:

@@ -320,9 +320,10 @@ def _check_finite(step: int, numbers: dict[str, float], checkpoints: Restoring, 
 def _describe_run(run: Config, mesh: Any, source: Any, state: Any, first_step: int) -> None:
     kind = jax.devices()[0].device_kind
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    shards = f" in {len(source.shards):,} shards" if hasattr(source, "shards") else ""
     print_once(
         f"{count_parameters(state['params']):,} parameters on {mesh.size} {kind}{processes} "
-        f"({describe_mesh(mesh.shape)}), {len(source):,} records, batch {run.batch_size}, "
+        f"({describe_mesh(mesh.shape)}), {len(source):,} records{shards}, batch {run.batch_size}, "
         f"steps {first_step} to {run.steps}"
     )
     for line in describe_skipped(source):

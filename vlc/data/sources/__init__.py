@@ -3,6 +3,7 @@
 A kind of source is a file with a `Source` and a `SourceKind`, listed in `KINDS`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ from vlc.data.sources.side_files import SideFiles
 from vlc.data.sources.tfds import Tfds
 from vlc.data.sources.webdataset import WebDataset
 from vlc.errors import ConfigError, DataError
-from vlc.storage import exists, is_remote
+from vlc.storage import exists
 
 __all__ = [
     "KINDS",
@@ -44,6 +45,7 @@ __all__ = [
 
 
 # The first that matches is taken: a folder with a captions file is read by that file, whatever else lies there.
+_COMMAS = re.compile(r",(?![^{}]*\})")  # those between braces belong to a name
 KINDS: tuple[SourceKind, ...] = (
     SCENES,
     huggingface.KIND,
@@ -67,7 +69,8 @@ def open_source(spec: str, *, columns: str = "", **scenes: Any) -> Source:
               or `Flickr8k.token.txt`, or such a file;
             - a folder of images, each with a `.txt`, `.caption` or `.json` of its name;
             - `dataset_coco.json#SPLIT` and its like (Karpathy's), COCO's `captions_*.json`, or a folder with one;
-            - WebDataset shards or ArrayRecord files: a folder, one file, or a glob;
+            - WebDataset shards or ArrayRecord files: a folder, one file, a glob, `{00000..00999}.tar`, or a list with
+              `::` between the files;
             - a folder that `vlc data build`, `tfds` or `datasets.save_to_disk` wrote, with `#SPLIT` where it has
               several;
             - `tfds:NAME#SPLIT`, a dataset prepared in `TFDS_DATA_DIR`.
@@ -80,7 +83,7 @@ def open_source(spec: str, *, columns: str = "", **scenes: Any) -> Source:
         DataError: The path does not exist, or holds nothing that is known.
         ConfigError: `columns` is malformed.
     """
-    specs = [spec] if _is_here(spec) else [part.strip() for part in spec.split(",") if part.strip()]
+    specs = [spec] if _is_here(spec) else [part.strip() for part in _COMMAS.split(spec) if part.strip()]
     if not specs:
         raise DataError('No data was named. Set it with --config.data.train=PATH (or "scenes").')
     sources = [_open_one(part, Columns.parse(columns), scenes) for part in specs]
@@ -114,7 +117,7 @@ def open_mixture(
 
 def _is_here(spec: str) -> bool:
     """Whether this is the name of a file or folder as it stands, whatever letters are in it."""
-    return not is_remote(spec) and exists(spec)
+    return exists(spec)
 
 
 def _open_one(spec: str, columns: Columns, scenes: dict[str, Any]) -> Source:

@@ -1,6 +1,8 @@
 """ArrayRecord shards of `tf.train.Example`: those of `vlc data build`, and others with an image and captions."""
 
+import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +16,7 @@ from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
 from vlc.data.sources.kind import SourceKind
 from vlc.data.sources.tf_example import read_example, write_example
 from vlc.errors import DataError
-from vlc.storage import find_shards
+from vlc.storage import exists, find_shards, is_remote, join, local_copy, parent, read_bytes
 
 _READ = "readahead_buffer_size:0"  # records are read one by one, in any order
 _NAME = ".array_record"
@@ -51,7 +53,8 @@ class ArrayRecord(Source):
         shards = find_shards(str(pattern), PATTERN)
         if not shards:
             raise DataError(f"{pattern}: no ArrayRecord file there.")
-        return cls(tuple(shards), tuple(_length(shard) for shard in shards), columns)
+        told = _told_lengths(shards)
+        return cls(tuple(shards), tuple(told.get(shard) or _length(shard) for shard in shards), columns)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_parts", Parts(self.lengths))
@@ -63,9 +66,7 @@ class ArrayRecord(Source):
         shard, row = self._parts.find(index)
         where = f"{self.shards[shard]}:{row}"
         try:
-            path = self.shards[shard]
-            reader = _open(path, os.stat(path).st_mtime_ns)  # held: the cache may let go of it meanwhile
-            (data,) = reader.read([row])
+            (data,) = _reader(self.shards[shard]).read([row])
         except (RuntimeError, ValueError, IndexError, OSError) as error:
             raise DataError(f"{where}: cannot be read ({error}).") from error
         try:
@@ -122,6 +123,29 @@ def _as_row(features: dict[str, list]) -> dict[str, Any]:
     return row
 
 
+def _reader(path: str) -> ArrayRecordReader:
+    """A reader of a file, or of its copy on the disk, which is made when it is first read."""
+    copy = _copy_of(path) if is_remote(path) else path
+    return _open(str(copy), os.stat(copy).st_mtime_ns)
+
+
+@lru_cache(maxsize=_OPEN_FILES)
+def _copy_of(path: str) -> Path:
+    return local_copy(path)
+
+
+def _told_lengths(shards: Sequence[str]) -> dict[str, int]:
+    """Records of each shard, where the folder's manifest says so: it need not be copied to be counted."""
+    manifest = join(parent(shards[0]), "manifest.json")
+    if not is_remote(shards[0]) or not exists(manifest):
+        return {}
+    try:
+        listed = json.loads(read_bytes(manifest))["shards"]
+        return {join(parent(shards[0]), one["name"]): int(one["records"]) for one in listed}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{manifest}: is no manifest ({error!r}).") from error
+
+
 @lru_cache(maxsize=_OPEN_FILES)
 def _open(path: str, written: int) -> ArrayRecordReader:
     """A reader, for all threads of this process; a file that was rewritten gets a new one."""
@@ -134,7 +158,7 @@ def _open(path: str, written: int) -> ArrayRecordReader:
 
 def _length(path: str) -> int:
     try:
-        return _open(path, os.stat(path).st_mtime_ns).num_records()
+        return _reader(path).num_records()
     except (RuntimeError, ValueError, OSError) as error:
         raise DataError(f"{path}: not a readable ArrayRecord file ({error}).") from error
 

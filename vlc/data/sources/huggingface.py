@@ -12,7 +12,7 @@ from vlc.data.record import Record, Source
 from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
 from vlc.data.sources.kind import SourceKind
 from vlc.errors import DataError
-from vlc.storage import exists, is_remote, join, read_bytes
+from vlc.storage import exists, join, local_copy, read_bytes
 
 STATE_FILE, DICT_FILE = "state.json", "dataset_dict.json"
 
@@ -40,8 +40,7 @@ class HuggingFace(Source):
         Raises:
             DataError: It is incomplete or damaged, or the split is not there.
         """
-        if is_remote(folder):
-            raise DataError(f"{folder}: Arrow files are mapped into memory; copy the folder to the local disk.")
+        folder = str(local_copy(folder))  # Arrow files are mapped into memory
         if exists(join(folder, DICT_FILE)):
             splits = _json(join(folder, DICT_FILE))["splits"]
             if (split or "train") not in splits:

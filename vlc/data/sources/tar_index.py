@@ -1,4 +1,8 @@
-"""What a tar shard holds: where the image and the text of each sample lie, found by reading headers alone."""
+"""What a tar shard holds: where the image and the text of each sample lie, found by its headers.
+
+They stand between the members, so that a shard in a bucket is read from front to back, in blocks; only members that are
+longer than a block are jumped over. One request for each header would take longer than all bytes do.
+"""
 
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -26,6 +26,7 @@ from vlc.storage import find_shards, is_glob, parent, read_range
 
 log = logging.getLogger("vlc")
 _COMPRESSED_NAME = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz)$")
+_GAP = 1 << 16  # bytes that are read between members rather than asked for them apart
 _MANY = 16  # new shards that are worth the start of processes
 _SCHEMA = pa.schema({"key": TEXT, **{f"{name}_{part}": pa.int64() for name in MEMBERS for part in ("offset", "size")}})
 
@@ -109,12 +110,20 @@ class WebDataset(Source):
         shard, row = self._parts.find(index)
         table, path = self.tables[shard], self.shards[shard]
         key = table.get("key", row)
-        return key, f"{path}:{key}", [_member(table, path, row, name) for name in names]
+        places = [(table.get(f"{name}_offset", row), table.get(f"{name}_size", row)) for name in names]
+        return key, f"{path}:{key}", _members(path, places)
 
 
-def _member(table: Table, path: str, row: int, name: str) -> bytes | None:
-    offset = table.get(f"{name}_offset", row)
-    return None if offset is None else read_range(path, offset, table.get(f"{name}_size", row))
+def _members(path: str, places: Sequence[tuple[int | None, int]]) -> list[bytes | None]:
+    """Members of a sample; those that lie side by side, as they mostly do, are read at once."""
+    there = [(offset, offset + size) for offset, size in places if offset is not None]
+    if not there:
+        return [None for _ in places]
+    start, end = min(start for start, _ in there), max(end for _, end in there)
+    if end - start > sum(size for offset, size in places if offset is not None) + _GAP:
+        return [None if offset is None else read_range(path, offset, size) for offset, size in places]
+    data = read_range(path, start, end - start)
+    return [None if offset is None else data[offset - start : offset - start + size] for offset, size in places]
 
 
 def _info(txt: bytes | None, info: bytes | None, where: str) -> Mapping:
