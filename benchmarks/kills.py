@@ -115,11 +115,11 @@ def newest(workdir: Place) -> int:
 
 
 def kill_while_running(workdir: Place, steps: int, rng: random.Random, options: argparse.Namespace) -> dict | None:
-    """Starts, waits for new progress and a random while more, kills. `None` when the run was faster."""
+    """Starts, waits for a random step and a random while more, kills. `None` when the run was faster."""
     run = start(workdir, steps, options)
-    before = newest(workdir)
-    while run.poll() is None and newest(workdir) <= before:
-        time.sleep(0.01)
+    wanted = rng.randrange(1, steps - 5)
+    while run.poll() is None and newest(workdir) < wanted:
+        time.sleep(0.02)
     try:
         run.wait(rng.uniform(0, options.within))
         return None
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--store", choices=("disk", "gs", "s3"), default="disk")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--within", type=float, default=3.0, help="seconds after the first step that kills fall into")
+    parser.add_argument("--within", type=float, default=0.7, help="seconds after a step is seen that kills fall into")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with store(options.store) as root:
