@@ -40,4 +40,5 @@ def get_config(form: str = "") -> Config:
         }
     )
     config.checkpoint.every = config.eval.every = 10_000
+    config.checkpoint.update({"every_minutes": 15.0, "keep_every": 50_000})
     return shrink(config) if form == "smoke" else config

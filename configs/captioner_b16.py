@@ -30,4 +30,5 @@ def get_config(form: str = "") -> Config:
         {"lr": 8e-4, "schedule": "linear", "warmup_steps": 10_000, "b2": 0.999, "weight_decay": 0.01, "clip_norm": 1.0}
     )
     config.checkpoint.every = config.eval.every = 5000
+    config.checkpoint.update({"every_minutes": 15.0, "keep_every": 50_000})
     return shrink(config) if form == "smoke" else config

@@ -27,4 +27,5 @@ def get_config(form: str = "") -> Config:
         {"lr": 5e-4, "warmup_steps": 2000, "b1": 0.9, "b2": 0.98, "eps": 1e-6, "weight_decay": 0.2, "clip_norm": 0.0}
     )
     config.checkpoint.every = config.eval.every = 5000
+    config.checkpoint.update({"every_minutes": 15.0, "keep_every": 50_000})
     return shrink(config) if form == "smoke" else config

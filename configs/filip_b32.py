@@ -30,4 +30,5 @@ def get_config(form: str = "") -> Config:
     config.objectives.clip.exchange = "ring"
     config.optimizer.update(presets.filip_optimizer(2e-3, config.batch_size))
     config.checkpoint.every = config.eval.every = 5000
+    config.checkpoint.update({"every_minutes": 15.0, "keep_every": 50_000})
     return shrink(config) if form == "smoke" else config

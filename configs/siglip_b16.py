@@ -30,4 +30,5 @@ def get_config(form: str = "") -> Config:
     config.objectives.siglip.weight = 1.0
     config.optimizer.update({"lr": 1e-3, "warmup_steps": 20_000, "b2": 0.95, "weight_decay": 1e-4, "clip_norm": 1.0})
     config.checkpoint.every = config.eval.every = 5000
+    config.checkpoint.update({"every_minutes": 15.0, "keep_every": 50_000})
     return shrink(config) if form == "smoke" else config

@@ -29,7 +29,16 @@ class CheckpointError(VlcError):
 
 
 class TrainingDiverged(VlcError):
-    """A loss term, or the gradient, became NaN or infinite."""
+    """A loss term, or the gradient, became NaN or infinite.
+
+    Attributes:
+        again: It was the first time at this step: a fault of the hardware would not come twice, so another start is
+            worth it.
+    """
+
+    def __init__(self, message: str, *, again: bool = False):
+        super().__init__(message)
+        self.again = again
 
 
 class StartError(VlcError):

@@ -1,6 +1,7 @@
 """The Kubernetes manifests against JobSet's published schema, and what they tell the processes; the TPU VMs' script."""
 
 import subprocess
+import time
 from typing import get_args, get_origin
 
 import pytest
@@ -69,7 +70,6 @@ def test_the_tpu_script_starts_again_what_was_lost_and_nothing_else(statuses, en
     wanted.write_text("".join(f"{status}\n" for status in statuses))
     scripts = {
         tools / "gcloud": f'cd {home}; bash -c "${{@: -1}}"; [[ "$*" == *--worker=0* ]]',
-        tools / "pkill": f"echo killed >> {tmp_path}/killed",
         home / "vlc" / ".venv" / "bin" / "vlc":
         f'echo "$*" >> {tmp_path}/said; status=$(head -1 {wanted}); sed -i 1d {wanted}; exit $status',
     }  # fmt: skip
@@ -77,6 +77,41 @@ def test_the_tpu_script_starts_again_what_was_lost_and_nothing_else(statuses, en
         path.write_text(f"#!/bin/bash\n{text}\n")
         path.chmod(0o755)
     env = {"PATH": f"{tools}:/usr/bin:/bin", "NAME": "n", "ZONE": "z"}
-    command = ["bash", ROOT / "launch" / "tpu_vm.sh", "run", "vlc", "train", "--workdir", "a b"]
+    command = ["bash", ROOT / "launch" / "tpu_vm.sh", "run", "vlc", "train", "--workdir", "gs://b/a b"]
     assert subprocess.run(command, env=env).returncode == ends
-    assert (tmp_path / "said").read_text().splitlines() == ["train --workdir a b"] * runs
+    assert (tmp_path / "said").read_text().splitlines() == ["train --workdir gs://b/a b"] * runs
+
+
+def slice_of_one(tmp_path, vlc):
+    """A gcloud that runs commands here, in a home of its own, where `vlc` is this script."""
+    tools, home = tmp_path / "tools", tmp_path / "home"
+    for folder in (tools, home / "vlc" / ".venv" / "bin"):
+        folder.mkdir(parents=True)
+    scripts = {tools / "gcloud": f'cd {home}; bash -c "${{@: -1}}"', home / "vlc" / ".venv" / "bin" / "vlc": vlc}
+    for path, text in scripts.items():
+        path.write_text(f"#!/bin/bash\n{text}\n")
+        path.chmod(0o755)
+    return {"PATH": f"{tools}:/usr/bin:/bin", "NAME": "n", "ZONE": "z"}
+
+
+def test_the_tpu_script_stops_the_command_and_takes_its_status(tmp_path):
+    """SIGTERM comes to the command alone: the shell around it lives on, and writes that it was asked to stop."""
+    env = slice_of_one(tmp_path, f"trap 'exit 75' TERM; touch {tmp_path}/started; while true; do sleep 0.1; done")
+    script = ["bash", ROOT / "launch" / "tpu_vm.sh"]
+    run = subprocess.Popen([*script, "run", "vlc", "train", "--workdir", "gs://b/run"], env=env)
+    bystander = subprocess.Popen(["bash", "-c", "sleep 60; : vlc train --workdir gs://b/other"])
+    while not (tmp_path / "started").exists():
+        assert run.poll() is None
+        time.sleep(0.05)
+    subprocess.run([*script, "stop"], env=env, check=True)
+    assert run.wait(timeout=20) == 75 and bystander.poll() is None
+    bystander.kill()
+
+
+@pytest.mark.parametrize("words", [["--workdir", "runs/a"], ["--workdir=/tmp/a"], ["--out", "x"]])
+def test_the_tpu_script_refuses_a_workdir_that_the_hosts_do_not_share(tmp_path, words):
+    env = slice_of_one(tmp_path, f"touch {tmp_path}/started")
+    command = ["bash", ROOT / "launch" / "tpu_vm.sh", "run", "vlc", "train", *words]
+    answer = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert answer.returncode == 2 and "share no disk" in answer.stderr and not (tmp_path / "started").exists()
+    assert subprocess.run(command, env=env | {"SHARED_DISK": "1"}).returncode == 0

@@ -1,12 +1,15 @@
 """The whole command on real input: it trains, resumes to the bit, stops when asked, and refuses what cannot work."""
 
 import copy
+import itertools
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -15,6 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, read_config
+from vlc.commands.shared import exit_status
 from vlc.data.images import Preprocess
 from vlc.errors import CheckpointError, ConfigError, DataError, TrainingDiverged
 from vlc.evaluate.dev import make_dev_evaluation
@@ -170,7 +174,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_term_and_checkpoint(tmp_path)
     with pytest.raises(TrainingDiverged, match=r"Step \d+: .*loss.*The last good checkpoint is step 2") as error:
         changes = {"optimizer__lr": 1e30, "optimizer__warmup_steps": 3, "optimizer__clip_norm": 0.0}
         train(config(steps=40, **changes, **PLAIN), tmp_path)
-    assert "lr" in str(error.value)
+    assert "lr" in str(error.value) and error.value.again and exit_status(error.value) == 77
+    with pytest.raises(TrainingDiverged) as error:  # the same bits again: it was not the hardware
+        train(config(steps=40, **changes, **PLAIN), tmp_path)
+    assert not error.value.again and exit_status(error.value) == 3
 
 
 def test_a_trained_model_can_be_used(finished, tmp_path):
@@ -252,6 +259,23 @@ def test_a_workdir_that_cannot_be_one_is_said(tmp_path, place):
     workdir = {"a file": tmp_path / "file", "below a file": tmp_path / "file" / "run", "nowhere": Path("/proc/run")}
     with pytest.raises(ConfigError, match=r"cannot be written .*name another place by --workdir"):
         train(config(**PLAIN), workdir[place])
+
+
+def test_the_clock_saves_as_well(tmp_path, monkeypatch):
+    ticks = itertools.count(0, 7)
+    monkeypatch.setattr("vlc.train.save_clock.time", types.SimpleNamespace(monotonic=ticks.__next__))
+    made = config(steps=6, log_every=1, checkpoint__every=1000, checkpoint__keep_last=9, **PLAIN)
+    for minutes, saved in ((0.0, [6]), (0.5, [5, 6])):
+        made.checkpoint.every_minutes = minutes
+        assert train(made, tmp_path / str(minutes)) == 0
+        assert Checkpoints(tmp_path / str(minutes), read_only=True).steps() == saved
+
+
+def test_the_loggers_of_other_libraries_speak_again(tmp_path):
+    logging.getLogger("orbax").setLevel(logging.INFO)
+    Checkpoints(tmp_path).close()
+    assert logging.getLogger("orbax").level == logging.INFO
+    logging.getLogger("orbax").setLevel(logging.NOTSET)
 
 
 def test_lost_data_are_named_and_what_was_learnt_is_saved(tmp_path, monkeypatch):

@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 from vlc.errors import ConfigError, TrainingDiverged, VlcError
 
-EXIT_BAD_INPUT, EXIT_DIVERGED = 2, 3
+EXIT_BAD_INPUT, EXIT_DIVERGED, EXIT_DIVERGED_ONCE = 2, 3, 77
 
 
 def exit_status(error: VlcError) -> int:
-    return EXIT_DIVERGED if isinstance(error, TrainingDiverged) else EXIT_BAD_INPUT
+    if isinstance(error, TrainingDiverged):
+        return EXIT_DIVERGED_ONCE if error.again else EXIT_DIVERGED
+    return EXIT_BAD_INPUT
 
 
 def add_command(commands, name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:

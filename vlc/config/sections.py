@@ -220,6 +220,7 @@ class Checkpoint(Section):
     """Checkpoints."""
 
     every = integer(500, "steps between two checkpoints", low=1)
+    every_minutes = number(0.0, "minutes after which one is saved, when metrics are next logged; 0: any", low=0)
     keep_last = integer(2, "newest checkpoints that are kept", low=1)
     keep_best = integer(1, "best checkpoints that are kept", low=0)
     keep_every = integer(0, "checkpoints of steps that are a multiple of it are kept for ever; 0: none", low=0)

@@ -63,5 +63,6 @@ def set_flags(env: MutableMapping[str, str] = os.environ, *, gpu: bool | None = 
 
 def _add(env: MutableMapping[str, str], name: str, flags: dict[str, str]) -> None:
     own = env.get(name, "")
-    new = [f"--{flag}={value}" for flag, value in flags.items() if f"--{flag}" not in own]
+    named = {word.partition("=")[0].lstrip("-") for word in own.split()}
+    new = [f"--{flag}={value}" for flag, value in flags.items() if flag not in named]
     env[name] = " ".join([*new, own]).strip()

@@ -23,6 +23,7 @@ from vlc.train.damage import Damaged, read_patiently
 from vlc.train.restoring import Restoring, describe, seal
 
 _NO_SCORE = -1e30
+_NOISY = ("absl", "orbax")  # hundreds of lines on a damaged file or a full disk; the error says it in one
 log = logging.getLogger("vlc")
 
 
@@ -40,7 +41,8 @@ class Checkpoints(Restoring):
     ):
         self._folder = (Path(workdir) / "checkpoints").absolute()
         self.path, self.read_only = self._folder, read_only
-        for name in ("absl", "orbax"):  # hundreds of lines on a damaged file or a full disk; the error says it in one
+        self._levels = {name: logging.getLogger(name).level for name in _NOISY}
+        for name in _NOISY:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         keep: list[Any] = [checkpoint_managers.LatestN(keep_last)]
         if keep_best:
@@ -115,6 +117,8 @@ class Checkpoints(Restoring):
 
     def close(self) -> None:
         self._manager.close()
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
 
     def _read_item(self, step: int, name: str, abstract: Any) -> Any:
         args = ocp.args.JsonRestore() if abstract is None else ocp.args.StandardRestore({"tree": abstract})

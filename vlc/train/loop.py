@@ -40,6 +40,7 @@ from vlc.storage import Place, place, write_whole, writing
 from vlc.train.checkpoint import has_checkpoints, newest_meta, open_checkpoints
 from vlc.train.compile_ahead import compile_ahead
 from vlc.train.data_identity import change_of_data, check_same_data, data_identity
+from vlc.train.divergence import ONCE, first_divergence
 from vlc.train.examples_seen import ExamplesSeen
 from vlc.train.feed import Feed, Interrupted
 from vlc.train.flops import step_flops
@@ -57,6 +58,7 @@ from vlc.train.lowering import batch_shapes
 from vlc.train.optimizer import make_optimizer
 from vlc.train.restoring import Restoring, make_meta
 from vlc.train.resume import changes_of, check_same_model, next_batch
+from vlc.train.save_clock import SaveClock
 from vlc.train.state import count_parameters, eval_params, init_state, make_graph
 from vlc.train.step import make_train_step
 from vlc.train.stop import StopOnSigterm
@@ -223,10 +225,12 @@ def _train(
         with goodput.spent("checkpoint"):
             seen = {"digest": examples_seen.total()[0], "examples": (first_batch + step - first_step) * run.batch_size}
             checkpoints.save(step, state, meta | seen, score=score)
+        clock.restart()
 
     # -- the loop. From here on SIGTERM asks for a save.
     stop, trace, examples_seen = StopOnSigterm(), Trace(workdir, profile), ExamplesSeen(share, digest)
     feed = Feed(host_batches, share.to_devices, set(batches), interrupted=lambda: stop.alone_and_asked)
+    clock = SaveClock(keep.every_minutes)
     step, shown_at, best = first_step, first_step, checkpoints.best_score()
     since, stopping = time.perf_counter(), False
     goodput.started()
@@ -251,14 +255,15 @@ def _train(
             examples_seen.add(step, host_batch)
             trace.before(step + 1)
             compiling = goodput.spent("compilation") if step == first_step else contextlib.nullcontext()
-            with compiling, jax.set_mesh(mesh), jax.transfer_guard("disallow"):
+            named = jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
+            with compiling, named, jax.set_mesh(mesh), jax.transfer_guard("disallow"):
                 state, metrics = compiled_step().result()(state, batch)
             step += 1
             trace.after(step, metrics)
 
             last, stopping = step == run.steps, stop.asked(step)
             shown = step % run.log_every == 0 or last or step == first_step + 1
-            saving = step % run.checkpoint.every == 0 or last or stopping
+            saving = step % run.checkpoint.every == 0 or last or stopping or (shown and clock.due())
             evaluating = evaluate is not None and (step % run.eval.every == 0 or last)
             # Read one step late, so that the devices are never idle, but before anything is shown or saved.
             unread.append((step, metrics))
@@ -311,9 +316,11 @@ def _check_finite(step: int, numbers: dict[str, float], checkpoints: Restoring, 
         checkpoints.wait()
         good = checkpoints.steps()
         kept = f"The last good checkpoint is step {good[-1]} in {workdir}." if good else "There is no checkpoint yet."
+        again = first_divergence(workdir, step)
         raise TrainingDiverged(
-            f"Step {step}: {', '.join(bad)} is no longer finite. {kept} Lower config.optimizer.lr, warm up longer, or "
-            "check the data of this step."
+            f"Step {step}: {', '.join(bad)} is no longer finite. {kept} "
+            + (ONCE if again else "Lower config.optimizer.lr, warm up longer, or check the data of this step."),
+            again=again,
         )
 
 
