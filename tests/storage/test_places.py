@@ -169,7 +169,7 @@ def test_what_passes_is_asked_again(error, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "said"),
     [(Forbidden("no"), "forbids"), (FileNotFoundError("x"), "no such object"), (PermissionError("x"), "forbids"),
-     (OSError("Unable to locate credentials"), "no credentials")],
+     (OSError("Forbidden: https://x"), "forbids"), (OSError("Unable to locate credentials"), "no credentials")],
 )  # fmt: skip
 def test_what_does_not_pass_is_said_at_once(error, said):
     calls = []

@@ -169,6 +169,17 @@ def test_a_kill_before_the_commit_leaves_no_checkpoint(memory, monkeypatch, at):
     )  # the killed one's is gone
 
 
+def test_what_another_process_wrote_before_the_first_commit_stays(memory):
+    checkpoints = BucketCheckpoints(memory)
+    mine = memory / "checkpoints" / "2" / f"{checkpoints._run}-00001-of-00002" / "index.json"
+    old = memory / "checkpoints" / "2" / "0123abcd-00001-of-00002" / "index.json"
+    for path in (mine, old):
+        path.write_text("[]")
+    checkpoints.save(1, state(1), {})
+    checkpoints.wait()
+    assert mine.exists() and not old.exists()
+
+
 def test_what_is_not_ours_is_never_removed(memory):
     saved(memory, 1)
     for name in ("checkpoints/1/notes.txt", "checkpoints/best/commit.json", "checkpoints/1/0123abcd-x/data-0000.bin"):

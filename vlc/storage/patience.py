@@ -55,7 +55,7 @@ def may_pass(error: BaseException) -> bool:
     """Whether an error says nothing about what is asked for."""
     if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)):
         return False
-    if _lacks_credentials(error):
+    if _lacks_credentials(error) or _is_forbidden(error):
         return False
     code = _code(error)
     if code is not None:
@@ -70,7 +70,7 @@ def as_os_error(error: BaseException, path: object) -> OSError | None:
     if _lacks_credentials(error):
         return PermissionError(13, "there are no credentials for this store", str(path))
     code = _code(error)
-    if isinstance(error, PermissionError) or code in (401, 403):
+    if isinstance(error, PermissionError) or code in (401, 403) or _is_forbidden(error):
         return PermissionError(13, f"the store forbids it ({_said(error)})", str(path))
     if isinstance(error, OSError):
         return error if error.strerror else OSError(5, _said(error), str(path))
@@ -94,6 +94,11 @@ def _lacks_credentials(error: BaseException) -> bool:
     return any("Credentials" in kind.__name__ for kind in type(error).__mro__) or (
         isinstance(error, OSError) and "credentials" in str(error).lower()
     )
+
+
+def _is_forbidden(error: BaseException) -> bool:
+    """gcsfs has no status, but this word, for it."""
+    return isinstance(error, OSError) and str(error).startswith("Forbidden")
 
 
 def _of_network(error: BaseException) -> bool:

@@ -123,8 +123,8 @@ class BucketCheckpoints(Restoring):
         write_json(self._workdir / OWNER, owner)
         self._owns = True
         for step, names in self._names().items():
-            if COMMIT not in names and DAMAGED not in names:
-                self._remove(step, names)
+            if COMMIT not in names and DAMAGED not in names:  # but what others of this start have written already
+                self._remove(step, {name for name in names if not name.startswith(self._run)})
 
     def _check_owner(self) -> None:
         try:
