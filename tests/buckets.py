@@ -48,7 +48,11 @@ def _forget_file_systems() -> None:
 
 
 def gcs_environment(url: str) -> dict[str, str]:
-    return {"STORAGE_EMULATOR_HOST": url, "TENSORSTORE_GCS_HTTP_URL": url, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "x"}
+    return {
+        "STORAGE_EMULATOR_HOST": url,
+        "TENSORSTORE_GCS_HTTP_URL": url,
+        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "testing-token",
+    }
 
 
 def s3_environment(url: str) -> dict[str, str]:

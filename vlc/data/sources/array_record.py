@@ -125,7 +125,7 @@ def _as_row(features: dict[str, list]) -> dict[str, Any]:
 
 def _reader(path: str) -> ArrayRecordReader:
     """A reader of a file, or of its copy on the disk, which is made when it is first read."""
-    copy = _copy_of(path) if is_remote(path) else path
+    copy = _copy_of(path)
     return _open(str(copy), os.stat(copy).st_mtime_ns)
 
 
