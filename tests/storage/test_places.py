@@ -79,15 +79,26 @@ def test_copies_leave_when_there_are_too_many(monkeypatch, tmp_path):
     monkeypatch.setenv("VLC_CACHE", str(tmp_path))
     monkeypatch.setenv("VLC_CACHE_GIB", str(25 / (1 << 30)))
     for number in range(4):
-        write_whole(f"memory://many/{number}", bytes(10))
-        copy = local_copy(f"memory://many/{number}")
+        write_whole(f"memory:///many/{number}", bytes(10))
+        copy = local_copy(f"memory:///many/{number}")
         os.utime(copy, (number, number))
     held = sorted(path.name for path in (tmp_path / "objects").glob("*/*"))
     assert held == ["2", "3"]
-    opened = local_copy("memory://many/3").open("rb")
+    opened = local_copy("memory:///many/3").open("rb")
     for number in range(3):
-        local_copy(f"memory://many/{number}")
+        local_copy(f"memory:///many/{number}")
     assert opened.read() == bytes(10)
+    with pytest.raises(DataError, match="do not fit into the cache"):
+        local_copy("memory:///many")
+    for number in range(2):
+        write_whole(f"memory:///few/{number}", bytes(10))
+    old = local_copy("memory:///few")
+    os.utime(old.parent, (0, 0))
+    for copy in (tmp_path / "objects").glob("*/*"):
+        os.utime(copy, (1, 1))
+    write_whole("memory:///more", bytes(20))
+    local_copy("memory:///more")
+    assert not old.exists()  # the links to what is gone take no room
 
 
 def test_logs_grow(root):

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import vlc
 from benchmarks.kills import ending, shards_in
@@ -14,7 +15,7 @@ from tests import buckets
 from tests.conftest import ROOT
 from tests.faulty_proxy import Faults, faulty_proxy
 from tests.storage.conftest import gcs, s3  # noqa: F401
-from vlc.storage import local_copy, place, read_bytes
+from vlc.storage import local_copy, place, read_bytes, upload
 
 SMALL = ["--config.steps=4", "--config.checkpoint.every=2", "--config.eval.every=2", "--config.log_every=1",
          "--config.data.vocab_size=300", "--config.model.image.layers=1", "--config.model.text.layers=1",
@@ -90,6 +91,24 @@ def test_a_run_in_a_bucket_is_as_on_the_disk(bucket, tmp_path):
     copy = local_copy(f"{bucket}/run")
     for file in copy.rglob("*"):
         assert not file.is_file() or not any(secret in file.read_bytes() for secret in secrets), file
+
+
+@pytest.mark.slow
+def test_classes_in_a_bucket_are_those_on_the_disk(gcs, tmp_path):  # noqa: F811
+    for number, name in enumerate(("red", "blue", "green")):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        for copy in range(2):
+            Image.new("RGB", (20, 20), (90 * number, copy, 0)).save(tmp_path / "classes" / name / f"{copy}.png")
+    train(tmp_path / "run", "scenes")
+    with buckets.environment(buckets.gcs_environment(gcs)):
+        there = f"gs://{buckets.BUCKET}/classes"
+        upload(tmp_path / "classes", place(there))
+        for folder, out in ((tmp_path / "classes", tmp_path / "a"), (there, f"gs://{buckets.BUCKET}/b")):
+            command("eval", tmp_path / "run", "--task", "classification", "--data", folder, "--out", out)
+        one, two = (json.loads(read_bytes(f"{out}/eval.json")) for out in (tmp_path / "a", f"gs://{buckets.BUCKET}/b"))
+        for found in (one, two):
+            del found["tasks"]["classification"]["data"], found["tasks"]["classification"]["seconds"]
+        assert one["tasks"]["classification"] == two["tasks"]["classification"]
 
 
 @pytest.mark.slow

@@ -8,11 +8,12 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vlc.errors import ConfigError
+from vlc.errors import ConfigError, DataError
 from vlc.storage.files import ask, is_remote, reading, version_of, writing
 from vlc.storage.place import Place, place
 
@@ -46,6 +47,12 @@ def local_copy(path: "str | os.PathLike[str]") -> Path:
 
 def _copied_folder(there: Place) -> Path:
     """Copies of all objects below a folder, under their names."""
+    size = ask(there, lambda system, name: int(system.du(name)))
+    if size > _most():
+        raise DataError(
+            f"{there}: its {size / 2**30:.1f} GiB do not fit into the cache, which may hold {_most() / 2**30:.1f}. Set "
+            "VLC_CACHE_GIB where there is room, or keep such data in tars, which are read in parts."
+        )
     found = sorted(str(path) for path in there.rglob("*"))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         copies = list(pool.map(_copied, found))
@@ -56,6 +63,7 @@ def _copied_folder(there: Place) -> Path:
         link.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.link(copy, link)
+    os.utime(folder.parent)
     return folder
 
 
@@ -71,7 +79,7 @@ def _copied(path: str) -> Path:
                 if not _is_here(copy, size):
                     _make_room(size)
                     _download(path, copy)
-        os.utime(copy)
+        os.utime(copy, (time.time(), copy.stat().st_mtime))  # used now, and as old as it was
         return copy
 
 
@@ -89,20 +97,28 @@ def _download(path: str, copy: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def _most() -> float:
+    """Bytes that copies may take."""
+    return float(os.environ.get("VLC_CACHE_GIB") or _SIZE) * (1 << 30)
+
+
 def _make_room(size: int) -> None:
     """Takes away the copies that were used least recently, until another fits. Open files stay readable."""
-    most = float(os.environ.get("VLC_CACHE_GIB") or _SIZE) * (1 << 30)
-    copies = []
+    most, copies = _most(), []
     for file in (cache_folder() / "objects").glob("*/*"):
         with contextlib.suppress(FileNotFoundError):
             status = file.stat()
-            copies.append((status.st_mtime, status.st_size, file))
-    taken = size + sum(held for _, held, _ in copies)
-    for _, held, file in sorted(copies):
+            copies.append((status.st_atime, status.st_size, file))
+    taken, gone = size + sum(held for _, held, _ in copies), 0.0
+    for used, held, file in sorted(copies):
         if taken <= most:
-            return
+            break
         shutil.rmtree(file.parent, ignore_errors=True)
-        taken -= held
+        taken, gone = taken - held, used
+    for folder in (cache_folder() / "folders").glob("*"):  # whose files are links to copies
+        with contextlib.suppress(FileNotFoundError):
+            if folder.stat().st_mtime <= gone:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def working_folder(path: Place) -> Path:

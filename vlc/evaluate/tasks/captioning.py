@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, open_captio
 from vlc.inference import Model
 from vlc.inference.captioning import CaptionRequest, generate_captions
 from vlc.parallel import map_over_processes
+from vlc.storage import place
 
 # Figure, its heading in the table, and how it is written; the order is that of Kornblith et al., table 1.
 COLUMNS = (
@@ -146,7 +146,8 @@ def read_curve(path: str) -> list[dict[str, Any]]:
     Raises:
         ConfigError: There is none.
     """
-    file = Path(path) / "eval.json" if Path(path).is_dir() else Path(path)
+    given = place(path)
+    file = given / "eval.json" if given.is_dir() else given
     try:
         return json.loads(file.read_text())["tasks"]["caption"]["scales"]
     except (OSError, ValueError, KeyError, TypeError) as error:

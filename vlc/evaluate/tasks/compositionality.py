@@ -21,7 +21,7 @@ from vlc.evaluate.metrics.retrieval import token_scores
 from vlc.evaluate.pictures import ENDINGS, Pictures, files_version
 from vlc.evaluate.tasks.base import Options, Outcome
 from vlc.models import TextEncoding
-from vlc.storage import read_bytes
+from vlc.storage import local_copy, read_bytes
 
 SUITES = ("sugarcrepe", "winoground", "aro")
 _SUGARCREPE = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
@@ -56,8 +56,8 @@ def read_cases(suite: str, folder: str | Path, images: str = "") -> list[Case]:
     Raises:
         DataError: None of the files is there, or one is damaged.
     """
-    folder = Path(folder)
-    root = Path(images) if images else folder
+    folder = local_copy(folder)
+    root = local_copy(images) if images else folder
     if suite == "winoground":
         return list(_winoground(folder / "examples.jsonl", root))
     names = _SUGARCREPE if suite == "sugarcrepe" else _ARO

@@ -12,6 +12,7 @@ import numpy as np
 from vlc.data.sources import Tfds
 from vlc.errors import DataError
 from vlc.evaluate.pictures import Pictures, files_version, list_images
+from vlc.storage import local_copy, place
 
 EVAL_SPLITS = ("val", "validation", "test")
 _NAME_FILES = ("classnames.txt", "classes.txt", "classes.json", "classnames.json", "LOC_synset_mapping.txt")
@@ -55,7 +56,7 @@ def open_labelled(spec: str, *, split: str = "", names: str = "", examples: int 
     Raises:
         DataError: There is no such folder, no image in it, or the folders are WordNet numbers without names.
     """
-    found = _open_tfds(spec, split) if spec.startswith("tfds:") else _open_folder(Path(spec), split, names)
+    found = _open_tfds(spec, split) if spec.startswith("tfds:") else _open_folder(local_copy(spec), split, names)
     if 0 < examples < len(found.pictures):
         return found.part(np.arange(examples) * len(found.pictures) // examples)
     return found
@@ -63,7 +64,7 @@ def open_labelled(spec: str, *, split: str = "", names: str = "", examples: int 
 
 def has_split(spec: str, split: str) -> bool:
     """Whether a folder has one for this split."""
-    return spec.startswith("tfds:") or (Path(spec) / split).is_dir()
+    return spec.startswith("tfds:") or (place(spec) / split).is_dir()
 
 
 def _open_folder(root: Path, split: str, names: str) -> Labelled:
@@ -96,7 +97,7 @@ def _split_folder(root: Path, split: str) -> Path:
 
 
 def _class_names(folders: list[str], root: Path, given: str) -> list[str]:
-    path = Path(given) if given else next((root / name for name in _NAME_FILES if (root / name).is_file()), None)
+    path = local_copy(given) if given else next((root / name for name in _NAME_FILES if (root / name).is_file()), None)
     if path is not None:
         return _names_from(path, folders)
     numbers = [name for name in folders if _WORDNET.fullmatch(name)]

@@ -18,6 +18,7 @@ from vlc.evaluate.pictures import Pictures, list_images
 from vlc.evaluate.report.page import Report
 from vlc.evaluate.tasks.base import Options, Outcome
 from vlc.evaluate.tasks.templates import read_templates
+from vlc.storage import local_copy
 
 IGNORED = 255
 _FOLDERS = (("images", "masks"), ("images", "annotations"), ("JPEGImages", "SegmentationClass"))
@@ -58,11 +59,11 @@ def open_masked(folder: str | Path, *, names: str = "", examples: int = 0) -> Ma
     Raises:
         DataError: A folder or the names are missing, or no image has a mask.
     """
-    root = Path(folder)
+    root = local_copy(folder)
     pair = next(((root / a, root / b) for a, b in _FOLDERS if (root / a).is_dir() and (root / b).is_dir()), None)
     if pair is None:
         raise DataError(f"{root}: no folders images and masks (or annotations) in it.")
-    path = Path(names) if names else next((root / name for name in _NAME_FILES if (root / name).is_file()), None)
+    path = local_copy(names) if names else next((root / name for name in _NAME_FILES if (root / name).is_file()), None)
     if path is None:
         raise DataError(f"{root}: no classes.txt, with the name of class 0, 1, ... on each line; or --classes FILE.")
     try:

@@ -1,9 +1,9 @@
 """Prompt templates of zero-shot classification."""
 
 import itertools
-from pathlib import Path
 
 from vlc.errors import DataError, did_you_mean
+from vlc.storage import local_copy
 
 _VIEWS = (
     "bad photo", "sculpture", "low resolution photo", "rendering", "cropped photo", "tattoo", "bright photo",
@@ -38,7 +38,7 @@ def read_templates(name: str) -> tuple[str, ...]:
     if name in _NAMED:
         return _NAMED[name]
     try:
-        lines = [line.strip() for line in Path(name).read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in local_copy(name).read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--templates {name}: neither a file nor a known name.{did_you_mean(name, _NAMED)}") from error
     lines = [line.replace("{c}", "{}") for line in lines]
