@@ -188,9 +188,9 @@ BAD = {
     "no run": (["eval", "--workdir", "W"], "train first"),
     "bad step": (["eval", "--workdir", "W", "--step", "x"], "last, best, or a number"),
     "no source": (["data", "show"], "No data was named"),
-    "run in a bucket": (["train", "--config", SMOKE, "--workdir", "gs://b/run"], "Mount the bucket"),
-    "results in a bucket": (["eval", "W", "--task", "knn", "--data", "W", "--out", "s3://b/x"], "--out s3://b/x"),
-    "shards in a bucket": (["data", "build", "scenes", "--out", "gs://b/x"], "Mount the bucket"),
+    "run in no store": (["train", "--config", SMOKE, "--workdir", "nope://b/run"], "place by --workdir"),
+    "results in no store": (["eval", "W", "--task", "knn", "--data", "W", "--out", "nope://b/x"], "not known: nope"),
+    "shards in no store": (["data", "build", "scenes", "--out", "nope://b/x"], "not known: nope"),
 }
 
 

@@ -260,7 +260,10 @@ def _opened(path: str, written: int) -> IO[bytes]:
 
 def ask[T](path: str | os.PathLike[str], what: Callable[[Any, str], T]) -> T:
     """Asks the store that an object lies in, with patience: `what(file system, name)`."""
-    system, name = fsspec.core.url_to_fs(str(path), use_listings_cache=False)
+    try:
+        system, name = fsspec.core.url_to_fs(str(path), use_listings_cache=False)
+    except (ImportError, ValueError) as error:  # its package is not installed, or there is no such protocol
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
     return patiently(lambda: what(system, name), path)
 
 
