@@ -170,8 +170,8 @@ def check_shared(folder: Place, option: str) -> None:
         mark.unlink(missing_ok=True)
     if blind:
         raise ConfigError(
-            f"{folder}: process {blind[0]} does not find there what process 0 has written. {option} must be in a "
-            "bucket (gs://, s3://) or on a disk that all processes share."
+            f"{folder}: process {blind[0]} does not find there what process 0 has written. {option} must be on a "
+            "disk that all processes share, or in a bucket (gs://, s3://)."
         )
 
 
