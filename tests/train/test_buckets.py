@@ -24,7 +24,9 @@ SMALL = ["--config.steps=4", "--config.checkpoint.every=2", "--config.eval.every
 
 def command(*words, status=0):
     """Runs `vlc`; what it says."""
-    done = subprocess.run([sys.executable, "-m", "vlc.cli", *map(str, words)], cwd=ROOT, capture_output=True, text=True)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TPU_")} | {"PYTHONPATH": str(ROOT)}
+    run = [sys.executable, "-m", "vlc.cli", *map(str, words)]
+    done = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 
