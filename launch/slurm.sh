@@ -12,6 +12,7 @@
 
 # Every task is a process of the run; they find each other by SLURM's variables. What they exit with:
 #   0 done    2 bad input, 3 diverged: no use starting again    75 saved after SIGTERM    76 another process was lost
+#   74 a bucket's store was away    77 diverged, for the first time at this step
 # They leave by themselves when one is lost, and together when asked to stop: srun must not be faster (kill-on-bad-exit).
 set -u
 cd "@FOLDER@"

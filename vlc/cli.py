@@ -73,7 +73,6 @@ def _make_parser() -> argparse.ArgumentParser:
     bring.add_argument("--out", required=True, help="the folder to write, which vlc.load reads")
     bring.add_argument("--tokenizer", default="", help="its tokenizer's file, where it does not lie beside the weights")
     bring.add_argument("--image-size", type=int, default=0, help="resample the positions for images of this size")
-
     bring.add_argument("--role", default="", help="query or document, of a ColBERT or a model with prompts")
 
     send = add_command(commands, "export", _export, "write a model for transformers, open_clip, or as safetensors")

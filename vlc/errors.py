@@ -41,6 +41,10 @@ class TrainingDiverged(VlcError):
         self.again = again
 
 
+class StoreAway(VlcError):
+    """A bucket's store did not answer for longer than it is waited for; another start may find it there again."""
+
+
 class StartError(VlcError):
     """The processes of a run could not start together."""
 

@@ -10,19 +10,13 @@ from vlc.interop import keys
 
 @pytest.mark.slow
 @needs_peers
-@pytest.mark.parametrize("name", BASES)
-def test_no_setting_is_passed_over(references, tmp_path, name):
+@pytest.mark.parametrize(
+    ("made_by", "name"),
+    [*(("references", name) for name in BASES), *(("text_references", name) for name in TEXT_BASES)],
+)
+def test_no_setting_is_passed_over(request, tmp_path, made_by, name):
     """Every third case; `benchmarks/folder_fuzz.py` tries all."""
-    found = try_all(references / name, tmp_path / "cases", every=3)
-    assert not found.wrong, found.wrong
-    assert found.counts["equal"] > 20 and found.counts["refused"] > 4
-
-
-@pytest.mark.slow
-@needs_peers
-@pytest.mark.parametrize("name", TEXT_BASES)
-def test_no_setting_of_a_text_model_is_passed_over(text_references, tmp_path, name):
-    found = try_all(text_references / name, tmp_path / "cases", every=3)
+    found = try_all(request.getfixturevalue(made_by) / name, tmp_path / "cases", every=3)
     assert not found.wrong, found.wrong
     assert found.counts["equal"] > 20 and found.counts["refused"] > 4
 

@@ -1,12 +1,14 @@
 """A place is used alike, whether it is on the disk or in a bucket."""
 
 import os
+import shutil
 import threading
 
 import pytest
 
-from vlc.errors import ConfigError, DataError
+from vlc.errors import ConfigError, DataError, StoreAway
 from vlc.storage import (
+    Unreachable,
     append_to,
     exists,
     expand_braces,
@@ -16,13 +18,14 @@ from vlc.storage import (
     made_for,
     open_file,
     patience,
-    patiently,
     place,
     read_bytes,
     read_range,
+    reading,
     version_of,
     write_whole,
 )
+from vlc.storage.patience import patiently
 
 
 def test_what_is_written_is_found(root):
@@ -143,6 +146,18 @@ def test_a_log_that_cannot_be_written_says_so_and_goes_on(monkeypatch):
     assert written[-1].endswith(b"xy")  # what was not heard is not lost
 
 
+def test_a_copy_that_left_is_made_again(monkeypatch, tmp_path):
+    from vlc.curate.build import Plan, build
+    from vlc.data.sources import ArrayRecord, Scenes
+
+    monkeypatch.setenv("VLC_CACHE", str(tmp_path))
+    build(Scenes(side=16, length=4), Plan("scenes"), "memory:///records")
+    source = ArrayRecord.open("memory:///records")
+    key = source[1].key
+    shutil.rmtree(tmp_path / "objects")
+    assert source[1].key == key
+
+
 def test_braces():
     assert expand_braces("a{08..11}.tar") == ["a08.tar", "a09.tar", "a10.tar", "a11.tar"]
     assert expand_braces("{a,b}/{1..2}") == ["a/1", "a/2", "b/1", "b/2"]
@@ -172,9 +187,11 @@ def test_what_passes_is_asked_again(error, monkeypatch):
         return "answer"
 
     assert patiently(ask, "gs://b/x") == "answer" and len(calls) == 4
-    calls.clear()
-    with pytest.raises(OSError):
-        patiently(lambda: (_ for _ in ()).throw(error), "gs://b/x", patience=0.01)
+    monkeypatch.setattr(patience, "PATIENCE", 0.01)
+    with pytest.raises(Unreachable):
+        patiently(lambda: (_ for _ in ()).throw(error), "gs://b/x")
+    with pytest.raises(StoreAway, match="did not answer"), reading("gs://b/x"):
+        patiently(lambda: (_ for _ in ()).throw(error), "gs://b/x")
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tests.storage.conftest import gcs, s3  # noqa: F401
 from tests.storage.conftest import root as any_root  # noqa: F401
 from tests.train.test_checkpoint import abstract, equal, state
-from vlc.errors import CheckpointError
+from vlc.commands.shared import exit_status
+from vlc.errors import CheckpointError, StoreAway
 from vlc.parallel import make_mesh
-from vlc.storage import place
+from vlc.storage import Unreachable, place
 from vlc.train import bucket_checkpoint, damage
 from vlc.train.bucket_checkpoint import BucketCheckpoints
 from vlc.train.checkpoint import newest_meta, open_checkpoints
@@ -77,6 +78,14 @@ def data_of(workdir, step):
     return next(path for path in (workdir / "checkpoints" / str(step)).rglob("*") if path.name == "data-0000.bin")
 
 
+def meta_of(workdir, step):
+    return next(iter((workdir / "checkpoints" / str(step)).glob("*-meta.json")))
+
+
+def damaged(workdir, step):
+    return [path.name for path in (workdir / "checkpoints" / str(step)).glob("damaged-*.json")]
+
+
 def flip(workdir):
     data = bytearray(data_of(workdir, 2).read_bytes())
     data[len(data) // 2] ^= 1
@@ -98,8 +107,8 @@ DAMAGE = {
     "a lost object": lambda workdir: data_of(workdir, 2).unlink(),
     "another index": index_of_another,
     "a lost index": lambda workdir: data_of(workdir, 2).with_name("index.json").unlink(),
-    "no meta": lambda workdir: (workdir / "checkpoints" / "2" / "meta.json").unlink(),
-    "another meta": lambda workdir: (workdir / "checkpoints" / "2" / "meta.json").write_text("{}"),
+    "no meta": lambda workdir: meta_of(workdir, 2).unlink(),
+    "another meta": lambda workdir: meta_of(workdir, 2).write_text("{}"),
     "a commit that is none": lambda workdir: (workdir / "checkpoints" / "2" / "commit.json").write_text("[1"),
 }
 
@@ -111,9 +120,13 @@ def test_damage_is_found_and_the_one_before_is_used(memory, case, caplog):
     found, step = restored(memory)
     assert step == 1 and equal(found, state(1))
     assert "Checkpoint of step 2 is damaged" in caplog.text and "marked as damaged" in caplog.text
-    assert BucketCheckpoints(memory).steps() == [1] and (memory / "checkpoints" / "2" / "damaged.json").exists()
+    assert BucketCheckpoints(memory).steps() == [1] and len(damaged(memory, 2)) == 1
+    left = {path.name for path in (memory / "checkpoints" / "2").rglob("*")}
+    saved(memory, 2)  # the run comes to that step again
+    assert restored(memory)[1] == 2 and len(damaged(memory, 2)) == 1
     saved(memory, 3, 4, keep_last=1)
-    assert (memory / "checkpoints" / "2" / "damaged.json").exists()  # not thrown away
+    assert BucketCheckpoints(memory).steps() == [4]
+    assert {path.name for path in (memory / "checkpoints" / "2").rglob("*")} == left  # what was damaged stays
 
 
 def test_nothing_begins_anew_beside_what_was_damaged(memory):
@@ -159,11 +172,13 @@ def test_a_kill_before_the_commit_leaves_no_checkpoint(memory, monkeypatch, at):
     with pytest.raises(CheckpointError):
         checkpoints.wait()
     monkeypatch.undo()
-    assert restored(memory)[1] == 1 and not (memory / "checkpoints" / "2" / "damaged.json").exists()
+    assert restored(memory)[1] == 1 and not damaged(memory, 2)
     (memory / "checkpoints" / "2" / "mine.txt").write_text("kept")
     saved(memory, 2)
     left = {path.name for path in (memory / "checkpoints" / "2").rglob("*")}
-    assert restored(memory)[1] == 2 and left == {"data-0000.bin", "index.json", "meta.json", "commit.json", "mine.txt"}
+    assert restored(memory)[1] == 2 and left - {meta_of(memory, 2).name} == {
+        "data-0000.bin", "index.json", "commit.json", "mine.txt"
+    }  # fmt: skip
     assert (
         len({path.parent for path in (memory / "checkpoints" / "2").rglob("data-*")}) == 1
     )  # the killed one's is gone
@@ -199,6 +214,18 @@ def test_of_two_runs_in_a_workdir_the_older_ends(memory):
     assert second.steps() == [1, 2]
 
 
+def test_a_store_that_is_away_is_told_from_a_full_one(memory, monkeypatch):
+    def away(*_):
+        raise Unreachable(5, "busy", "x")
+
+    monkeypatch.setattr(bucket_checkpoint, "write_pieces", away)
+    checkpoints = BucketCheckpoints(memory)
+    checkpoints.save(1, state(1), {})
+    with pytest.raises(StoreAway, match="busy") as raised:
+        checkpoints.wait()
+    assert exit_status(raised.value) == 74  # which launchers start again
+
+
 def test_a_save_that_fails_is_said_and_the_next_may_succeed(memory, monkeypatch):
     checkpoints = saved(memory, 1)
 
@@ -216,15 +243,13 @@ def test_a_save_that_fails_is_said_and_the_next_may_succeed(memory, monkeypatch)
 
 
 @pytest.mark.parametrize("axes", [("fsdp", None), (None, "fsdp"), (("data", "fsdp"), None), (None, None)])
-@pytest.mark.parametrize("all_copies", [False, True])
-def test_pieces_fit_any_other_mesh(memory, monkeypatch, axes, all_copies):
+def test_pieces_fit_any_other_mesh(memory, monkeypatch, axes):
     monkeypatch.setattr("vlc.train.pieces._FILE", 300)
     mesh = make_mesh({"data": 2, "fsdp": 4, "tensor": 1})
     whole = jnp.asarray(np.random.default_rng(0).normal(size=(16, 8)), jnp.bfloat16)
     split = jax.device_put(whole, NamedSharding(mesh, PartitionSpec(*axes)))
     tree = {"w": split, "n": jnp.int32(7), "none": jnp.zeros((0, 3))}
-    held = held_here(tree, all_copies=all_copies)
-    write_pieces(memory / "part", held)
+    write_pieces(memory / "part", held_here(tree))
     text = (memory / "part" / "index.json").read_bytes()
     pieces = Pieces({memory / "part": hashlib.sha256(text).hexdigest()})
     for other in (PartitionSpec("data", "fsdp"), PartitionSpec(), PartitionSpec(None, ("data", "fsdp"))):

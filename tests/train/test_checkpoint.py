@@ -224,3 +224,9 @@ def test_a_checkpoint_without_tokenizer_is_refused(tokenizer):
     for part in ("tokenizer", "preprocess", "config"):
         with pytest.raises(CheckpointError, match=f"no {part}"):
             read_meta({k: v for k, v in meta.items() if k != part}, "x")
+
+
+def test_milestones_stay(tmp_path):
+    checkpoints = saved(tmp_path, *range(1, 8), keep_last=1, keep_best=0, keep_every=3)
+    assert checkpoints.steps() == [3, 6, 7]
+    checkpoints.close()

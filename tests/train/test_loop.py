@@ -24,11 +24,13 @@ from vlc.errors import CheckpointError, ConfigError, DataError, TrainingDiverged
 from vlc.evaluate.dev import make_dev_evaluation
 from vlc.inference import load
 from vlc.parallel import EXIT_PREEMPTED
+from vlc.storage import ObjectPath
 from vlc.train import train
 from vlc.train.checkpoint import Checkpoints
+from vlc.train.logging import MetricLog
 from vlc.train.restoring import make_meta
 from vlc.train.resume import check_same_model
-from vlc.train.trace import parse_steps
+from vlc.train.trace import Trace, parse_steps
 
 # CLIP alone, which compiles in half the time, where the objectives are not what is tried.
 PLAIN = {"objectives__filip__weight": 0.0, "objectives__caption__weight": 0.0, "model__decoder__layers": 0}
@@ -276,6 +278,29 @@ def test_the_loggers_of_other_libraries_speak_again(tmp_path):
     Checkpoints(tmp_path).close()
     assert logging.getLogger("orbax").level == logging.INFO
     logging.getLogger("orbax").setLevel(logging.NOTSET)
+
+
+def test_logs_that_cannot_be_written_never_stop_a_run(tmp_path, monkeypatch, caplog):
+    """A store that fails while logs are written, closed, or a profile is uploaded."""
+
+    def away(*_):
+        raise OSError(5, "the store is away", "x")
+
+    run = ObjectPath(f"memory:///logs-{tmp_path.name}")
+    monkeypatch.setenv("VLC_CACHE", str(tmp_path))
+    monkeypatch.setattr("vlc.storage.appended._EVERY", 0.01)
+    monkeypatch.setattr(ObjectPath, "write_bytes", away)
+    log = MetricLog(run, 0)
+    for step in range(3):
+        log.write(step, {"loss": 1.0})
+        time.sleep(0.6)
+    log.close()
+    assert "metrics.jsonl cannot be written" in caplog.text and "tensorboard cannot be written" in caplog.text
+    monkeypatch.setattr("vlc.train.trace.upload", away)
+    trace = Trace(run, (1, 1))
+    trace.before(1)
+    trace.after(1, ())
+    assert "the profile is in" in caplog.text
 
 
 def test_lost_data_are_named_and_what_was_learnt_is_saved(tmp_path, monkeypatch):

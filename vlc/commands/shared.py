@@ -3,15 +3,16 @@
 import argparse
 from collections.abc import Callable
 
-from vlc.errors import ConfigError, TrainingDiverged, VlcError
+from vlc.errors import ConfigError, StoreAway, TrainingDiverged, VlcError
 
 EXIT_BAD_INPUT, EXIT_DIVERGED, EXIT_DIVERGED_ONCE = 2, 3, 77
+EXIT_STORE_AWAY = 74  # EX_IOERR of sysexits.h
 
 
 def exit_status(error: VlcError) -> int:
     if isinstance(error, TrainingDiverged):
         return EXIT_DIVERGED_ONCE if error.again else EXIT_DIVERGED
-    return EXIT_BAD_INPUT
+    return EXIT_STORE_AWAY if isinstance(error, StoreAway) else EXIT_BAD_INPUT
 
 
 def add_command(commands, name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:

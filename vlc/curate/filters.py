@@ -21,6 +21,7 @@ from vlc.curate.survey import Survey, scripts_of
 from vlc.data.captions import matching
 from vlc.data.sources.captions_file import read_rows
 from vlc.errors import ConfigError, DataError, did_you_mean
+from vlc.storage import local_copy
 
 
 class Remaining(NamedTuple):
@@ -375,7 +376,7 @@ def _scores(file: str, column: str) -> tuple[dict[str, float], dict[tuple[str, s
 def _features(file: str, left: Remaining) -> np.ndarray:
     """Feature rows in the order of the records."""
     try:
-        with np.load(file, allow_pickle=False) as saved:
+        with np.load(local_copy(file), allow_pickle=False) as saved:
             keys, rows = [str(key) for key in saved["keys"]], np.asarray(saved["features"], np.float64)
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{file}: not a .npz file with `keys` and `features` ({error}).") from error

@@ -1,7 +1,5 @@
 """Late interaction of texts with texts, where both sides have pads: ColBERT's score."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -9,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 _DOCUMENTS = 64  # compared at once
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def max_sim(
     queries: Float[Array, "Q S D"], query_mask: Bool[Array, "Q S"],
     documents: Float[Array, "N T D"], document_mask: Bool[Array, "N T"],

@@ -22,7 +22,7 @@ from vlc.storage.files import (
     write_whole,
     writing,
 )
-from vlc.storage.patience import patiently
+from vlc.storage.patience import Unreachable
 from vlc.storage.place import ObjectPath, Place, place, write_json
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Appended",
     "ObjectPath",
     "Place",
+    "Unreachable",
     "append_to",
     "cache_folder",
     "exists",
@@ -45,7 +46,6 @@ __all__ = [
     "made_for",
     "open_file",
     "parent",
-    "patiently",
     "place",
     "read_bytes",
     "read_range",

@@ -18,8 +18,8 @@ from typing import IO, Any
 
 import fsspec
 
-from vlc.errors import ConfigError, DataError
-from vlc.storage.patience import ShortRead, patiently
+from vlc.errors import ConfigError, DataError, StoreAway
+from vlc.storage.patience import PATIENCE, ShortRead, Unreachable, patiently
 
 # Without this gcsfs asks for the kind of each bucket, by a second protocol, with credentials of its own.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -43,9 +43,14 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 @contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns what a file system raises into a `DataError` that names the file."""
+    """Turns what a file system raises into a `DataError` that names the file.
+
+    A store that is away is no fault of a file: it is a `StoreAway`.
+    """
     try:
         yield
+    except Unreachable as error:
+        raise _away(error) from error
     except ImportError as error:  # fsspec names the package
         raise DataError(f"{path}: {error}") from error
     except OSError as error:
@@ -59,6 +64,8 @@ def writing(folder: str | os.PathLike[str], option: str) -> Iterator[None]:
     """Turns what a file system raises in a folder that is written to into a `ConfigError` that names it."""
     try:
         yield
+    except Unreachable as error:
+        raise _away(error) from error
     except OSError as error:
         name = os.fsdecode(error.filename) if error.filename else ""
         if error.errno not in _NO_ROOM and not f"{name}/".startswith(f"{folder}/"):
@@ -67,6 +74,13 @@ def writing(folder: str | os.PathLike[str], option: str) -> Iterator[None]:
             f"{name or folder}: cannot be written ({error.strerror}). What is written is kept; see to the disk or the "
             f"bucket, or name another place by {option}."
         ) from error
+
+
+def _away(error: Unreachable) -> StoreAway:
+    return StoreAway(
+        f"{error.filename}: the store did not answer for {PATIENCE:.0f} s ({error.strerror}). What is written is kept; "
+        "the same command goes on from there."
+    )
 
 
 def open_file(path: str | os.PathLike[str]) -> IO[bytes]:

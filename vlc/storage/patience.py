@@ -20,19 +20,22 @@ class ShortRead(OSError):
     """Fewer bytes came than there are."""
 
 
-def patiently[T](ask: Callable[[], T], path: object, *, patience: float | None = None) -> T:
+class Unreachable(OSError):
+    """A store did not answer as it should for all of `PATIENCE`."""
+
+
+def patiently[T](ask: Callable[[], T], path: object) -> T:
     """What `ask` gives, asked again with growing pauses while what it raises may pass.
 
     Args:
         ask: Reads or writes something; doing it twice is the same as once.
         path: The object, for messages.
-        patience: Seconds after which it is given up; `PATIENCE` where left out.
 
     Raises:
-        OSError: The last error, whatever the store's library calls it: `FileNotFoundError` and `PermissionError` at
-            once, others when patience has run out.
+        FileNotFoundError, PermissionError: At once, whatever the store's library calls them.
+        Unreachable: When patience has run out.
     """
-    end = time.monotonic() + (PATIENCE if patience is None else patience)
+    end = time.monotonic() + PATIENCE
     pause, said = _FIRST, False
     while True:
         try:
@@ -41,9 +44,11 @@ def patiently[T](ask: Callable[[], T], path: object, *, patience: float | None =
             known = as_os_error(error, path)
             if known is None:
                 raise
-            left = end - time.monotonic()
-            if not may_pass(error) or left <= 0:
+            if not may_pass(error):
                 raise known from error
+            left = end - time.monotonic()
+            if left <= 0:
+                raise Unreachable(known.errno, known.strerror, str(path)) from error
             if not said and pause > 1:
                 log.warning("%s: the store does not answer as it should (%s); trying on.", path, _said(error))
                 said = True

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from vlc.storage.files import ask, exists, find_in, is_folder, is_remote, version_of, write_whole
+from vlc.storage.files import ask, exists, find_in, is_folder, is_remote, write_whole
 
 
 class ObjectPath:
@@ -33,9 +33,6 @@ class ObjectPath:
     def __hash__(self) -> int:
         return hash(self._url)
 
-    def __lt__(self, other: "ObjectPath") -> bool:
-        return self._url < str(other)
-
     def __truediv__(self, name: str) -> Self:
         return type(self)(f"{self._url}/{name}")
 
@@ -60,9 +57,6 @@ class ObjectPath:
 
     def with_suffix(self, suffix: str) -> Self:
         return self.with_name(self.stem + suffix)
-
-    def absolute(self) -> Self:
-        return self
 
     def exists(self) -> bool:
         return exists(self._url)
@@ -99,9 +93,6 @@ class ObjectPath:
     def glob(self, pattern: str) -> Iterator[Self]:
         return (type(self)(found) for found in find_in(self._url, pattern))
 
-    def iterdir(self) -> Iterator[Self]:
-        return self.glob("*")
-
     def rglob(self, pattern: str = "*") -> Iterator[Self]:
         """Objects below, whatever lies between; `pattern` is for their last part."""
 
@@ -109,9 +100,6 @@ class ObjectPath:
             return [found[len(name.rstrip("/")) + 1 :] for found in system.find(name)]
 
         return (self / found for found in ask(self._url, below) if PurePosixPath(found).match(pattern))
-
-    def size(self) -> int:
-        return version_of(self._url)[0]
 
 
 Place = Path | ObjectPath

@@ -5,8 +5,8 @@ the index of each and then writes `commit.json`, which names them all. A checkpo
 kill leaves behind is none. The start that saved last owns the workdir, by `run.json`; an older one that is still
 there does not commit any more. No clock is asked.
 
-`CHECKPOINTS/STEP/` holds `RUN-PROCESS-of-COUNT/data-*.bin`, `.../index.json`, `meta.json`, `commit.json`, and, where it
-was found damaged, `damaged.json`.
+`CHECKPOINTS/STEP/` holds `RUN-PROCESS-of-COUNT/data-*.bin`, `.../index.json`, `RUN-meta.json` and `commit.json`. Of one
+that was found damaged the commit is called `damaged-RUN.json`; all else stays, and the step can be saved again.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ from typing import Any
 
 import jax
 
-from vlc.errors import CheckpointError, DataError
+from vlc.errors import CheckpointError, StoreAway
 from vlc.parallel import allgather_objects, is_primary, primary_first
-from vlc.storage import Place, write_json, write_whole
+from vlc.storage import Place, Unreachable, write_json, write_whole
 from vlc.train.damage import Damaged
 from vlc.train.pieces import INDEX, Pieces, held_here, write_pieces
 from vlc.train.restoring import Restoring, describe, paths_of, seal
 
-COMMIT, META, DAMAGED, OWNER = "commit.json", "meta.json", "damaged.json", "run.json"
-_OURS = re.compile(r"[0-9a-f]{8}-\d{5}-of-\d{5}/(data-\d{4}\.bin|index\.json)")
+COMMIT, META, DAMAGED, OWNER = "commit.json", "meta.json", "damaged", "run.json"
+_OURS = re.compile(r"[0-9a-f]{8}-(meta\.json|\d{5}-of-\d{5}/(data-\d{4}\.bin|index\.json))")
 _PATIENCE = 3600.0  # seconds that process 0 waits for what the others write
 _LOOK = 0.5  # seconds between two looks
 log = logging.getLogger("vlc")
@@ -57,8 +57,7 @@ class BucketCheckpoints(Restoring):
 
     def _scores(self) -> dict[int, float | None]:
         """Scores by step, of what is finished and not damaged."""
-        names = self._names()
-        finished = [step for step, found in names.items() if COMMIT in found and DAMAGED not in found]
+        finished = [step for step, found in self._names().items() if COMMIT in found]
         return {step: self._commit(step).get("score") for step in finished}
 
     def _names(self) -> dict[int, set[str]]:
@@ -76,8 +75,8 @@ class BucketCheckpoints(Restoring):
         except FileNotFoundError:
             return {}
         except ValueError:
-            return {"broken": True}
-        return commit if isinstance(commit, dict) else {"broken": True}
+            return {}
+        return commit if isinstance(commit, dict) else {}
 
     def best_step(self) -> int | None:
         scores = self._scores()
@@ -123,7 +122,7 @@ class BucketCheckpoints(Restoring):
         write_json(self._workdir / OWNER, owner)
         self._owns = True
         for step, names in self._names().items():
-            if COMMIT not in names and DAMAGED not in names:  # but what others of this start have written already
+            if COMMIT not in names:  # but what others of this start have written already
                 self._remove(step, {name for name in names if not name.startswith(self._run)})
 
     def _check_owner(self) -> None:
@@ -147,9 +146,9 @@ class BucketCheckpoints(Restoring):
                     raise CheckpointError(f"{part}: what that process should write did not come in {_PATIENCE:.0f} s.")
                 time.sleep(_LOOK)
         text = json.dumps(meta).encode()
-        write_whole(self.path / str(step) / META, text)
+        write_whole(self.path / str(step) / f"{self._run}-{META}", text)
         commit = {
-            "step": step, "score": score, "meta": hashlib.sha256(text).hexdigest(),
+            "step": step, "score": score, "run": self._run, "meta": hashlib.sha256(text).hexdigest(),
             "parts": {part.name: hashlib.sha256((part / INDEX).read_bytes()).hexdigest() for part in parts},
         }  # fmt: skip
         self._check_owner()
@@ -162,6 +161,10 @@ class BucketCheckpoints(Restoring):
         error, self._error = self._error, None
         if isinstance(error, CheckpointError):
             raise error
+        if isinstance(error, Unreachable):
+            raise StoreAway(
+                f"{self.path}: a checkpoint could not be written, since the store is away ({error})."
+            ) from error
         if error is not None:
             kept = self.steps()
             raise CheckpointError(
@@ -190,19 +193,27 @@ class BucketCheckpoints(Restoring):
             self._remove(step, names.get(step, set()))
 
     def _remove(self, step: int, names: set[str]) -> None:
-        """Takes away what this code has written for a step, its commit first; nothing else."""
-        folder = self.path / str(step)
-        for name in [COMMIT, META, *sorted(name for name in names if _OURS.fullmatch(name))]:
+        """Takes away what this code has written for a step, its commit first; nothing else, and nothing that was found
+        damaged."""
+        folder, ours = self.path / str(step), {name for name in names if _OURS.fullmatch(name)}
+        if any(name.startswith(DAMAGED) for name in names):
+            run = self._commit(step).get("run")
+            ours = {name for name in ours if run and name.startswith(run)}
+        for name in [COMMIT, *sorted(ours)]:
             (folder / name).unlink(missing_ok=True)
 
     def _set_aside(self, steps: list[int]) -> None:
         with primary_first(f"damaged {steps}"):
             for step in steps if is_primary() else []:
-                write_json(self.path / str(step) / DAMAGED, {})
-                log.warning("Step %d was marked as damaged; going on from the one before.", step)
+                folder = self.path / str(step)
+                name = f"{DAMAGED}-{self._commit(step).get('run') or secrets.token_hex(4)}.json"
+                write_whole(folder / name, (folder / COMMIT).read_bytes())
+                (folder / COMMIT).unlink()
+                log.warning("Step %d was marked as damaged (%s); going on from the one before.", step, folder / name)
 
     def _lost(self) -> tuple[list[str], Place]:
-        return [str(step) for step, names in sorted(self._names().items()) if DAMAGED in names], self.path
+        names = sorted(self._names().items())
+        return [str(step) for step, found in names if any(name.startswith(DAMAGED) for name in found)], self.path
 
     # -- reading
 
@@ -219,8 +230,8 @@ class BucketCheckpoints(Restoring):
 
     def _read_meta(self, folder: Place, commit: dict[str, Any]) -> Any:
         try:
-            text = (folder / META).read_bytes()
-        except (FileNotFoundError, DataError) as error:
+            text = (folder / f"{commit.get('run')}-{META}").read_bytes()
+        except FileNotFoundError as error:
             raise Damaged(f"{META} is missing") from error
         if hashlib.sha256(text).hexdigest() != commit.get("meta"):
             raise Damaged(f"the checksum of {META} is wrong")

@@ -1,5 +1,6 @@
 """Whether a run that diverged has done so before: a step gives the same bits each time, unless the hardware erred."""
 
+import contextlib
 import json
 
 from vlc.parallel import allgather_objects, is_primary
@@ -22,5 +23,6 @@ def first_divergence(workdir: Place, step: int) -> bool:
             known = -1
     first = allgather_objects(known != step)[0]
     if is_primary():
-        write_json(path, {"step": step})
+        with contextlib.suppress(OSError):  # a full disk is not what ended the run
+            write_json(path, {"step": step})
     return first

@@ -43,13 +43,19 @@ class MetricLog:
             try:
                 part.write(step, metrics)
             except OSError as error:
-                if part.name not in self._failed:
-                    log.warning("%s cannot be written (%s); training goes on without.", part.name, error.strerror)
-                self._failed.add(part.name)
+                self._say(part.name, error)
 
     def close(self) -> None:
         for part in self._parts:
-            part.close()
+            try:
+                part.close()
+            except OSError as error:
+                self._say(part.name, error)
+
+    def _say(self, name: str, error: OSError) -> None:
+        if name not in self._failed:
+            log.warning("%s cannot be written (%s); training goes on without.", name, error.strerror)
+        self._failed.add(name)
 
 
 class _Lines:

@@ -53,23 +53,16 @@ class Piece:
 Held = dict[str, list[tuple[tuple[int, ...], np.ndarray]]]  # by path: where a block begins, and the block
 
 
-def held_here(tree: Mapping[str, jax.Array], *, all_copies: bool = False) -> Held:
-    """Copies, on the host, of what this process holds of arrays.
-
-    Args:
-        tree: Arrays by path.
-        all_copies: Also what another process holds as well; else each block belongs to one process.
-    """
+def held_here(tree: Mapping[str, jax.Array]) -> Held:
+    """Copies, on the host, of what is this process's to write of arrays by path: each block belongs to one process."""
     for array in tree.values():
         array.copy_to_host_async()
     held: Held = {}
     for path, array in tree.items():
-        blocks: dict[tuple[int, ...], np.ndarray] = {}
-        for shard in array.addressable_shards:
-            start = tuple(part.start or 0 for part in shard.index)
-            if (all_copies or shard.replica_id == 0) and start not in blocks:
-                blocks[start] = np.array(shard.data, copy=True)
-        held[path] = list(blocks.items())
+        own = (shard for shard in array.addressable_shards if shard.replica_id == 0)
+        held[path] = [
+            (tuple(part.start or 0 for part in shard.index), np.array(shard.data, copy=True)) for shard in own
+        ]
     return held
 
 
@@ -149,12 +142,10 @@ class Pieces:
     def _block(self, path: str, bounds: tuple, dtype: Any, read: dict[Piece, np.ndarray]) -> np.ndarray:
         made = np.zeros([stop - start for start, stop in bounds], dtype)
         filled = 0
-        seen: set[tuple[int, ...]] = set()
         for folder, piece in self._of.get(path, []):
             common = [(max(a, p), min(b, p + n)) for (a, b), p, n in zip(bounds, piece.start, piece.shape, strict=True)]
-            if any(a >= b for a, b in common) or piece.start in seen:
+            if any(a >= b for a, b in common):
                 continue
-            seen.add(piece.start)
             if piece not in read:
                 read[piece] = _read_piece(folder, piece)
             there = tuple(slice(a - p, b - p) for (a, b), p in zip(common, piece.start, strict=True))

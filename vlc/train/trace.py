@@ -1,5 +1,6 @@
 """Profiling of a few steps, in the form that TensorBoard and xprof open."""
 
+import logging
 import re
 from typing import Any
 
@@ -8,6 +9,8 @@ import jax
 from vlc.errors import ConfigError
 from vlc.parallel import print_once
 from vlc.storage import Place, upload, working_folder
+
+log = logging.getLogger("vlc")
 
 
 def parse_steps(text: str) -> tuple[int, int] | None:
@@ -50,4 +53,10 @@ class Trace:
             jax.profiler.stop_trace()
             self._running = False
             if self._here != self._folder:
-                upload(self._here, self._folder)
+                self._upload()
+
+    def _upload(self) -> None:
+        try:
+            upload(self._here, self._folder)
+        except OSError as error:  # no reason to end a run
+            log.warning("%s cannot be written (%s); the profile is in %s.", self._folder, error.strerror, self._here)

@@ -44,8 +44,8 @@ __all__ = [
 ]
 
 
-# The first that matches is taken: a folder with a captions file is read by that file, whatever else lies there.
 _COMMAS = re.compile(r",(?![^{}]*\})")  # those between braces belong to a name
+# The first that matches is taken: a folder with a captions file is read by that file, whatever else lies there.
 KINDS: tuple[SourceKind, ...] = (
     SCENES,
     huggingface.KIND,
@@ -83,7 +83,8 @@ def open_source(spec: str, *, columns: str = "", **scenes: Any) -> Source:
         DataError: The path does not exist, or holds nothing that is known.
         ConfigError: `columns` is malformed.
     """
-    specs = [spec] if _is_here(spec) else [part.strip() for part in _COMMAS.split(spec) if part.strip()]
+    # What exists under the very name is that, whatever letters are in it.
+    specs = [spec] if exists(spec) else [part.strip() for part in _COMMAS.split(spec) if part.strip()]
     if not specs:
         raise DataError('No data was named. Set it with --config.data.train=PATH (or "scenes").')
     sources = [_open_one(part, Columns.parse(columns), scenes) for part in specs]
@@ -115,13 +116,8 @@ def open_mixture(
     return Mixture(sources, dict(weights), rule)
 
 
-def _is_here(spec: str) -> bool:
-    """Whether this is the name of a file or folder as it stands, whatever letters are in it."""
-    return exists(spec)
-
-
 def _open_one(spec: str, columns: Columns, scenes: dict[str, Any]) -> Source:
-    path, _, split = spec.rpartition("#") if "#" in spec and not _is_here(spec) else (spec, "", "")
+    path, _, split = spec.rpartition("#") if "#" in spec and not exists(spec) else (spec, "", "")
     place = Location(path, split)
     for kind in KINDS:
         if kind.matches(place):

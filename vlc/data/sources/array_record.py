@@ -124,9 +124,15 @@ def _as_row(features: dict[str, list]) -> dict[str, Any]:
 
 
 def _reader(path: str) -> ArrayRecordReader:
-    """A reader of a file, or of its copy on the disk, which is made when it is first read."""
-    copy = _copy_of(path)
-    return _open(str(copy), os.stat(copy).st_mtime_ns)
+    """A reader of a file, or of its copy on the disk, which is made when it is first read, and again where it had to
+    leave for others."""
+    try:
+        copy = _copy_of(path)
+        return _open(str(copy), os.stat(copy).st_mtime_ns)
+    except FileNotFoundError:
+        _copy_of.cache_clear()
+        copy = _copy_of(path)
+        return _open(str(copy), os.stat(copy).st_mtime_ns)
 
 
 @lru_cache(maxsize=_OPEN_FILES)
