@@ -148,7 +148,7 @@ def train_batches(
     if rows is not None:
         dataset = _Rows(dataset, batch_size, rows)
     dataset = dataset.batch(batch_size if rows is None else len(rows))[start_step:]
-    read = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4))
+    read = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4, threads)))
     if workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
