@@ -187,7 +187,7 @@ def test_what_passes_is_asked_again(error, monkeypatch):
         return "answer"
 
     assert patiently(ask, "gs://b/x") == "answer" and len(calls) == 4
-    monkeypatch.setattr(patience, "PATIENCE", 0.01)
+    monkeypatch.setenv("VLC_STORE_PATIENCE", "0.01")
     with pytest.raises(Unreachable):
         patiently(lambda: (_ for _ in ()).throw(error), "gs://b/x")
     with pytest.raises(StoreAway, match="did not answer"), reading("gs://b/x"):

@@ -24,6 +24,7 @@ def check_config(config: Config) -> None:
         raise ConfigError(
             f"config.accumulate={config.accumulate} does not divide config.batch_size={config.batch_size}."
         )
+    _check_copies(config.checkpoint)
     for key in ("mix", "mix_end", "target"):
         parse_weights(config.data.captions[key], f"data.captions.{key}")
 
@@ -72,6 +73,20 @@ def _check_objectives(config: Config) -> None:
         raise ConfigError(
             "config.objectives.multi_positive and .grouping need several captions an image: set "
             "config.data.captions.sub_captions."
+        )
+
+
+def _check_copies(checkpoint: Config) -> None:
+    often = checkpoint.copies_every or checkpoint.copies_every_minutes
+    if often and not checkpoint.copies:
+        raise ConfigError(
+            "config.checkpoint.copies_every and .copies_every_minutes need config.checkpoint.copies, a folder on the "
+            "hosts' own disks."
+        )
+    if "://" in checkpoint.copies:
+        raise ConfigError(
+            f"config.checkpoint.copies={checkpoint.copies} is in a bucket; copies go to the hosts' own disks, and "
+            "checkpoints to --workdir."
         )
 
 

@@ -223,6 +223,9 @@ class Checkpoint(Section):
     every_minutes = number(0.0, "minutes after which one is saved, when metrics are next logged; 0: any", low=0)
     keep_last = integer(2, "newest checkpoints that are kept", low=1)
     keep_best = integer(1, "best checkpoints that are kept", low=0)
+    copies = text("", "folder on each host's own disk for copies between checkpoints (docs/buckets.md); empty: none")
+    copies_every = integer(0, "steps between two copies; 0: any", low=0)
+    copies_every_minutes = number(0.0, "minutes after which one is made, when metrics are next logged; 0: any", low=0)
     keep_every = integer(0, "checkpoints of steps that are a multiple of it are kept for ever; 0: none", low=0)
 
 

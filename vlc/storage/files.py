@@ -19,7 +19,7 @@ from typing import IO, Any
 import fsspec
 
 from vlc.errors import ConfigError, DataError, StoreAway
-from vlc.storage.patience import PATIENCE, ShortRead, Unreachable, patiently
+from vlc.storage.patience import ShortRead, Unreachable, patience, patiently
 
 # Without this gcsfs asks for the kind of each bucket, by a second protocol, with credentials of its own.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -78,8 +78,8 @@ def writing(folder: str | os.PathLike[str], option: str) -> Iterator[None]:
 
 def _away(error: Unreachable) -> StoreAway:
     return StoreAway(
-        f"{error.filename}: the store did not answer for {PATIENCE:.0f} s ({error.strerror}). What is written is kept; "
-        "the same command goes on from there."
+        f"{error.filename}: the store did not answer for {patience():.0f} s ({error.strerror}). What is written is "
+        "kept; the same command goes on from there."
     )
 
 

@@ -5,11 +5,12 @@ is missing, forbidden or asked without credentials does not.
 """
 
 import logging
+import os
 import random
 import time
 from collections.abc import Callable
 
-PATIENCE = 300.0  # seconds that a store may be away for
+_PATIENCE = 300.0  # seconds that a store may be away for, where $VLC_STORE_PATIENCE does not say
 _FIRST, _LONGEST = 0.25, 20.0  # seconds between attempts
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _NETWORK = ("aiohttp", "botocore", "aiobotocore", "urllib3", "http", "requests", "fsspec")  # whose errors may pass
@@ -21,7 +22,12 @@ class ShortRead(OSError):
 
 
 class Unreachable(OSError):
-    """A store did not answer as it should for all of `PATIENCE`."""
+    """A store did not answer as it should for all of `patience()`."""
+
+
+def patience() -> float:
+    """Seconds that a store may be away for."""
+    return float(os.environ.get("VLC_STORE_PATIENCE") or _PATIENCE)
 
 
 def patiently[T](ask: Callable[[], T], path: object) -> T:
@@ -35,7 +41,7 @@ def patiently[T](ask: Callable[[], T], path: object) -> T:
         FileNotFoundError, PermissionError: At once, whatever the store's library calls them.
         Unreachable: When patience has run out.
     """
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience()
     pause, said = _FIRST, False
     while True:
         try:

@@ -9,6 +9,7 @@ there does not commit any more. No clock is asked.
 that was found damaged the commit is called `damaged-RUN.json`; all else stays, and the step can be saved again.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -27,7 +28,7 @@ from vlc.errors import CheckpointError, StoreAway
 from vlc.parallel import allgather_objects, is_primary, primary_first
 from vlc.storage import Place, Unreachable, write_json, write_whole
 from vlc.train.damage import Damaged
-from vlc.train.pieces import INDEX, Pieces, held_here, write_pieces
+from vlc.train.pieces import INDEX, Held, Pieces, held_here, write_pieces
 from vlc.train.restoring import Restoring, describe, paths_of, seal
 
 COMMIT, META, DAMAGED, OWNER = "commit.json", "meta.json", "damaged", "run.json"
@@ -49,6 +50,7 @@ class BucketCheckpoints(Restoring):
         self._owns = False
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._given_up = threading.Event()
 
     # -- what there is
 
@@ -93,13 +95,33 @@ class BucketCheckpoints(Restoring):
         if step in allgather_objects(self.steps())[0]:
             return
         sealed = seal(meta | {"step": step, "arrays": describe(state)})
-        held = held_here(paths_of(state))
-        self._thread = threading.Thread(
-            target=self._write,
-            args=(step, held, sealed, None if score is None else float(score)),
-            name="vlc-checkpoint",
-        )
+        self.begin(step, held_here(paths_of(state)), sealed, score)
+
+    def begin(self, step: int, held: Held, meta: dict[str, Any], score: float | None) -> None:
+        """Starts to write a step that is not there, when the one before is written or given up.
+
+        Args:
+            step: Of the state.
+            held: What this process is to give of it.
+            meta: As `seal` gives it.
+            score: Larger is better.
+        """
+        self._given_up.clear()
+        written = (step, held, meta, None if score is None else float(score))
+        self._thread = threading.Thread(target=self._write, args=written, name="vlc-checkpoint")
         self._thread.start()
+
+    def condition(self) -> str:
+        """How the last save is: `busy`, `away` where its store was, else `done`."""
+        if self._thread is not None and self._thread.is_alive():
+            return "busy"
+        return "away" if isinstance(self._error, Unreachable) else "done"
+
+    def give_up(self) -> None:
+        """Forgets a save that did not reach the store, here or from another process."""
+        self._given_up.set()
+        if self.condition() == "away":
+            self._error = None
 
     def _write(self, step: int, held: Any, meta: dict[str, Any], score: float | None) -> None:
         try:
@@ -144,7 +166,8 @@ class BucketCheckpoints(Restoring):
             while not (part / INDEX).exists():
                 if time.monotonic() > end:
                     raise CheckpointError(f"{part}: what that process should write did not come in {_PATIENCE:.0f} s.")
-                time.sleep(_LOOK)
+                if self._given_up.wait(_LOOK):
+                    raise Unreachable(errno.EIO, "another process could not write its part", str(part))
         text = json.dumps(meta).encode()
         write_whole(self.path / str(step) / f"{self._run}-{META}", text)
         commit = {
@@ -224,9 +247,7 @@ class BucketCheckpoints(Restoring):
         if abstract is None:
             return self._read_meta(folder, commit)
         pieces = Pieces({folder / part: known for part, known in commit["parts"].items()})
-        like = paths_of({name: abstract})
-        found = pieces.read(like)
-        return jax.tree.unflatten(jax.tree.structure(abstract), [found[path] for path in like])
+        return pieces.read_tree(name, abstract)
 
     def _read_meta(self, folder: Place, commit: dict[str, Any]) -> Any:
         try:

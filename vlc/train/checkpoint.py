@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vlc.storage import ObjectPath, Place
 from vlc.train.bucket_checkpoint import BucketCheckpoints
 from vlc.train.damage import Damaged, read_patiently
 from vlc.train.restoring import Restoring, describe, seal
+from vlc.train.two_levels import TwoLevels
 
 _NO_SCORE = -1e30
 _NOISY = ("absl", "orbax")  # hundreds of lines on a damaged file or a full disk; the error says it in one
@@ -154,8 +156,9 @@ class Checkpoints(Restoring):
 
 
 def open_checkpoints(
-    workdir: Place, *, keep_last: int = 2, keep_best: int = 1, keep_every: int = 0, read_only: bool = False
-) -> Restoring:
+    workdir: Place, *, keep_last: int = 2, keep_best: int = 1, keep_every: int = 0, copies: str = "",
+    read_only: bool = False,
+) -> Restoring:  # fmt: skip
     """The checkpoints of a run, on a disk or in a bucket.
 
     Args:
@@ -163,6 +166,8 @@ def open_checkpoints(
         keep_last: Newest ones that are kept.
         keep_best: Best ones that are kept.
         keep_every: Those of steps that are a multiple of it are kept for ever; 0: none.
+        copies: A folder on the disk of each host, for copies of the state between checkpoints; empty: none. It may
+            have `~` and variables in it.
         read_only: Nothing is written.
 
     Raises:
@@ -171,9 +176,24 @@ def open_checkpoints(
     if read_only and not has_checkpoints(workdir):
         raise CheckpointError(f"{workdir}: no checkpoint there (looked for {workdir / 'checkpoints'}). Train first.")
     keep = {"keep_last": keep_last, "keep_best": keep_best, "keep_every": keep_every}
-    if isinstance(workdir, ObjectPath):
-        return BucketCheckpoints(workdir, **keep, read_only=read_only)
-    return Checkpoints(workdir, **keep, read_only=read_only)
+    checkpoints = (
+        BucketCheckpoints(workdir, **keep, read_only=read_only)
+        if isinstance(workdir, ObjectPath)
+        else Checkpoints(workdir, **keep, read_only=read_only)
+    )
+    return TwoLevels(checkpoints, workdir, _host_folder(copies)) if copies else checkpoints
+
+
+def _host_folder(name: str) -> Path:
+    """A folder of this host, whose name may hold `~` and variables, `/scratch/$USER`.
+
+    Raises:
+        CheckpointError: A variable is not set.
+    """
+    found = os.path.expandvars(os.path.expanduser(name))
+    if "$" in found:
+        raise CheckpointError(f"config.checkpoint.copies={name}: a variable of it is not set on this host.")
+    return Path(found)
 
 
 def has_checkpoints(workdir: Place) -> bool:

@@ -165,7 +165,7 @@ def _train(
         compiled_step()
     keep = run.checkpoint
     checkpoints = open_checkpoints(
-        workdir, keep_last=keep.keep_last, keep_best=keep.keep_best, keep_every=keep.keep_every
+        workdir, keep_last=keep.keep_last, keep_best=keep.keep_best, keep_every=keep.keep_every, copies=keep.copies
     )
     meta = make_meta(saved_config, tokenizer, make_example.preprocess) | {"data": identity}
 
@@ -221,16 +221,20 @@ def _train(
             _check_finite(of_step, numbers, checkpoints, workdir)
         return numbers
 
-    def save(step: int, score: float | None = None) -> None:
+    def save(step: int, score: float | None = None, *, copy: bool = False) -> None:
         with goodput.spent("checkpoint"):
             seen = {"digest": examples_seen.total()[0], "examples": (first_batch + step - first_step) * run.batch_size}
-            checkpoints.save(step, state, meta | seen, score=score)
-        clock.restart()
+            if copy:
+                checkpoints.copy(step, state, meta | seen)
+            else:
+                checkpoints.save(step, state, meta | seen, score=score)
+                clock.restart()
+        copy_clock.restart()
 
     # -- the loop. From here on SIGTERM asks for a save.
     stop, trace, examples_seen = StopOnSigterm(), Trace(workdir, profile), ExamplesSeen(share, digest)
     feed = Feed(host_batches, share.to_devices, set(batches), interrupted=lambda: stop.alone_and_asked)
-    clock = SaveClock(keep.every_minutes)
+    clock, copy_clock = SaveClock(keep.every_minutes), SaveClock(keep.copies_every_minutes)
     step, shown_at, best = first_step, first_step, checkpoints.best_score()
     since, stopping = time.perf_counter(), False
     goodput.started()
@@ -264,10 +268,11 @@ def _train(
             last, stopping = step == run.steps, stop.asked(step)
             shown = step % run.log_every == 0 or last or step == first_step + 1
             saving = step % run.checkpoint.every == 0 or last or stopping or (shown and clock.due())
+            copying = (keep.copies_every and step % keep.copies_every == 0) or (shown and copy_clock.due())
             evaluating = evaluate is not None and (step % run.eval.every == 0 or last)
             # Read one step late, so that the devices are never idle, but before anything is shown or saved.
             unread.append((step, metrics))
-            numbers = read(leave=0 if shown or saving or evaluating else 1)
+            numbers = read(leave=0 if shown or saving or copying or evaluating else 1)
             if shown:
                 elapsed = time.perf_counter() - since
                 if chip:
@@ -291,8 +296,8 @@ def _train(
                     saving, best = True, score
                 since = time.perf_counter()
                 feed.pause()
-            if saving:
-                save(step, score)
+            if saving or copying:
+                save(step, score, copy=not saving)
         with goodput.spent("checkpoint"):
             checkpoints.wait()
         if step > first_step:

@@ -19,6 +19,7 @@ import numpy as np
 from vlc.errors import DataError
 from vlc.storage import Place, read_range, write_whole
 from vlc.train.damage import Damaged
+from vlc.train.restoring import paths_of
 
 INDEX = "index.json"
 _FILE = 128 << 20  # bytes of a file, unless one piece is larger
@@ -53,17 +54,25 @@ class Piece:
 Held = dict[str, list[tuple[tuple[int, ...], np.ndarray]]]  # by path: where a block begins, and the block
 
 
-def held_here(tree: Mapping[str, jax.Array]) -> Held:
-    """Copies, on the host, of what is this process's to write of arrays by path: each block belongs to one process."""
+def held_here(tree: Mapping[str, jax.Array], *, copies: bool = False) -> Held:
+    """Copies, on the host, of what is this process's to write of arrays by path.
+
+    Args:
+        tree: The arrays.
+        copies: Every block that this process's devices hold, each once; else each block belongs to one process.
+    """
     for array in tree.values():
         array.copy_to_host_async()
-    held: Held = {}
-    for path, array in tree.items():
-        own = (shard for shard in array.addressable_shards if shard.replica_id == 0)
-        held[path] = [
-            (tuple(part.start or 0 for part in shard.index), np.array(shard.data, copy=True)) for shard in own
-        ]
-    return held
+    return {path: _blocks_of(array, copies) for path, array in tree.items()}
+
+
+def _blocks_of(array: jax.Array, copies: bool) -> list[tuple[tuple[int, ...], np.ndarray]]:
+    own = {
+        tuple(part.start or 0 for part in shard.index): shard
+        for shard in array.addressable_shards
+        if copies or shard.replica_id == 0
+    }
+    return [(start, np.array(shard.data, copy=True)) for start, shard in own.items()]
 
 
 def write_pieces(folder: Place, held: Held) -> None:
@@ -119,6 +128,36 @@ class Pieces:
         for folder, known in folders.items():
             for piece in _read_index(folder, known):
                 self._of.setdefault(piece.path, []).append((folder, piece))
+        for path, found in self._of.items():  # several processes may have written the same block
+            first = {(piece.start, piece.shape): (folder, piece) for folder, piece in reversed(found)}
+            self._of[path] = list(first.values())
+
+    def blocks(self) -> dict[str, Piece]:
+        """The pieces by a name that is the same for the same block, wherever it was written."""
+        every = (piece for found in self._of.values() for _, piece in found)
+        return {hashlib.sha256(f"{p.path} {p.start} {p.shape}".encode()).hexdigest()[:16]: p for p in every}
+
+    def read_block(self, piece: Piece) -> np.ndarray:
+        """A block, checked; `Damaged` where it is."""
+        folder = next(folder for folder, other in self._of[piece.path] if other is piece)
+        return _read_piece(folder, piece)
+
+    def cover(self, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> bool:
+        """Whether all is there that this process needs of these arrays."""
+        return all(
+            self._filled(path, bounds) == _size(bounds)
+            for path, like in wanted.items()
+            for bounds in _needed_here(like)
+        )
+
+    def _filled(self, path: str, bounds: "Bounds") -> int:
+        return sum(_size(_common(bounds, piece)) for _, piece in self._of.get(path, []))
+
+    def read_tree(self, name: str, abstract: Any) -> Any:
+        """A part of a checkpoint: see `read`."""
+        like = paths_of({name: abstract})
+        found = self.read(like)
+        return jax.tree.unflatten(jax.tree.structure(abstract), [found[path] for path in like])
 
     def read(self, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
         """Arrays with the shardings that they are asked for with; each process reads what it needs.
@@ -133,25 +172,22 @@ class Pieces:
 
     def _blocks(self, path: str, like: jax.ShapeDtypeStruct) -> dict[tuple, np.ndarray]:
         """What this process needs of an array, by place."""
-        indices = {
-            _bounds(index, like.shape) for index in like.sharding.addressable_devices_indices_map(like.shape).values()
-        }
         read: dict[Piece, np.ndarray] = {}
-        return {bounds: self._block(path, bounds, like.dtype, read) for bounds in indices}
+        return {bounds: self._block(path, bounds, like.dtype, read) for bounds in _needed_here(like)}
 
-    def _block(self, path: str, bounds: tuple, dtype: Any, read: dict[Piece, np.ndarray]) -> np.ndarray:
+    def _block(self, path: str, bounds: "Bounds", dtype: Any, read: dict[Piece, np.ndarray]) -> np.ndarray:
         made = np.zeros([stop - start for start, stop in bounds], dtype)
         filled = 0
         for folder, piece in self._of.get(path, []):
-            common = [(max(a, p), min(b, p + n)) for (a, b), p, n in zip(bounds, piece.start, piece.shape, strict=True)]
-            if any(a >= b for a, b in common):
+            common = _common(bounds, piece)
+            if not _size(common):
                 continue
             if piece not in read:
                 read[piece] = _read_piece(folder, piece)
             there = tuple(slice(a - p, b - p) for (a, b), p in zip(common, piece.start, strict=True))
             here = tuple(slice(a - p, b - p) for (a, b), (p, _) in zip(common, bounds, strict=True))
             made[here] = read[piece][there]
-            filled += int(np.prod([b - a for a, b in common], dtype=np.int64))
+            filled += _size(common)
         if filled != made.size:
             raise Damaged(f"a part of {path} is missing")
         return made
@@ -160,8 +196,28 @@ class Pieces:
         return jax.make_array_from_callback(like.shape, like.sharding, lambda index: blocks[_bounds(index, like.shape)])
 
 
-def _bounds(index: Any, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+Bounds = tuple[tuple[int, int], ...]  # where a block begins and ends, in each axis
+
+
+def _bounds(index: Any, shape: tuple[int, ...]) -> Bounds:
     return tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
+
+
+def _needed_here(like: jax.ShapeDtypeStruct) -> set[Bounds]:
+    """The blocks of an array that this process's devices hold."""
+    indices = like.sharding.addressable_devices_indices_map(like.shape).values()
+    return {_bounds(index, like.shape) for index in indices}
+
+
+def _common(bounds: Bounds, piece: Piece) -> Bounds:
+    """What a block and a piece have in common; of no size where that is nothing."""
+    return tuple(
+        (max(a, p), max(min(b, p + n), a, p)) for (a, b), p, n in zip(bounds, piece.start, piece.shape, strict=True)
+    )
+
+
+def _size(bounds: Bounds) -> int:
+    return int(np.prod([b - a for a, b in bounds], dtype=np.int64))
 
 
 def _read_index(folder: Place, known: str) -> list[Piece]:

@@ -93,6 +93,10 @@ class Restoring(ABC):
             CheckpointError: The disk is full, or the folder cannot be written.
         """
 
+    def copy(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+        """Starts to save on the hosts' own disks alone, where they have such copies (`vlc.train.two_levels`)."""
+        del step, state, meta
+
     @abstractmethod
     def wait(self) -> None:
         """Waits until the last save can be restored.
@@ -167,14 +171,18 @@ class Restoring(ABC):
     def _restore_one(self, step: int, make_abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
         meta = self.read_meta(step)
         abstract = make_abstract(meta)
-        _check_fit(abstract, meta["arrays"], f"{self.path}/{step}")
+        check_fit(abstract, meta["arrays"], f"{self.path}/{step}")
+        return self._restore_arrays(step, abstract, meta), meta
+
+    def _restore_arrays(self, step: int, abstract: Any, meta: dict) -> Any:
+        """The state, checked twice where it has to be; `Damaged` where it is."""
         wrong = ""
         for _ in range(2):  # a wrong sum may be a bad read: damage is what is found twice
             state = {name: self._restore_item(step, name, part) for name, part in abstract.items()}
             sums = array_checksums(state)
             wrong = next((path for path, found in sums.items() if found != meta["arrays"][path]["checksum"]), "")
             if not wrong:
-                return state, meta
+                return state
         raise Damaged(f"the checksum of {wrong} is wrong")
 
     def read_meta(self, step: int) -> dict:
@@ -240,7 +248,8 @@ def _checksum(x: jax.Array) -> jax.Array:
     return jnp.sum(words.astype(jnp.uint32) * weight, dtype=jnp.uint32)
 
 
-def _check_fit(abstract: Any, arrays: dict[str, dict[str, Any]], where: str) -> None:
+def check_fit(abstract: Any, arrays: dict[str, dict[str, Any]], where: str) -> None:
+    """Raises a `CheckpointError` that names every array that the model has otherwise than the checkpoint."""
     problems = []
     for path, leaf in paths_of(abstract).items():
         saved = arrays.get(path)

@@ -14,11 +14,13 @@ class SaveClock:
             minutes: Between two saves; 0: the clock is not asked.
         """
         self._seconds = 60 * minutes
-        self._since = time.monotonic()
+        self._since = 0.0
+        self.restart()
 
     def restart(self) -> None:
         """A save was begun."""
-        self._since = time.monotonic()
+        if self._seconds:
+            self._since = time.monotonic()
 
     def due(self) -> bool:
         """Whether to save now; all processes ask alike."""
