@@ -51,6 +51,9 @@ setup(
         "cuda": [f"jax[cuda13]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
         "cloud": ["gcsfs>=2024.6", "s3fs>=2024.6"],
+        "wandb": ["wandb>=0.19"],
+        "mlflow": ["mlflow-skinny>=2.16"],
+        "trackio": ["trackio>=0.20"],
         "eval": ["pycocoevalcap>=1.2"],
         "notebooks": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
         "dev": [
@@ -64,6 +67,9 @@ setup(
             "pyright[nodejs]>=1.1.390",
             "import-linter>=2.1",
             "datasets>=3",
+            "wandb>=0.19",
+            "mlflow-skinny>=2.16",
+            "trackio>=0.20",
             "psutil>=6",
             "pyyaml>=6",
             "kubeflow-trainer-api>=2.1",  # the published schema of JobSet

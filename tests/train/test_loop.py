@@ -290,7 +290,7 @@ def test_logs_that_cannot_be_written_never_stop_a_run(tmp_path, monkeypatch, cap
     monkeypatch.setenv("VLC_CACHE", str(tmp_path))
     monkeypatch.setattr("vlc.storage.appended._EVERY", 0.01)
     monkeypatch.setattr(ObjectPath, "write_bytes", away)
-    log = MetricLog(run, 0)
+    log = MetricLog(run, 0, ["tensorboard"])
     for step in range(3):
         log.write(step, {"loss": 1.0})
         time.sleep(0.6)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from PIL import Image
@@ -123,17 +124,26 @@ def test_a_disk_that_takes_no_logs_does_not_stop_a_run(tmp_path, caplog):
 
 
 def test_a_full_disk_is_noticed_where_it_happens_and_logs_go_on_later(tmp_path, monkeypatch, caplog):
-    log, full = MetricLog(tmp_path, 0), [True]
+    log, full = MetricLog(tmp_path, 0, ["tensorboard"]), [True]
     log.write(1, {"loss": 1.0})
+    _told(log)
     monkeypatch.setattr(RecordWriter, "write", _unless(full, RecordWriter.write))
     for step in range(2, 60):  # more than any queue holds
         log.write(step, {"loss": 1.0})
+    _told(log)
     full.clear()
     log.write(60, {"loss": 2.0})
     log.close()
     assert sum("training goes on without" in record.message for record in caplog.records) == 1
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 61)) and len(list((tmp_path / "tensorboard").iterdir())) >= 1
+
+
+def _told(log):
+    """Waits until the tools know all that was written."""
+    done = threading.Event()
+    log._tools[0]._put(done.set)
+    assert done.wait(60)
 
 
 def _unless(full, write):

@@ -7,6 +7,7 @@ from vlc.config.values import Config, get_key
 from vlc.errors import ConfigError
 from vlc.objectives import parts_used
 from vlc.settings import walk
+from vlc.track import check_trackers
 
 
 def check_config(config: Config) -> None:
@@ -25,6 +26,7 @@ def check_config(config: Config) -> None:
             f"config.accumulate={config.accumulate} does not divide config.batch_size={config.batch_size}."
         )
     _check_copies(config.checkpoint)
+    check_trackers(config.track)
     for key in ("mix", "mix_end", "target"):
         parse_weights(config.data.captions[key], f"data.captions.{key}")
 

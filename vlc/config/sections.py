@@ -245,6 +245,7 @@ class Settings(Section):
     accumulate = integer(1, "parts that a batch is encoded in; loss and gradient are those of the whole batch", low=1)
     mesh = Mesh
     log_every = integer(10, "steps between two lines of the log", low=1)
+    track = names(("tensorboard",), "tools that keep the run: tensorboard, wandb, mlflow, trackio (docs/tracking.md)")
     init = text("", "a model to start from; its towers, tokenizer and pixels are kept (docs/captioning.md)")
     data = Data
     model = Model

@@ -1,21 +1,31 @@
-"""The short evaluation during training; its score decides which checkpoint is kept as the best."""
+"""The short evaluation during training: its score says which checkpoint is the best, its pictures are shown."""
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from vlc.config import Config
+from vlc.data.record import Record
 from vlc.data.tokenizers import Tokenizer
 from vlc.evaluate.metrics.retrieval import both_retrievals
 from vlc.evaluate.records import good_records, main_captions, readable
+from vlc.evaluate.report.phrases import phrase_maps
 from vlc.inference import Model
+from vlc.inference.comparison import all_scores, comparable
+from vlc.models import ImageEncoding, TextEncoding
 from vlc.objectives import compared_by
+from vlc.parallel import is_primary
 from vlc.train.inputs import make_preprocess, open_split
 
+_SHOWN = 8  # pictures
 
-def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[str, float]] | None:
-    """Retrieval on `config.eval.examples` dev records, encoded by all devices of all processes.
+
+def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[str, float | bytes]] | None:
+    """Retrieval on `config.eval.examples` dev records, encoded by all devices of all processes; for the
+    tools of `config.track` also pictures as PNG: what captions are found, and where words are.
 
     Returns:
         The function that `vlc.train.train` calls, or `None` where the config names no dev data or trains no
@@ -26,7 +36,7 @@ def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[
     if source is None or not compared:
         return None
 
-    def evaluate(graph: Any, params: Any, tokenizer: Tokenizer) -> dict[str, float]:
+    def evaluate(graph: Any, params: Any, tokenizer: Tokenizer) -> dict[str, float | bytes]:
         mesh = jax.tree.leaves(params)[0].sharding.mesh
         model = Model(graph, params, config, tokenizer, make_preprocess(config.data.image), mesh=mesh)
         records, _ = readable(model, good_records(source, config.eval.examples))
@@ -40,6 +50,33 @@ def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[
             for figure in ("t2i_r1", "i2t_r1")
         }
         best = found[compared[-1]]
-        return named | {"score": (best["t2i_r1"] + best["i2t_r1"]) / 2}
+        drawn = _pictures(model, records, texts, image, text) if config.track and is_primary() else {}
+        return named | {"score": (best["t2i_r1"] + best["i2t_r1"]) / 2} | drawn
 
     return evaluate
+
+
+def _pictures(
+    model: Model, records: Sequence[Record], texts: Sequence[Sequence[str]], image: ImageEncoding, text: TextEncoding
+) -> dict[str, bytes]:
+    """Some pictures with the captions that they find, and, of a model that compares tokens, where their words are."""
+    from vlc.evaluate.report import figures  # slow to import
+
+    flat = [caption for captions in texts for caption in captions]
+    first = np.cumsum([0, *map(len, texts)])
+    shown = np.linspace(0, len(records) - 1, min(_SHOWN, len(records))).astype(int)
+    few = ImageEncoding(image.tokens[shown], image.embed[shown], image.features[shown])
+    found = all_scores(model, few, text)[0].argmax(axis=1)
+    pixels = [model.preprocess(records[index].image) for index in shown]
+    drawn = {"samples": figures.contact_sheet(pixels, [textwrap.fill(flat[at], 37) for at in found])}
+    if "tokens" in comparable(model) and model.config.model.image.pool != "queries":
+        rows = [(records[i], flat[first[i]], _maps(image.tokens[i], text.tokens[first[i]])) for i in shown]
+        mapped = [phrase_maps(*row, model.tokenizer, model.preprocess) for row in rows]
+        drawn["word_maps"] = figures.word_maps([row for row in mapped if row["maps"]] or mapped)
+    return drawn
+
+
+def _maps(patches: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """The similarity of each token of a text with each patch, `[tokens, rows, columns]`."""
+    side = round(len(patches) ** 0.5)
+    return (tokens @ patches.T).reshape(-1, side, side)

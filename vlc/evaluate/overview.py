@@ -9,12 +9,12 @@ import numpy as np
 
 from vlc.data.record import Record, Source
 from vlc.data.sources import Scenes, open_source
-from vlc.data.sources.scenes import language
 from vlc.errors import ConfigError
 from vlc.evaluate.metrics.retrieval import both_retrievals
 from vlc.evaluate.records import good_records, main_captions, readable
 from vlc.evaluate.report import figures
 from vlc.evaluate.report.page import Report, write_results
+from vlc.evaluate.report.phrases import phrase_maps
 from vlc.evaluate.tasks.guidance import SCALES, guidance_sweep
 from vlc.evaluate.tasks.scenes import (
     attribute_classification,
@@ -116,7 +116,7 @@ def _retrieval(model: Model, report: Report, results: dict, records: Sequence[Re
     )
     if "tokens" not in found:
         return
-    phrases = [_phrases_to_map(model, records[i], texts[i][0]) for i in np.linspace(0, len(records) - 1, 5).astype(int)]
+    phrases = [_phrases_of(model, records[i], texts[i][0]) for i in np.linspace(0, len(records) - 1, 5).astype(int)]
     report.figure(
         "Words in the picture",
         "Similarity of the last token of each phrase with each patch, brightest where highest.",
@@ -124,23 +124,9 @@ def _retrieval(model: Model, report: Report, results: dict, records: Sequence[Re
     )
 
 
-def _phrases_to_map(model: Model, record: Record, caption: str) -> dict[str, Any]:
-    """A heat map for each named object of a scene, or for the longest words of another caption."""
+def _phrases_of(model: Model, record: Record, caption: str) -> dict[str, Any]:
     _, maps = model.word_maps(record.image, caption)
-    if "scene" in record.extra:
-        described = language.long_caption(record.extra["scene"], record.extra["style"])
-        first = {phrase.index: phrase for phrase in reversed(described.phrases)}
-        wanted = [(phrase.start, phrase.end) for phrase in sorted(first.values(), key=lambda p: p.start)]
-    else:
-        words = sorted(set(caption.split()), key=len, reverse=True)[:5]
-        wanted = sorted((caption.index(word), caption.index(word) + len(word)) for word in words)
-    spans = model.tokenizer.spans(caption)
-    pictures = []
-    for start, end in wanted:
-        tokens = [i for i, (a, b) in enumerate(spans) if a < end and b > start and i < len(maps)]
-        if tokens:
-            pictures.append((caption[start:end], maps[tokens[-1]]))
-    return {"image": model.preprocess(record.image), "maps": pictures}
+    return phrase_maps(record, caption, maps, model.tokenizer, model.preprocess)
 
 
 def _scenes(model: Model, report: Report, results: dict, records: Sequence[Record], scenes: Scenes) -> None:

@@ -1,4 +1,4 @@
-"""What a run tells: a progress line, `metrics.jsonl`, TensorBoard. None of them ever stops a run."""
+"""What a run tells: a progress line, `metrics.jsonl`, tools such as TensorBoard. None of them ever stops a run."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,48 +15,93 @@ from rich.text import Text
 
 from vlc.parallel import is_primary, print_once
 from vlc.storage import Place, append_to
+from vlc.track import Background, known_to, open_trackers
 from vlc.train.feed import slow_stage
-from vlc.train.tensorboard import Board
 
 _WAIT_SHOWN = 0.05  # a smaller share of waiting is not worth a word
 log = logging.getLogger("vlc")
 
 
 class MetricLog:
-    """Writes metrics to `workdir/metrics.jsonl` and `workdir/tensorboard`.
+    """Writes metrics to `workdir/metrics.jsonl`, and tells the tools of `config.track`.
 
-    After a resume the lines of steps that will be taken again are dropped, so that each step stands there once.
+    After a resume the lines of steps that will be taken again are dropped, so that each step stands there once; a tool
+    that cannot go back is not told again what it has. One that was not there before is told all that there is.
     Of several processes only the first writes. Where the disk is full, or gone, the run goes on without a log, says so
     once, and writes again as soon as that works.
     """
 
-    def __init__(self, workdir: Place, first_step: int):
-        self._parts: list[_Lines | Board] = [
-            _Lines(workdir / "metrics.jsonl", first_step),
-            Board(workdir / "tensorboard", first_step),
-        ]
-        self._failed: set[str] = set()
-        if not is_primary():
-            self._parts = []
+    def __init__(
+        self, workdir: Place, first_step: int, tools: Sequence[str] = (), config: Mapping[str, Any] | None = None
+    ):
+        """
+        Args:
+            workdir: The run's.
+            first_step: The step that this start goes on from.
+            tools: Of `vlc.track.TRACKERS`.
+            config: As JSON, for them.
+        """
+        self._lines: _Lines | None = None
+        self._tools: list[Background] = []
+        self._told: set[tuple[int, str]] = set()
+        self._said = False
+        if is_primary():
+            self._lines = _Lines(workdir / "metrics.jsonl", first_step)
+            self._open_tools(workdir, first_step, tools, config or {})
 
-    def write(self, step: int, metrics: dict[str, Any]) -> None:
-        for part in self._parts:
-            try:
-                part.write(step, metrics)
-            except OSError as error:
-                self._say(part.name, error)
+    def _open_tools(self, workdir: Place, first_step: int, tools: Sequence[str], config: Mapping[str, Any]) -> None:
+        before = known_to(workdir)
+        rows = _rows(workdir / "metrics.jsonl")
+        self._told = {(int(row["step"]), name) for row in rows for name in row}
+        self._tools = open_trackers(tools, workdir, config, first_step)
+        for tool, background in zip(tools, self._tools, strict=True):
+            if tool not in before and not background.tracker.goes_back:
+                for row in rows:
+                    background.write(int(row["step"]), _numbers(row))
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        if self._lines is not None:
+            self._try(lambda lines: lines.write(step, metrics))
+        numbers = _numbers(metrics)
+        new = {name: value for name, value in numbers.items() if (step, name) not in self._told}
+        for tool in self._tools:
+            told = numbers if tool.tracker.goes_back else new
+            if told:
+                tool.write(step, told)
+
+    def pictures(self, step: int, pngs: Mapping[str, bytes]) -> None:
+        """Shows pictures, by name, where a tool can."""
+        for tool in self._tools:
+            for name, png in pngs.items():
+                tool.picture(step, name, png)
 
     def close(self) -> None:
-        for part in self._parts:
-            try:
-                part.close()
-            except OSError as error:
-                self._say(part.name, error)
+        self._try(lambda lines: lines.close())
+        for tool in self._tools:
+            tool.close()
 
-    def _say(self, name: str, error: OSError) -> None:
-        if name not in self._failed:
-            log.warning("%s cannot be written (%s); training goes on without.", name, error.strerror)
-        self._failed.add(name)
+    def _try(self, call: Callable[["_Lines"], Any]) -> None:
+        if self._lines is None:
+            return
+        try:
+            call(self._lines)
+        except OSError as error:
+            if not self._said:
+                log.warning("%s cannot be written (%s); training goes on without.", self._lines.name, error.strerror)
+            self._said = True
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if isinstance(value, (int, float)) and name != "step"}
+
+
+def _rows(path: Place) -> list[dict[str, Any]]:
+    """The whole lines of the log; none where it cannot be read."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError:
+        return []
+    return [json.loads(line) for line in lines if _step_of(line) is not None]
 
 
 class _Lines:
@@ -67,7 +113,7 @@ class _Lines:
         self._file: Any = None
         self._torn = False
 
-    def write(self, step: int, metrics: dict[str, Any]) -> None:
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         if self._file is None:
             self._file = append_to(self._path, _kept_lines(self._path, self._first_step))
         line = (json.dumps({"step": step, **metrics}) + "\n").encode()

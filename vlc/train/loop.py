@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,8 @@ from vlc.train.workdir_lock import workdir_lock
 
 log = logging.getLogger("vlc")
 
-# (graph, parameters, tokenizer) to metrics; its "score" decides which checkpoint is the best.
-DevEvaluation = Callable[[Any, Any, Tokenizer], dict[str, float]]
+# (graph, parameters, tokenizer) to metrics, and PNGs by name; "score" decides which checkpoint is the best.
+DevEvaluation = Callable[[Any, Any, Tokenizer], Mapping[str, float | bytes]]
 
 
 def train(
@@ -204,7 +204,7 @@ def _train(
     )  # fmt: skip
     if is_primary():  # every check has passed
         write_whole(workdir / "config.json", (json.dumps(saved_config, indent=1) + "\n").encode())
-    metric_log = MetricLog(workdir, first_step)
+    metric_log = MetricLog(workdir, first_step, run.track, saved_config)
     _describe_run(run, mesh, source, state, first_step)
     progress = Progress(run.steps, first_step, run.batch_size)
     chip = chip_of(jax.devices()[0].device_kind)
@@ -288,9 +288,11 @@ def _train(
             score = None
             if evaluating and evaluate is not None:
                 with goodput.spent("evaluation"):
-                    dev = evaluate(graph, eval_params(state), tokenizer)
+                    found = evaluate(graph, eval_params(state), tokenizer)
+                dev = {name: value for name, value in found.items() if not isinstance(value, bytes)}
                 score = dev.get("score")
                 metric_log.write(step, {f"dev/{name}": value for name, value in dev.items()})
+                metric_log.pictures(step, {f"dev/{k}": png for k, png in found.items() if isinstance(png, bytes)})
                 print_once("dev  " + "  ".join(f"{k} {v:.3f}" for k, v in dev.items() if k != "score"))
                 if run.checkpoint.keep_best and score is not None and score > best:
                     saving, best = True, score

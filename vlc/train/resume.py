@@ -8,7 +8,8 @@ from vlc.errors import CheckpointError
 from vlc.train.restoring import read_meta
 
 # Changes of these alone do not change what is trained, and are not worth a line.
-_QUIET = ("steps", "log_every", "mesh.", "checkpoint.", "eval.", "data.threads", "data.workers", "data.dev", "init")
+_QUIET = ("steps", "log_every", "mesh.", "checkpoint.", "eval.", "data.threads", "data.workers", "data.dev", "init",
+          "track")  # fmt: skip
 # The optimizer's state is another one after these; "ema" counts where it is turned on or off.
 _OPTIMIZER = ("name", "moment_dtype", "frozen")
 

@@ -1,40 +1,53 @@
-"""TensorBoard files, written by the thread that has something to say.
+"""TensorBoard's files, in `workdir/tensorboard`.
 
 tensorboardX's `SummaryWriter` hands events to a thread of its own. When the disk is full that thread dies, and the next
 call waits for it for ever; so here its record writer is used directly, and an error is raised where it happens.
 """
 
+import io
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlc.storage import Appended, Place, append_to, working_folder
+from vlc.storage import Appended, append_to, working_folder
+from vlc.track.tracker import TrackedRun, Tracker
 
 _START = 1  # SessionLog.START
 
 
-class Board:
-    """Scalars for TensorBoard; after an error they go on in a new file.
+class Tool(Tracker):
+    name = "TensorBoard"
+    goes_back = True
 
-    Attributes:
-        name: For messages.
-    """
-
-    def __init__(self, folder: Place, first_step: int):
-        self.name = str(folder)
-        self._folder, self._first_step = folder, first_step
+    def __init__(self) -> None:
+        self._run: TrackedRun | None = None
         self._writer: Any = None
         self._copy: _Copy | None = None
 
-    def write(self, step: int, metrics: dict[str, Any]) -> None:
-        """Raises `OSError` where the disk does."""
+    def start(self, run: TrackedRun) -> None:
+        self._run, self.name = run, str(run.workdir / "tensorboard")
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
         from tensorboardX.summary import scalar  # slow to import, and only the primary process needs it
 
+        self._add([_event(step, summary=scalar(name, value)) for name, value in metrics.items()])
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        from PIL import Image
+        from tensorboardX.proto import summary_pb2
+
+        width, height = Image.open(io.BytesIO(png)).size
+        kind: Any = summary_pb2
+        image = kind.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+        self._add([_event(step, summary=kind.Summary(value=[kind.Summary.Value(tag=name, image=image)]))])
+
+    def _add(self, events: list[Any]) -> None:
+        """After an error the next ones go to a new file."""
         try:
             writer = self._opened()
-            for name, value in metrics.items():
-                if isinstance(value, (int, float)):
-                    writer.write_event(_event(step, summary=scalar(name, value)))
+            for event in events:
+                writer.write_event(event)
             writer.flush()
             if self._copy is not None:
                 self._copy.catch_up()
@@ -47,13 +60,15 @@ class Board:
         if self._writer is None:
             from tensorboardX.event_file_writer import EventsWriter
 
-            folder = working_folder(self._folder)
+            assert self._run is not None
+            place = self._run.workdir / "tensorboard"
+            folder = working_folder(place)
             folder.mkdir(parents=True, exist_ok=True)
             self._writer = EventsWriter(str(folder / "events"))
-            if not isinstance(self._folder, Path):
+            if not isinstance(place, Path):
                 written = Path(self._writer._file_name)
-                self._copy = _Copy(written, append_to(self._folder / written.name, b""))
-            self._writer.write_event(_event(self._first_step, session_log={"status": _START}))
+                self._copy = _Copy(written, append_to(place / written.name, b""))
+            self._writer.write_event(_event(self._run.first_step, session_log={"status": _START}))
         return self._writer
 
     def close(self) -> None:
