@@ -33,6 +33,7 @@ setup(
         "protobuf>=5",
         "sentencepiece>=0.2.1",
         "tokenizers>=0.20",
+        "huggingface_hub>=0.30",
         "safetensors>=0.4.3",
         "ftfy>=6.1",
         "ml_collections>=1.1",

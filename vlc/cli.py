@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from vlc.commands.captioning import add_caption
@@ -17,7 +18,7 @@ from vlc.commands.evaluate import add_eval
 from vlc.commands.huge_pages import use_huge_pages
 from vlc.commands.plan import add_plan
 from vlc.commands.shared import add_command, add_step, exit_status, load_model
-from vlc.errors import VlcError
+from vlc.errors import ConfigError, VlcError
 
 # Imports and tracing make millions of objects that live on; Python's own thresholds would look through them again and
 # again, which is a tenth of the time until the first step.
@@ -78,7 +79,9 @@ def _make_parser() -> argparse.ArgumentParser:
     send = add_command(commands, "export", _export, "write a model for transformers, open_clip, or as safetensors")
     send.add_argument("model", help="a training workdir, or any other model that vlc loads")
     send.add_argument("--format", required=True, help="huggingface, open_clip or safetensors")
-    send.add_argument("--out", required=True, help="a folder that is new or empty")
+    send.add_argument("--out", default="", help="a folder that is new or empty; not needed with --push")
+    send.add_argument("--push", default="", metavar="hf://ORG/NAME[@BRANCH]", help="upload it to the hub as well")
+    send.add_argument("--private", action="store_true", help="of a model that --push makes")
     add_step(send)
 
     data = commands.add_parser("data", help="look at data, build a dataset, train a tokenizer").add_subparsers(
@@ -110,10 +113,10 @@ def _train(options: argparse.Namespace) -> int:
 
 def _import(options: argparse.Namespace) -> int:
     from vlc.interop import at_size, describe, import_model, write_native
-    from vlc.storage import local_copy, made_for
+    from vlc.storage import from_hub, local_copy, made_for
 
-    words = local_copy(options.tokenizer) if options.tokenizer else ""
-    model = import_model(local_copy(options.model), tokenizer=words, role=options.role)
+    words = local_copy(from_hub(options.tokenizer)) if options.tokenizer else ""
+    model = import_model(local_copy(from_hub(options.model)), tokenizer=words, role=options.role)
     if options.image_size:
         model = at_size(model, options.image_size)
     with made_for(options.out, new=True) as folder:
@@ -125,14 +128,18 @@ def _import(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from vlc.interop import export_model
-    from vlc.storage import made_for
+    from vlc.storage import made_for, push_to_hub
 
-    model = load_model(options.model, options.step).as_imported()
-    with made_for(options.out, new=True) as folder:
-        notes = export_model(model, folder, options.format)
+    if not options.out and not options.push:
+        raise ConfigError("Name where the model goes: --out FOLDER, or --push hf://ORG/NAME.")
+    with tempfile.TemporaryDirectory() as scratch:
+        model = load_model(options.model, options.step).as_imported()
+        with made_for(options.out or f"{scratch}/model", new=True) as folder:
+            notes = export_model(model, folder, options.format)
+            pushed = push_to_hub(folder, options.push, private=options.private) if options.push else ""
     for note in notes:
         print(f"note: {note}")
-    print(f"Written: {options.out}")
+    print(f"Written: {' and '.join(filter(None, (options.out, pushed)))}")
     return 0
 
 

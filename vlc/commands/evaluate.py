@@ -47,10 +47,11 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from vlc.storage import made_for, place
+    from vlc.storage import is_hub, made_for, place
 
     path = model_path(options)
-    default = path if (place(path) / "checkpoints").is_dir() else Path("eval") / place(path).stem
+    is_run = not is_hub(path) and (place(path) / "checkpoints").is_dir()
+    default = path if is_run else Path("eval") / place(path).stem
     out = place(options.out or default)
     if not options.task and len(options.data) > 1:
         raise ConfigError("Several --data go with --task; without it one source is evaluated.")

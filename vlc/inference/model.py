@@ -20,7 +20,7 @@ from vlc.interop.late_interaction import Role
 from vlc.interop.load import abstract_params, rows_of
 from vlc.models import ImageEncoding
 from vlc.settings import is_whole
-from vlc.storage import Place, local_copy, place
+from vlc.storage import Place, from_hub, is_hub, local_copy, place
 from vlc.train.checkpoint import has_checkpoints, open_checkpoints
 from vlc.train.initial import Initial
 from vlc.train.restoring import read_meta
@@ -49,8 +49,8 @@ class Model(Encoder):
 
         Args:
             path: The workdir of a run, a folder that `vlc import` or `vlc export` wrote, a folder of transformers
-                (CLIP, SigLIP, BERT) or open_clip (CLIP, SigLIP, CoCa), or a `.npz` of big_vision; on the disk or in a
-                bucket (`gs://`, `s3://`).
+                (CLIP, SigLIP, BERT) or open_clip (CLIP, SigLIP, CoCa), or a `.npz` of big_vision; on the disk, in a
+                bucket (`gs://`, `s3://`), or on the Hugging Face hub (`hf://ORG/NAME@REVISION`).
             step: Which checkpoint of a run: the newest, the one with the best dev score, or a number.
             tokenizer: Of another library's model, where it does not lie beside the weights.
             image_size: Pixels on a side, where other than the model's own; position embeddings are then resampled.
@@ -61,7 +61,7 @@ class Model(Encoder):
             CheckpointError: There is none, it is damaged, a weight is missing or not expected, or the tokenizer or the
                 preprocessing is missing.
         """
-        there = place(path)
+        there = place(from_hub(path))
         if not (step in ("last", "best") or is_whole(step)):
             raise ConfigError(f'step is {step!r}; it must be "last", "best", or the number of a checkpoint.')
         if not is_whole(image_size) or image_size < 0:
@@ -70,7 +70,7 @@ class Model(Encoder):
         if not is_run and not there.exists():
             raise CheckpointError(
                 f"{path}: no such file or folder. A run's workdir is meant (train first), or another library's model; "
-                "vlc downloads nothing (hf download NAME --local-dir DIR does)."
+                "one of the hub is hf://ORG/NAME."
             )
         if step != "last" and not is_run:
             raise CheckpointError(f"{path}: --step chooses among the checkpoints of a run, and this is none.")
@@ -83,10 +83,10 @@ class Model(Encoder):
             model = cls._load_run(there, step)
             model = cls.of(at_size(model.as_imported(), image_size)) if image_size else model
         else:
-            words = local_copy(tokenizer) if tokenizer else ""
+            words = local_copy(from_hub(tokenizer)) if tokenizer else ""
             imported = read_native(folder) if is_native(folder) else import_model(folder, tokenizer=words, role=role)
             model = cls.of(at_size(imported, image_size) if image_size else imported)
-        model.path = str(there)
+        model.path = str(path if is_hub(path) else there)
         return model
 
     @classmethod

@@ -22,6 +22,7 @@ from vlc.storage.files import (
     write_whole,
     writing,
 )
+from vlc.storage.hub import from_hub, is_hub, push_to_hub, refuse_hub
 from vlc.storage.patience import Unreachable
 from vlc.storage.place import ObjectPath, Place, place, write_json
 
@@ -38,8 +39,10 @@ __all__ = [
     "find",
     "find_in",
     "find_shards",
+    "from_hub",
     "is_folder",
     "is_glob",
+    "is_hub",
     "is_remote",
     "join",
     "local_copy",
@@ -47,9 +50,11 @@ __all__ = [
     "open_file",
     "parent",
     "place",
+    "push_to_hub",
     "read_bytes",
     "read_range",
     "reading",
+    "refuse_hub",
     "upload",
     "version_of",
     "working_folder",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vlc.errors import ConfigError, DataError
 from vlc.storage.files import ask, is_remote, reading, version_of, writing
+from vlc.storage.hub import refuse_hub
 from vlc.storage.place import Place, place
 
 _SIZE = 64  # GiB that copies may take, where $VLC_CACHE_GIB does not say
@@ -147,6 +148,7 @@ def made_for(
     Raises:
         ConfigError: `new`, and there is something; or it cannot be written.
     """
+    refuse_hub(out, "--out")
     there = place(out)
     if isinstance(there, Path):
         yield there

@@ -36,7 +36,7 @@ from vlc.parallel import (
     replicated,
     state_sharding,
 )
-from vlc.storage import Place, place, write_whole, writing
+from vlc.storage import Place, place, refuse_hub, write_whole, writing
 from vlc.train.checkpoint import has_checkpoints, newest_meta, open_checkpoints
 from vlc.train.compile_ahead import compile_ahead
 from vlc.train.data_identity import change_of_data, check_same_data, data_identity
@@ -103,6 +103,7 @@ def train(
         CheckpointError: The workdir's checkpoints do not fit the config, or cannot be written.
         TrainingDiverged: A loss or the gradient is no longer finite.
     """
+    refuse_hub(workdir, "--workdir")
     goodput, home = Goodput(), place(workdir)
     check_shared(home, "--workdir")  # before any process reads what the others may not have
     # What a run once started from, its checkpoint has: the model and the tokenizer's file need not be there any more.
