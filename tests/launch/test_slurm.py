@@ -126,3 +126,31 @@ def test_a_lost_task_starts_again_and_sigterm_saves(cluster, tmp_path):
     assert "of 2 processes" in said() and "Asked to stop: saved at step" in said()
     steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
     assert steps[-1] == max(metrics(workdir))
+
+
+MOUNTS = """/dev/sda1 / ext4 rw 0 0
+tmpfs /tmp tmpfs rw 0 0
+server:/export /shared nfs4 rw 0 0
+/dev/sdb /shared/local xfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("workdir", "refused"),
+    [("/tmp/run", True), ("/home/me/run", True), ("/shared/run", False), ("/shared/local/run", True),
+     ("/sharedrun/x", False), ("gs://bucket/run", False), ("", False)],
+)  # fmt: skip
+def test_a_workdir_of_one_machine_is_refused(workdir, refused, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "launch")
+    import slurm as launcher
+
+    said = launcher.check_workdir(workdir, MOUNTS, lambda folder: str(folder) != "/sharedrun")
+    assert bool(said) == refused and (not refused or "--shared-disk" in said)
+
+
+def test_it_is_refused_before_anything_is_submitted():
+    command = ["vlc", "train", "--config", "x.py", "--workdir", "/dev/shm/run"]
+    answer = slurm("--nodes", "2", "--time", "1", "--print", command=command)
+    assert answer.returncode == 2 and "on a disk of this machine alone (tmpfs at /dev/shm)" in answer.stderr
+    for flags in (["--nodes", "1"], ["--nodes", "2", "--shared-disk"]):
+        assert slurm(*flags, "--time", "1", "--print", command=command).returncode == 0

@@ -14,7 +14,7 @@ from vlc.data.sources.columns import BY_NAME, Columns
 from vlc.data.sources.folder import CAPTIONS, captions_table, digest_of, table_captions
 from vlc.data.table import Table, write_table
 from vlc.errors import DataError
-from vlc.storage import is_remote, version_of
+from vlc.storage import is_far, version_of
 
 _SCHEMA = pa.schema({"captions": CAPTIONS})
 
@@ -129,7 +129,7 @@ def _images(listed: Table) -> Iterable[str]:
 def _names(image: str) -> tuple[str, ...]:
     """A path, its file name, and that without suffix. A URL has no other name: on the web many are called alike."""
     path = PurePosixPath(image)
-    return (image,) if is_remote(image) else (image, path.name, path.stem)
+    return (image,) if is_far(image) else (image, path.name, path.stem)
 
 
 def _key_and_url(source: Source, index: int) -> tuple[str, str]:

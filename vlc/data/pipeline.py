@@ -22,6 +22,7 @@ from vlc.errors import DataError
 Batch = dict[str, np.ndarray]
 
 STAGES = ("read", "image", "text")  # where the time of making an example goes
+_AHEAD = 2048  # records that are asked for before their batch is begun, at the most
 _SUBSTITUTES = 1000  # so many damaged records in a row mean that the data, not a record, is broken
 
 
@@ -105,18 +106,34 @@ def _with_position(position: int, index: int) -> tuple[int, int]:
 
 
 class _Rows(grain.MapDataset):
-    """The same rows of every batch of examples, one after another."""
+    """The same rows of every batch of examples, one after another; with the first all of them are asked for."""
 
-    def __init__(self, parent: grain.MapDataset, batch_size: int, rows: Sequence[int]):
+    def __init__(
+        self, parent: grain.MapDataset, order: grain.MapDataset, source: Source, size: int, rows: Sequence[int],
+        threads: int,
+    ):  # fmt: skip
+        """
+        Args:
+            parent: The examples.
+            order: The records that they are made of.
+            source: Of these.
+            size: Of a batch.
+            rows: Those that are wanted.
+            threads: Batches that are made at the same time.
+        """
         super().__init__(parent)
-        self._batch_size, self._rows = batch_size, tuple(rows)
+        self._order, self._source, self._size, self._rows = order, source, size, tuple(rows)
+        self._ahead = threads if threads * len(self._rows) <= _AHEAD else 0
 
     def __len__(self) -> int:
-        return len(self._parent) // self._batch_size * len(self._rows)
+        return len(self._parent) // self._size * len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
         batch, row = divmod(index, len(self._rows))
-        return self._parent[batch * self._batch_size + self._rows[row]]
+        if row == 0 and self._source.prefetches:
+            for coming in sorted({batch, batch + self._ahead}):  # what is already coming is not asked for again
+                self._source.prefetch([int(self._order[coming * self._size + wanted]) for wanted in self._rows])
+        return self._parent[batch * self._size + self._rows[row]]
 
 
 def train_batches(
@@ -144,10 +161,10 @@ def train_batches(
         threads: Reading threads (of each worker).
         workers: Worker processes; 0 reads in this one.
     """
-    dataset = visits(make_example.source, seed).map_with_index(_with_position).random_map(make_example)
-    if rows is not None:
-        dataset = _Rows(dataset, batch_size, rows)
-    dataset = dataset.batch(batch_size if rows is None else len(rows))[start_step:]
+    order = visits(make_example.source, seed)
+    examples = order.map_with_index(_with_position).random_map(make_example)
+    wanted = range(batch_size) if rows is None else rows
+    dataset = _Rows(examples, order, make_example.source, batch_size, wanted, threads).batch(len(wanted))[start_step:]
     read = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4, threads)))
     if workers:
         if not flags.FLAGS.is_parsed():

@@ -1,8 +1,9 @@
 """`Record`, the one thing that every source gives, and the checks that it must pass."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from vlc.errors import DataError
 
+_AHEAD = 64  # records
 # Why a record cannot be used. Where it is replaced while training, the position in this list is the code in the batch.
 REASONS = ("ok", "file", "image", "image too large", "captions", "encoding", "row")
 
@@ -87,6 +89,15 @@ class Source(ABC):
         """Captions of a record by source."""
         return self[index].captions
 
+    @property
+    def prefetches(self) -> bool:
+        """Whether `prefetch` is of any use: records lie where they have to be waited for."""
+        return False
+
+    def prefetch(self, indices: Sequence[int], *, images: bool = True) -> None:
+        """Begins to read what some records are made of, or their captions alone, which will be asked for soon."""
+        del indices, images
+
 
 class Wrapper(Source):
     """A source made from another, which says the same of what was left out."""
@@ -95,6 +106,17 @@ class Wrapper(Source):
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def _place(self, index: int) -> int:
+        """Of a record in the other source."""
+        return index
+
+    @property
+    def prefetches(self) -> bool:
+        return self.source.prefetches
+
+    def prefetch(self, indices: Sequence[int], *, images: bool = True) -> None:
+        self.source.prefetch([self._place(index) for index in indices], images=images)
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -107,6 +129,14 @@ class Wrapper(Source):
     @property
     def dropped(self) -> Sequence[Mapping[str, Any]]:
         return self.source.dropped
+
+
+def coming(source: Source, indices: Iterable[int], *, images: bool = True) -> Iterator[int]:
+    """The indices, while their records, or captions alone, are already being read."""
+    for some in itertools.batched(indices, _AHEAD):
+        if source.prefetches:
+            source.prefetch(some, images=images)
+        yield from some
 
 
 class CaptionTypeError(DataError):

@@ -6,6 +6,7 @@ process maps only so many at a time, since systems allow some 65,000 maps. It is
 found again by their names, sizes and times.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -19,7 +20,8 @@ from typing import Any
 import pyarrow as pa
 
 from vlc.data.parts import Parts
-from vlc.storage import cache_folder, place, version_of
+from vlc.errors import DataError
+from vlc.storage import Place, cache_folder, place, version_of, write_whole
 
 _VERSION = 3  # of everything kept in a cache; with another number all is made again
 _BATCH = 1024  # rows
@@ -138,6 +140,7 @@ def kept_table(
     """The table of a set of files: found again, or made and kept.
 
     It is kept in `.vlc` beside the files; where that cannot be written, in the cache folder; failing both, in memory.
+    Of files in a bucket it is kept in the cache, and beside them for other hosts.
 
     Args:
         kind: What it is, for its name.
@@ -147,12 +150,14 @@ def kept_table(
         settings: What else it depends on; plain values.
     """
     name, places = _name_and_places(kind, files, beside, settings)
-    found = _find(name, places)
+    shared = _shared(name, beside)
+    found = _find(name, places) or _fetched(shared, places[0] / name)
     if found is not None:
         return found
     for kept in places:
         try:
             make(kept / name)
+            _share(kept / name, shared)
             return Table(kept / name)
         except OSError:
             continue  # not ours to write in, or full
@@ -164,7 +169,8 @@ def kept_table(
 def is_kept(kind: str, files: Sequence[str], beside: str, settings: Any = None) -> bool:
     """Whether `kept_table` would find the table."""
     name, places = _name_and_places(kind, files, beside, settings)
-    return any((place / name).is_file() for place in places)
+    shared = _shared(name, beside)
+    return any((place / name).is_file() for place in places) or (shared is not None and shared.exists())
 
 
 def _name_and_places(kind: str, files: Sequence[str], beside: str, settings: Any) -> tuple[str, list[Path]]:
@@ -174,6 +180,29 @@ def _name_and_places(kind: str, files: Sequence[str], beside: str, settings: Any
     if isinstance(folder, Path):
         places.insert(0, folder.resolve() / ".vlc")
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.arrow", places
+
+
+def _shared(name: str, beside: str) -> Place | None:
+    """Where other hosts find the table of files in a bucket."""
+    folder = place(beside)
+    return None if isinstance(folder, Path) else folder / ".vlc" / name
+
+
+def _fetched(shared: Place | None, to: Path) -> Table | None:
+    """What another host has made."""
+    try:
+        if shared is None or not shared.exists():
+            return None
+        write_whole(to, shared.read_bytes())
+        return Table(to)
+    except (pa.ArrowInvalid, DataError, OSError, ValueError):
+        return None  # damaged, or there is no room for it: it is made here
+
+
+def _share(made: Path, shared: Place | None) -> None:
+    if shared is not None:
+        with contextlib.suppress(OSError):  # where one may not write others make their own
+            shared.write_bytes(made.read_bytes())
 
 
 def _find(name: str, places: Sequence[Path]) -> Table | None:

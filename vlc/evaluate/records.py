@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vlc.data.record import Record, Source
+from vlc.data.record import Record, Source, coming
 from vlc.errors import DataError
 from vlc.inference import Model
 
@@ -15,7 +15,7 @@ def good_records(source: Source, count: int) -> list[Record]:
     """
     total = min(count, len(source))
     records, problems = [], []
-    for index in (i * len(source) // total for i in range(total)):
+    for index in coming(source, (i * len(source) // total for i in range(total))):
         try:
             records.append(source[index])
         except DataError as error:

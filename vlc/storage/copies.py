@@ -8,18 +8,21 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vlc.errors import ConfigError, DataError
-from vlc.storage.files import ask, is_remote, reading, version_of, writing
+from vlc.errors import ConfigError, DataError, StoreAway
+from vlc.storage.files import ask, is_far, reading, version_of, writing
 from vlc.storage.hub import refuse_hub
 from vlc.storage.place import Place, place
 
 _SIZE = 64  # GiB that copies may take, where $VLC_CACHE_GIB does not say
+_SHARE = 0.9  # of that, which one data set may take
 _AT_ONCE = 8  # objects
+_LOOKED_AT = 32  # at once
 log = logging.getLogger("vlc")
 
 
@@ -38,7 +41,7 @@ def local_copy(path: "str | os.PathLike[str]") -> Path:
     Raises:
         DataError: There is no such object, or it cannot be read.
     """
-    if not is_remote(path):
+    if not is_far(path):
         return Path(str(path))
     there = place(path)
     if there.is_dir():
@@ -68,11 +71,44 @@ def _copied_folder(there: Place) -> Path:
     return folder
 
 
+def keep_near(paths: Sequence[str]) -> tuple[str, ...]:
+    """Copies files in a bucket to the cache, one after another, while they are read; where all of them fit.
+
+    Returns:
+        Where the copy of each will be, for `nearest`; the path itself of what is on the disk or does not fit.
+    """
+    far = [path for path in paths if is_far(path)]
+    with ThreadPoolExecutor(_LOOKED_AT) as pool:
+        versions = dict(zip(far, pool.map(version_of, far), strict=True))
+    if not far or sum(size for size, _ in versions.values()) > _SHARE * _most():
+        return tuple(paths)
+    threading.Thread(target=_copy_all, args=(far,), name="vlc-near", daemon=True).start()
+    return tuple(str(_copy_of(path, *versions[path])) if path in versions else path for path in paths)
+
+
+def nearest(path: str, copy: str) -> str:
+    """The copy that `keep_near` told of, as soon as it is whole; else the path."""
+    return copy if copy != path and os.path.exists(copy) else path
+
+
+def _copy_all(paths: Sequence[str]) -> None:
+    try:
+        for path in paths:
+            _copied(path)
+    except (DataError, StoreAway, OSError) as error:
+        log.warning("%s is read in parts, since it cannot be copied to the cache: %s", paths[0], error)
+
+
+def _copy_of(path: str, size: int, tag: str) -> Path:
+    known = hashlib.sha256(f"{path} {size} {tag}".encode()).hexdigest()[:24]
+    return cache_folder() / "objects" / known / path.rpartition("/")[2]
+
+
 def _copied(path: str) -> Path:
     with reading(path):
         size, tag = version_of(path)
-        folder = cache_folder() / "objects" / hashlib.sha256(f"{path} {size} {tag}".encode()).hexdigest()[:24]
-        copy = folder / path.rpartition("/")[2]
+        copy = _copy_of(path, size, tag)
+        folder = copy.parent
         if not _is_here(copy, size):
             folder.mkdir(parents=True, exist_ok=True)
             with (folder.with_suffix(".lock")).open("w") as lock:

@@ -10,15 +10,16 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import fsspec
 
 from vlc.errors import ConfigError, DataError, StoreAway
+from vlc.storage.ahead import AHEAD, Range
 from vlc.storage.patience import ShortRead, Unreachable, patience, patiently
 
 # Without this gcsfs asks for the kind of each bucket, by a second protocol, with credentials of its own.
@@ -36,7 +37,7 @@ IMAGE_FOLDERS = (
 )  # fmt: skip
 
 
-def is_remote(path: str | os.PathLike[str]) -> bool:
+def is_far(path: str | os.PathLike[str]) -> bool:
     """Whether the path is a URL of another store than the local disk."""
     return "://" in str(path)
 
@@ -85,7 +86,7 @@ def _away(error: Unreachable) -> StoreAway:
 
 def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
     """Opens a file to be read."""
-    if not is_remote(path):
+    if not is_far(path):
         return open(path, "rb")
     return io.BufferedReader(_Ranged(str(path)), _BLOCK)  # pyright: ignore[reportReturnType]
 
@@ -125,14 +126,14 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         DataError: It cannot be read.
     """
     with reading(path):
-        if not is_remote(path):
+        if not is_far(path):
             return Path(path).read_bytes()
         return ask(path, lambda system, name: system.cat_file(name))
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes a file and the folders above it; a reader never sees half of it, whoever else writes it."""
-    if is_remote(path):
+    if is_far(path):
         ask(path, lambda system, name: system.pipe_file(name, data))
         return
     path = Path(path)
@@ -152,8 +153,9 @@ def read_range(path: str | os.PathLike[str], offset: int, size: int) -> bytes:
         DataError: They cannot be read, or the file ends before.
     """
     with reading(path):
-        if is_remote(path):
-            data = ask(path, lambda system, name: _range(system, name, offset, size))
+        if is_far(path):
+            found = AHEAD.take((str(path), offset, size))
+            data = ask(path, lambda system, name: _range(system, name, offset, size)) if found is None else found
         else:
             # Kept in a variable: the cache may drop it for another thread's file, which would close it.
             file = _opened(str(path), os.stat(path).st_mtime_ns)
@@ -163,6 +165,28 @@ def read_range(path: str | os.PathLike[str], offset: int, size: int) -> bytes:
     return data
 
 
+def read_ahead(ranges: Sequence[Range]) -> None:
+    """Begins to read ranges that will be asked for soon, by path, offset and size; nothing of files on the disk."""
+    far = [wanted for wanted in ranges if is_far(wanted[0])]
+    if far:
+        AHEAD.ask(far, _read_ranges)
+
+
+def _read_ranges(ranges: Sequence[Range]) -> list[bytes | None]:
+    """The bytes of each, by requests at the same time; `None` for those that are better asked for again."""
+    try:
+        system, _ = fsspec.core.url_to_fs(ranges[0][0], use_listings_cache=False)
+        names = [system._strip_protocol(path) for path, _, _ in ranges]
+        starts, ends = [start for _, start, _ in ranges], [start + size for _, start, size in ranges]
+        found = system.cat_ranges(names, starts, ends, on_error="return")
+    except Exception:  # of whatever library; who needs them will hear of it
+        return [None] * len(ranges)
+    return [
+        data if isinstance(data, bytes) and len(data) == size else None
+        for data, (_, _, size) in zip(found, ranges, strict=True)
+    ]
+
+
 def version_of(path: str | os.PathLike[str]) -> tuple[int, str]:
     """Size in bytes, and what changes when the file does (time of writing, or the store's tag).
 
@@ -170,7 +194,7 @@ def version_of(path: str | os.PathLike[str]) -> tuple[int, str]:
         DataError: There is no such file.
     """
     with reading(path):
-        if not is_remote(path):
+        if not is_far(path):
             status = os.stat(path)
             return status.st_size, str(status.st_mtime_ns)
         info = ask(path, lambda system, name: system.info(name))
@@ -180,7 +204,7 @@ def version_of(path: str | os.PathLike[str]) -> tuple[int, str]:
 
 def exists(path: str | os.PathLike[str]) -> bool:
     """Whether there is a file or folder."""
-    if not is_remote(path):
+    if not is_far(path):
         return os.path.exists(path)
     with reading(path):
         return ask(path, _exists)
@@ -188,7 +212,7 @@ def exists(path: str | os.PathLike[str]) -> bool:
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
     """Whether there is a folder."""
-    if not is_remote(path):
+    if not is_far(path):
         return os.path.isdir(path)
     with reading(path):
         return ask(path, _is_folder)
@@ -196,12 +220,12 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
 
 def is_glob(path: str | os.PathLike[str]) -> bool:
     """Whether the path stands for several; a file or folder that is called so is that one."""
-    return any(letter in str(path) for letter in _GLOB_LETTERS) and not (not is_remote(path) and os.path.exists(path))
+    return any(letter in str(path) for letter in _GLOB_LETTERS) and not (not is_far(path) and os.path.exists(path))
 
 
 def find(pattern: str | os.PathLike[str]) -> list[str]:
     """Files and folders that match a glob, sorted."""
-    if not is_remote(pattern):
+    if not is_far(pattern):
         return sorted(glob.glob(str(pattern)))
     with reading(pattern):
         return ask(pattern, lambda system, name: sorted(system.unstrip_protocol(found) for found in system.glob(name)))
@@ -209,7 +233,19 @@ def find(pattern: str | os.PathLike[str]) -> list[str]:
 
 def find_in(folder: str | os.PathLike[str], pattern: str) -> list[str]:
     """Files and folders in a folder, whatever letters its own name has, that match a glob, sorted."""
-    return find(join(folder if is_remote(folder) else glob.escape(str(folder)), pattern))
+    return find(join(folder if is_far(folder) else glob.escape(str(folder)), pattern))
+
+
+def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
+    """Names of all files in a folder and its folders; hidden ones are left out."""
+    if is_far(folder):
+        start = len(str(folder).rstrip("/")) + 1
+        yield from (path[start:] for path in find(join(folder, "**")) if PurePosixPath(path).suffix)
+        return
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = os.path.relpath(path, folder)
+        yield from (name if below == "." else f"{below}/{name}" for name in files if not name.startswith("."))
 
 
 def find_shards(pattern: str, inside: str) -> list[str]:
@@ -256,14 +292,14 @@ def _values(found: re.Match[str]) -> list[str]:
 
 def join(folder: str | os.PathLike[str], name: str) -> str:
     """A path below a folder; a name that is a full path or URL stays what it is."""
-    if is_remote(folder):
-        return name if is_remote(name) else f"{str(folder).rstrip('/')}/{name}"
-    return name if is_remote(name) else os.path.join(folder, name)
+    if is_far(folder):
+        return name if is_far(name) else f"{str(folder).rstrip('/')}/{name}"
+    return name if is_far(name) else os.path.join(folder, name)
 
 
 def parent(path: str | os.PathLike[str]) -> str:
     """The folder that a file lies in."""
-    return str(path).rsplit("/", 1)[0] if is_remote(path) else os.path.dirname(path) or "."
+    return str(path).rsplit("/", 1)[0] if is_far(path) else os.path.dirname(path) or "."
 
 
 @lru_cache(maxsize=_OPEN_FILES)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from vlc.storage.files import ask, exists, find_in, is_folder, is_remote, write_whole
+from vlc.storage.files import ask, exists, find_in, is_far, is_folder, write_whole
 
 
 class ObjectPath:
@@ -107,7 +107,7 @@ Place = Path | ObjectPath
 
 def place(path: "str | os.PathLike[str]") -> Place:
     """A place by its name: on the disk, or, where it has a protocol (`gs://`, `s3://`), in a bucket."""
-    return ObjectPath(str(path)) if is_remote(path) else Path(path)
+    return ObjectPath(str(path)) if is_far(path) else Path(path)
 
 
 def write_json(path: Place, content: Any) -> None:

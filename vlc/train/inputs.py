@@ -19,7 +19,7 @@ from vlc.data.captions import CaptionChoice, Mix, matching
 from vlc.data.controls import LEARNT_CONTROLS, Controls, even_bins, sources_of
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, check_source
-from vlc.data.record import Source
+from vlc.data.record import Source, coming
 from vlc.data.sources import Columns, open_mixture, open_source
 from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
 from vlc.data.workers import cores
@@ -104,14 +104,14 @@ def _names(text: str) -> tuple[str, ...]:
 
 def sample_captions(source: Source, records: int) -> Iterator[str]:
     """The captions of evenly spaced records, as a stream; damaged records are passed over."""
-    for index in evenly(source, records):
+    for index in coming(source, evenly(source, records), images=False):
         with contextlib.suppress(DataError):
             yield from itertools.chain.from_iterable(source.captions(index).values())
 
 
 def sample_scores(source: Source, records: int) -> Iterator[float]:
     """The known scores of the captions of evenly spaced records; damaged records are passed over."""
-    for index in evenly(source, records):
+    for index in coming(source, evenly(source, records)):
         with contextlib.suppress(DataError):
             yield from filter(math.isfinite, source[index].flat_scores())
 
@@ -170,7 +170,7 @@ def data_warnings(config: Config, source: Source, tokenizer: Tokenizer | None = 
     known: set[str] = set()
     sided = looked_at = cut = total = 0
     length = config.model.text.length
-    for index in evenly(source, _LOOKED_AT):
+    for index in coming(source, evenly(source, _LOOKED_AT), images=False):
         with contextlib.suppress(DataError):
             captions = source.captions(index)
             known |= captions.keys()
@@ -244,7 +244,7 @@ def shown_controls(config: Config, source: Source) -> dict[str, tuple]:
     lengths: set[int] = set()
     bins: set[int] = set()
     present: set[str] = set()
-    for index in evenly(source, config.data.tokenizer_samples):
+    for index in coming(source, evenly(source, config.data.tokenizer_samples), images=bool(control.alignment)):
         with contextlib.suppress(DataError):
             record = source[index] if control.alignment else None
             found = record.captions if record is not None else source.captions(index)

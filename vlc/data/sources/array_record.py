@@ -16,7 +16,7 @@ from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
 from vlc.data.sources.kind import SourceKind
 from vlc.data.sources.tf_example import read_example, write_example
 from vlc.errors import DataError
-from vlc.storage import exists, find_shards, is_remote, join, local_copy, parent, read_bytes
+from vlc.storage import exists, find_shards, is_far, join, local_copy, parent, read_bytes
 
 _READ = "readahead_buffer_size:0"  # records are read one by one, in any order
 _NAME = ".array_record"
@@ -143,7 +143,7 @@ def _copy_of(path: str) -> Path:
 def _told_lengths(shards: Sequence[str]) -> dict[str, int]:
     """Records of each shard, where the folder's manifest says so: it need not be copied to be counted."""
     manifest = join(parent(shards[0]), "manifest.json")
-    if not is_remote(shards[0]) or not exists(manifest):
+    if not is_far(shards[0]) or not exists(manifest):
         return {}
     try:
         listed = json.loads(read_bytes(manifest))["shards"]

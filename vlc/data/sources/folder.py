@@ -18,7 +18,7 @@ from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
 from vlc.data.sources.kind import Location, SourceKind
 from vlc.data.table import TEXT, Table, kept_table, list_of, write_table
 from vlc.errors import DataError
-from vlc.storage import IMAGE_FOLDERS, exists, is_folder, is_remote, join, parent, read_bytes
+from vlc.storage import IMAGE_FOLDERS, exists, is_far, is_folder, join, parent, read_bytes
 
 CAPTIONS = list_of(pa.struct({"source": TEXT, "text": TEXT}))
 _SCHEMA = pa.schema(
@@ -110,7 +110,7 @@ class Folder(Source):
 
 def _image_root(root: str, image: str) -> str:
     """The folder that image paths are relative to: that of the file, or one of the usual names in it."""
-    if is_remote(image) or exists(join(root, image)):
+    if is_far(image) or exists(join(root, image)):
         return root
     return next((join(root, name) for name in IMAGE_FOLDERS if exists(join(join(root, name), image))), root)
 

@@ -80,3 +80,12 @@ class Mixture(Source):
     def captions(self, index: int) -> Mapping[str, tuple[str, ...]]:
         part, place = self._parts.find(index)
         return list(self.sources.values())[part].captions(place)
+
+    @property
+    def prefetches(self) -> bool:
+        return any(source.prefetches for source in self.sources.values())
+
+    def prefetch(self, indices: Sequence[int], *, images: bool = True) -> None:
+        places = [self._parts.find(index) for index in indices]
+        for part, source in enumerate(self.sources.values()):
+            source.prefetch([place for owner, place in places if owner == part], images=images)

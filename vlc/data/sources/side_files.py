@@ -2,9 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from vlc.data.record import Record, Source
@@ -12,7 +11,7 @@ from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
 from vlc.data.sources.kind import SourceKind
 from vlc.data.sources.tar_index import IMAGE_SUFFIXES
 from vlc.errors import DataError
-from vlc.storage import find, is_remote, join, read_bytes
+from vlc.storage import files_below, join, read_bytes
 
 _IMAGES = tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)  # in this order, where one name has several
 _TEXTS = (".txt", ".caption", ".json")  # in this order, where an image has several
@@ -43,7 +42,7 @@ class SideFiles(Source):
         Raises:
             DataError: No image has a side file.
         """
-        names = sorted(_files_below(folder))
+        names = sorted(files_below(folder))
         by_stem: dict[str, dict[str, str]] = {}
         for name in names:
             stem, suffix = os.path.splitext(name)
@@ -102,20 +101,8 @@ class SideFiles(Source):
         return row
 
 
-def _files_below(folder: str) -> Iterator[str]:
-    """Names of all files in a folder and its folders; hidden ones are left out."""
-    if is_remote(folder):
-        start = len(folder.rstrip("/")) + 1
-        yield from (path[start:] for path in find(join(folder, "**")) if PurePosixPath(path).suffix)
-        return
-    for path, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = os.path.relpath(path, folder)
-        yield from (name if below == "." else f"{below}/{name}" for name in files if not name.startswith("."))
-
-
 KIND = SourceKind(
     "a folder of images with a text file each",
-    lambda place: place.is_folder and any(name.lower().endswith(_IMAGES) for name in _files_below(place.path)),
+    lambda place: place.is_folder and any(name.lower().endswith(_IMAGES) for name in files_below(place.path)),
     lambda place, columns, _: SideFiles.open(place.path, columns),
 )

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,13 +23,17 @@ from vlc.data.sources.tar_index import MEMBERS, index_shard, refuse_compressed
 from vlc.data.table import TEXT, Table, is_kept, kept_table, write_table
 from vlc.data.workers import cores, die_with_parent
 from vlc.errors import DataError
-from vlc.storage import find_shards, is_glob, parent, read_range
+from vlc.storage import find_shards, is_far, is_glob, keep_near, nearest, parent, read_ahead, read_range
 
 log = logging.getLogger("vlc")
 _COMPRESSED_NAME = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz)$")
 _GAP = 1 << 16  # bytes that are read between members rather than asked for them apart
+_WORDS = ("txt", "json")
+_ASKED = 32  # shards in a bucket at once
 _MANY = 16  # new shards that are worth the start of processes
 _SCHEMA = pa.schema({"key": TEXT, **{f"{name}_{part}": pa.int64() for name in MEMBERS for part in ("offset", "size")}})
+
+Place = tuple[int, int]  # where a member begins and ends in its shard
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,13 @@ class WebDataset(Source):
         shards: The tar files, in order.
         tables: Of each, key and place of the image, the `txt` and the `json` of every sample.
         columns: How a `json` is read.
+        copies: Where the copy of each shard will be (`vlc.storage.keep_near`), or the shard itself.
     """
 
     shards: tuple[str, ...]
     tables: tuple[Table, ...]
     columns: Columns = BY_NAME
+    copies: tuple[str, ...] = ()
     _parts: Parts = field(init=False, repr=False, compare=False)
 
     @classmethod
@@ -61,9 +68,11 @@ class WebDataset(Source):
             for other in (*find_shards(str(pattern), "*.tar.*"), *find_shards(str(pattern), "*.tgz")):
                 refuse_compressed(other)
             raise DataError(f"{pattern}: no tar shard there. Give a folder with *.tar files, one, or a quoted glob.")
-        _index_many([shard for shard in shards if not is_kept(*_place_of(shard))])
-        tables = [_table_of(shard) for shard in shards]
-        source = cls(tuple(shards), tuple(tables), columns)
+        with ThreadPoolExecutor(_ASKED if is_far(shards[0]) else 1) as pool:
+            kept = list(pool.map(lambda shard: is_kept(*_kept_at(shard)), shards))
+            _index_many([shard for shard, known in zip(shards, kept, strict=True) if not known])
+            tables = list(pool.map(_table_of, shards))
+        source = cls(tuple(shards), tuple(tables), columns, keep_near(shards))
         if source.paired_by_first_dot:
             log.warning("%s: samples are paired by what stands before the first dot of a name.", pattern)
         if not len(source):
@@ -83,7 +92,7 @@ class WebDataset(Source):
 
     def captions(self, index: int) -> dict[str, tuple[str, ...]]:
         """Captions by source, without reading the image."""
-        _, where, (txt, info) = self._read(index, "txt", "json")
+        _, where, (txt, info) = self._read(index, *_WORDS)
         return self.columns.captions_of(_info(txt, info, where), where)
 
     def __post_init__(self) -> None:
@@ -105,25 +114,49 @@ class WebDataset(Source):
         url = values.get("url")
         return Record(key, image, captions, boxes_of(values, where), {"url": url} if url else {})
 
+    @property
+    def prefetches(self) -> bool:
+        last = nearest(self.shards[-1], self.copies[-1]) if self.copies else self.shards[-1]
+        return is_far(last)  # which is the last to be copied
+
+    def prefetch(self, indices: Sequence[int], *, images: bool = True) -> None:
+        found = [self._find(index, MEMBERS if images else _WORDS) for index in indices]
+        read_ahead([(path, start, end - start) for _, _, path, places in found for start, end in _spans(places)])
+
     def _read(self, index: int, *names: str) -> tuple[str, str, list[bytes | None]]:
         """Key of a sample, where it stands for messages, and its members of these kinds; None where it has none."""
-        shard, row = self._parts.find(index)
-        table, path = self.tables[shard], self.shards[shard]
-        key = table.get("key", row)
-        places = [(table.get(f"{name}_offset", row), table.get(f"{name}_size", row)) for name in names]
-        return key, f"{path}:{key}", _members(path, places)
+        key, shard, path, places = self._find(index, names)
+        blocks = [(start, read_range(path, start, end - start)) for start, end in _spans(places)]
+        return key, f"{shard}:{key}", [_cut(blocks, place) for place in places]
+
+    def _find(self, index: int, names: Sequence[str]) -> tuple[str, str, str, list[Place | None]]:
+        """Key and shard of a sample, the copy of that where there is one, and where its members of these kinds lie."""
+        number, row = self._parts.find(index)
+        table, shard = self.tables[number], self.shards[number]
+        path = nearest(shard, self.copies[number]) if self.copies else shard
+        return table.get("key", row), shard, path, [_place(table, name, row) for name in names]
 
 
-def _members(path: str, places: Sequence[tuple[int | None, int]]) -> list[bytes | None]:
-    """Members of a sample; those that lie side by side, as they mostly do, are read at once."""
-    there = [(offset, offset + size) for offset, size in places if offset is not None]
+def _place(table: Table, name: str, row: int) -> Place | None:
+    offset = table.get(f"{name}_offset", row)
+    return None if offset is None else (offset, offset + table.get(f"{name}_size", row))
+
+
+def _spans(places: Sequence[Place | None]) -> list[Place]:
+    """What to read for some members: those that lie side by side, as they mostly do, at once."""
+    there = [place for place in places if place is not None]
     if not there:
-        return [None for _ in places]
-    start, end = min(start for start, _ in there), max(end for _, end in there)
-    if end - start > sum(size for offset, size in places if offset is not None) + _GAP:
-        return [None if offset is None else read_range(path, offset, size) for offset, size in places]
-    data = read_range(path, start, end - start)
-    return [None if offset is None else data[offset - start : offset - start + size] for offset, size in places]
+        return []
+    whole = min(start for start, _ in there), max(end for _, end in there)
+    return [whole] if whole[1] - whole[0] <= sum(end - start for start, end in there) + _GAP else there
+
+
+def _cut(blocks: Sequence[tuple[int, bytes]], place: Place | None) -> bytes | None:
+    """A member out of the blocks that were read."""
+    if place is None:
+        return None
+    start, data = next((start, data) for start, data in blocks if start <= place[0] and place[1] <= start + len(data))
+    return data[place[0] - start : place[1] - start]
 
 
 def _info(txt: bytes | None, info: bytes | None, where: str) -> Mapping:
@@ -141,16 +174,14 @@ def _info(txt: bytes | None, info: bytes | None, where: str) -> Mapping:
         raise DataError(f"{where}: its json is not valid ({error}).", "row") from error
 
 
-def _place_of(shard: str) -> tuple[str, list[str], str]:
+def _kept_at(shard: str) -> tuple[str, list[str], str]:
     """Under which name, from which files and beside what a shard's table is kept."""
     return f"tar-{PurePosixPath(shard).stem}", [shard], parent(shard)
 
 
 def _table_of(shard: str) -> Table:
     notes: dict[str, Any] = {"skipped": {}, "pairing": "last dot"}
-    return kept_table(
-        *_place_of(shard), lambda out: write_table(out, index_shard(shard, notes), _SCHEMA, lambda: notes)
-    )
+    return kept_table(*_kept_at(shard), lambda out: write_table(out, index_shard(shard, notes), _SCHEMA, lambda: notes))
 
 
 def _index_many(shards: Sequence[str]) -> None:
