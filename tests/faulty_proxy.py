@@ -24,6 +24,7 @@ class Faults:
         busy_until: Time (`time.monotonic`) until which all is answered by 503.
         reset_every: Every so many-th request its connection is reset; 0: none.
         cut_every: Every so many-th reply with a body ends after half of it; 0: none.
+        busy_at: The request from which on all is answered by 503, for `busy_for` seconds; 0: none.
         forbidden: All is answered by 403.
         requests: How many there were.
     """
@@ -32,6 +33,8 @@ class Faults:
     busy_until: float = 0.0
     reset_every: int = 0
     cut_every: int = 0
+    busy_at: int = 0
+    busy_for: float = 0.0
     forbidden: bool = False
     requests: int = 0
     _count: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -48,6 +51,8 @@ def faulty_proxy(upstream: str, faults: Faults) -> Iterator[str]:
         def forward(self) -> None:
             number = next(faults._count)
             faults.requests = number
+            if number == faults.busy_at:
+                faults.busy_until = time.monotonic() + faults.busy_for
             body = self._body()
             time.sleep(faults.delay)
             if faults.reset_every and number % faults.reset_every == 0:

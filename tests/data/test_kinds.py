@@ -11,14 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests import buckets
 from tests.data.damage import picture
 from tests.data.test_sources import write_tar
+from tests.storage.conftest import gcs  # noqa: F401
 from vlc.curate.build import Plan, build
 from vlc.curate.join import join_captions
 from vlc.data.sources import ArrayRecord, HuggingFace, Mixture, Tfds, WebDataset, open_source
 from vlc.data.sources.folder import table_captions
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.tasks.labelled import open_labelled
+from vlc.storage import place, upload
 
 CAPTIONS = [{"alt": [f"IMG {i}"], "long": [f"A thing {i}. The end."]} for i in range(5)]
 
@@ -121,7 +124,7 @@ def test_a_tfds_dataset_that_cannot_be_read_says_why(built):
             Tfds.open(str(built))
 
 
-def test_a_prepared_tfds_dataset(tmp_path, monkeypatch):
+def test_a_prepared_tfds_dataset(tmp_path, monkeypatch, gcs):  # noqa: F811
     import tensorflow_datasets as tfds
 
     class Pets(tfds.core.GeneratorBasedBuilder):
@@ -154,6 +157,13 @@ def test_a_prepared_tfds_dataset(tmp_path, monkeypatch):
     labelled = open_labelled(f"tfds:{tmp_path / 'pets' / '1.0.0'}#train")  # for zero-shot classification
     assert [f"a photo of a {labelled.classes[number]}." for number in labelled.labels] == said
     assert labelled.pictures.read(2) == source[2].image
+    monkeypatch.setenv("VLC_CACHE", str(tmp_path / "cache"))
+    with buckets.environment(buckets.gcs_environment(gcs)):
+        upload(tmp_path / "pets", place(f"gs://{buckets.BUCKET}/tfds/pets"))
+        monkeypatch.setenv("TFDS_DATA_DIR", f"gs://{buckets.BUCKET}/tfds")
+        for name in (f"tfds:gs://{buckets.BUCKET}/tfds/pets/1.0.0#train", "tfds:pets", "tfds:pets:1.0.0#train[:4]"):
+            there = open_source(name)
+            assert [there[i].image for i in range(4)] == [source[i].image for i in range(4)], name
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
     with pytest.raises(DataError, match=r"mnist: not prepared.*download_and_prepare"):
         open_source("tfds:mnist#test")

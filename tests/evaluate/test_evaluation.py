@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vlc.data.record import Record
+from vlc.data.record import Record, Source
 from vlc.data.sources import Scenes
 from vlc.data.sources.scenes import language
 from vlc.errors import ConfigError, DataError
@@ -84,7 +84,7 @@ def test_word_f1():
 
 
 def test_records_that_cannot_be_read_are_passed_over():
-    class Half:
+    class Half(Source):
         def __len__(self):
             return 4
 

@@ -170,6 +170,22 @@ def test_ranks_in_blocks_are_the_ranks(rng, values):
     assert np.array_equal(text_rank, ranks(t2i.T, belongs.T))
 
 
+def test_embeddings_in_a_bucket_are_shared_by_hosts(model, tmp_path, draw, monkeypatch):
+    monkeypatch.setattr(embeddings, "PART", 4)
+    pictures = Pictures.of_files([draw(tmp_path / "images" / f"{number}.png") for number in range(10)])
+    cache = f"memory:///embeddings-{tmp_path.name}"
+    monkeypatch.setenv("VLC_CACHE", str(tmp_path / "one host"))
+    first = Cache(cache, model, quiet=True).images(pictures, tokens=True)
+    for file in [*first.folder.glob("000001*")]:
+        file.unlink()
+    monkeypatch.setattr(model, "encode_pixels", None)  # is not called any more
+    Cache(cache, model, quiet=True).images(pictures, tokens=True)
+    monkeypatch.setenv("VLC_CACHE", str(tmp_path / "another host"))
+    second = Cache(cache, model, quiet=True).images(pictures, tokens=True)
+    assert second.folder != first.folder and np.array_equal(second.embed, first.embed)
+    assert np.array_equal(np.concatenate(list(second.token_blocks())), np.concatenate(list(first.token_blocks())))
+
+
 def test_embedding_goes_on_where_it_was_stopped(model, tmp_path, draw, monkeypatch):
     monkeypatch.setattr(embeddings, "PART", 4)
     files = [draw(tmp_path / "images" / f"{number}.png") for number in range(10)]

@@ -78,7 +78,7 @@ def _evaluate_run(options: argparse.Namespace, path: str, out: Path, scales: Seq
 def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path, scales: Sequence[float]) -> list[str]:
     from vlc.evaluate.run import TASKS, as_table, evaluate_tasks
     from vlc.evaluate.tasks.base import Options
-    from vlc.storage import cache_folder
+    from vlc.storage import cache_folder, place
 
     data = {}
     for given in options.data:
@@ -101,6 +101,6 @@ def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path, scales: S
         scorer=load_here(options.scorer) if options.scorer else None, references=options.references,
         compare=options.compare,
     )  # fmt: skip
-    cache = Path(options.cache) if options.cache else cache_folder()
+    cache = place(options.cache) if options.cache else cache_folder()
     results = evaluate_tasks(model, tasks, chosen, out, cache=cache, name=path)
     return [as_table(results), *results["texts"]]

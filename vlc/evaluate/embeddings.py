@@ -23,7 +23,7 @@ from vlc.inference import Model
 from vlc.inference.reading import ahead, progress_bar, read_pixels
 from vlc.models import ImageEncoding, TextEncoding
 from vlc.parallel import barrier, is_primary, local_indices
-from vlc.storage import write_whole
+from vlc.storage import Place, exchange, place, working_folder, write_whole
 
 PART = 512
 
@@ -94,13 +94,13 @@ class Cache:
     """Where embeddings are kept.
 
     Attributes:
-        folder: The cache.
+        folder: The cache; of one in a bucket the parts that are used are on the disk too.
         model: What computes them.
         quiet: No progress bar.
     """
 
-    def __init__(self, folder: str | Path, model: Model, *, quiet: bool = False):
-        self.folder, self.model, self.quiet = Path(folder), model, quiet
+    def __init__(self, folder: Place | str, model: Model, *, quiet: bool = False):
+        self.folder, self.model, self.quiet = place(folder), model, quiet
 
     def images(
         self, pictures: Pictures, *, tokens: bool = False, squash: bool = False, features: bool = False
@@ -119,7 +119,7 @@ class Cache:
         """
         preprocess = self.model.preprocess.squashed() if squash else self.model.preprocess
         kind = "image features" if features else "images"
-        place = self._place(kind, pictures.version, f"{list(pictures.keys)}", tokens, preprocess.to_json())
+        name = self._name(kind, pictures.version, f"{list(pictures.keys)}", tokens, preprocess.to_json())
 
         def prepare(part: range) -> tuple[np.ndarray, dict[int, str]]:
             return read_pixels(lambda i: pictures.read(part[i]), [pictures.keys[i] for i in part], preprocess)
@@ -127,7 +127,7 @@ class Cache:
         def encode(pixels: np.ndarray) -> dict[str, np.ndarray]:
             return _image_arrays(self.model.encode_pixels(pixels), tokens, features)
 
-        made = self._fill(place, len(pictures), prepare, encode, "images")
+        made = self._fill(name, len(pictures), prepare, encode, "images")
         if not len(made.kept):
             first = next(iter(made.reasons.values()), "there is none")
             raise DataError(
@@ -137,7 +137,7 @@ class Cache:
 
     def texts(self, texts: Sequence[str], *, tokens: bool = False) -> Embedded:
         """Embeds texts."""
-        place = self._place("texts", "", "\0".join(texts), tokens, None)
+        name = self._name("texts", "", "\0".join(texts), tokens, None)
 
         def prepare(part: range) -> tuple[Sequence[str], dict[int, str]]:
             return texts[part.start : part.stop], {}
@@ -145,28 +145,32 @@ class Cache:
         def encode(some: Sequence[str]) -> dict[str, np.ndarray]:
             return _text_arrays(self.model.encode_text(some), tokens)
 
-        return self._fill(place, len(texts), prepare, encode, "texts")
+        return self._fill(name, len(texts), prepare, encode, "texts")
 
-    def _place(self, kind: str, version: str, names: str, tokens: bool, preprocess: Any) -> Path:
-        """A folder of its own for everything that the arrays depend on."""
+    def _name(self, kind: str, version: str, names: str, tokens: bool, preprocess: Any) -> str:
+        """Another one for everything that the arrays depend on."""
         known = json.dumps([1, kind, self.model.fingerprint, version, names, tokens, preprocess], sort_keys=True)
-        return self.folder / "embeddings" / hashlib.sha256(known.encode()).hexdigest()[:32]
+        return hashlib.sha256(known.encode()).hexdigest()[:32]
 
     def _fill(
-        self, place: Path, count: int, prepare: Callable[[range], tuple[Any, dict[int, str]]],
+        self, name: str, count: int, prepare: Callable[[range], tuple[Any, dict[int, str]]],
         encode: Callable[[Any], dict[str, np.ndarray]], what: str,
     ) -> Embedded:  # fmt: skip
         """Computes the parts that are not there yet, each process its share of them; then waits for the others."""
-        made = Embedded(place, count)
+        here, there = working_folder(self.folder) / "embeddings" / name, self.folder / "embeddings" / name
+        exchange(here, there, last=".json")
+        made = Embedded(here, count)
         own = [range(part * PART, min(count, (part + 1) * PART)) for part in local_indices(made.parts)]
-        missing = [rows for rows in own if not (place / f"{rows.start // PART:06d}.json").is_file()]
+        missing = [rows for rows in own if not (here / f"{rows.start // PART:06d}.json").is_file()]
         if missing:
-            self._compute(place, missing, sum(map(len, own)), prepare, encode, what)
+            self._compute(here, missing, sum(map(len, own)), prepare, encode, what)
+        exchange(here, there, last=".json")
         barrier(what)
+        exchange(here, there, last=".json")
         return made
 
     def _compute(
-        self, place: Path, missing: Sequence[range], total: int,
+        self, folder: Path, missing: Sequence[range], total: int,
         prepare: Callable[[range], tuple[Any, dict[int, str]]], encode: Callable[[Any], dict[str, np.ndarray]],
         what: str,
     ) -> None:  # fmt: skip
@@ -175,7 +179,7 @@ class Cache:
             task = bar.add_task(what, total=total, completed=total - sum(map(len, missing)), rate="")
             done, started = 0, time.perf_counter()
             for rows, (given, reasons) in ahead(prepare, missing):
-                _write_part(place, rows.start // PART, encode(given), reasons)
+                _write_part(folder, rows.start // PART, encode(given), reasons)
                 done += len(rows)
                 speed = done / (time.perf_counter() - started)
                 bar.update(task, advance=len(rows), rate=f"{speed:,.0f} {what}/s")
@@ -193,17 +197,17 @@ def _text_arrays(text: TextEncoding, tokens: bool) -> dict[str, np.ndarray]:
     return {"embed": text.embed} | ({"tokens": text.tokens, "mask": text.mask} if tokens else {})
 
 
-def _write_part(place: Path, part: int, arrays: dict[str, np.ndarray], reasons: dict[int, str]) -> None:
+def _write_part(folder: Path, part: int, arrays: dict[str, np.ndarray], reasons: dict[int, str]) -> None:
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
-            partial = place / f"{part:06d}.{name}.{os.getpid()}.npy"
+            partial = folder / f".{part:06d}.{name}.{os.getpid()}.npy"
             np.save(partial, np.asarray(array))
-            os.replace(partial, place / f"{part:06d}.{name}.npy")
+            os.replace(partial, folder / f"{part:06d}.{name}.npy")
         notes = json.dumps({"left_out": {str(index): reason for index, reason in reasons.items()}})
-        write_whole(place / f"{part:06d}.json", notes.encode())
+        write_whole(folder / f"{part:06d}.json", notes.encode())
     except OSError as error:
         raise DataError(
-            f"{place}: embeddings cannot be written ({error.strerror}). What is written is kept; name another place "
+            f"{folder}: embeddings cannot be written ({error.strerror}). What is written is kept; name another place "
             "with --cache DIR."
         ) from error

@@ -18,6 +18,7 @@ from vlc.evaluate.tasks.segmentation import run_segmentation
 from vlc.inference import Model
 from vlc.inference.comparison import compared_by
 from vlc.parallel import check_shared
+from vlc.storage import Place
 
 SCORES = ("auto", "embed", "tokens", "both")
 
@@ -37,7 +38,7 @@ _WITHOUT_TEXTS = ("caption", "linear", "knn")  # tasks of models that compare no
 
 
 def evaluate_tasks(
-    model: Model, tasks: Sequence[str], options: Options, out: Path, *, cache: Path, name: str, quiet: bool = False
+    model: Model, tasks: Sequence[str], options: Options, out: Path, *, cache: Place, name: str, quiet: bool = False
 ) -> dict[str, Any]:
     """Runs tasks, and writes `eval.json` and `report.html`. Several processes share the images, texts and captions.
 

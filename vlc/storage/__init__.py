@@ -1,7 +1,7 @@
 """Places: files and folders on disks and in buckets, by one set of names. Nothing else asks which of them one is."""
 
 from vlc.storage.appended import Appended, append_to
-from vlc.storage.copies import cache_folder, keep_near, local_copy, made_for, nearest, upload, working_folder
+from vlc.storage.copies import cache_folder, exchange, keep_near, local_copy, made_for, nearest, upload, working_folder
 from vlc.storage.files import (
     IMAGE_FOLDERS,
     exists,
@@ -36,6 +36,7 @@ __all__ = [
     "Unreachable",
     "append_to",
     "cache_folder",
+    "exchange",
     "exists",
     "expand_braces",
     "files_below",

@@ -230,3 +230,26 @@ def upload(folder: Path, there: Place, *, but: Mapping[Path, bytes] | None = Non
         list(pool.map(send, below))
     for file in files[len(below) :]:
         send(file)
+
+
+def exchange(folder: Path, there: Place, *, last: str) -> None:
+    """Gives each of two folders the files that the other alone has, but hidden ones; does nothing where they are one.
+
+    Args:
+        folder: On the disk. A file of a name is the same wherever it is.
+        there: The other.
+        last: The suffix of files that say that others are whole: they are copied after them.
+    """
+    if there == folder:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    here = {file.name for file in folder.iterdir() if not file.name.startswith(".")}
+    far = {path.name for path in there.glob("*")}
+
+    def send(name: str) -> None:
+        ask(f"{there}/{name}", lambda system, to: system.put_file(str(folder / name), to))
+
+    for copy, names in ((send, here - far), (lambda name: _download(f"{there}/{name}", folder / name), far - here)):
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(copy, [name for name in names if not name.endswith(last)]))
+            list(pool.map(copy, [name for name in names if name.endswith(last)]))

@@ -25,6 +25,7 @@ from vlc.storage.patience import ShortRead, Unreachable, patience, patiently
 # Without this gcsfs asks for the kind of each bucket, by a second protocol, with credentials of its own.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 _GLOB_LETTERS = "*?["
+_URL = re.compile(r"[A-Za-z][\w+.-]*(::[A-Za-z][\w+.-]*)*://")  # with fsspec's chains
 _BRACES = re.compile(r"\{(?:(?P<first>\d+)\.\.(?P<last>\d+)|(?P<list>[^{},]*(?:,[^{},]*)+))\}")
 _CHAINS = ("simplecache", "filecache", "blockcache", "cached")
 _OPEN_FILES = 256
@@ -39,7 +40,7 @@ IMAGE_FOLDERS = (
 
 def is_far(path: str | os.PathLike[str]) -> bool:
     """Whether the path is a URL of another store than the local disk."""
-    return "://" in str(path)
+    return _URL.match(str(path)) is not None
 
 
 @contextmanager

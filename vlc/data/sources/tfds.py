@@ -1,5 +1,6 @@
 """Datasets prepared by TensorFlow Datasets as ArrayRecord, read without TensorFlow."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from vlc.data.record import CaptionTypeError, Record, Source, clean_captions
 from vlc.data.sources.columns import BY_NAME, Columns
 from vlc.data.sources.kind import Location, SourceKind
 from vlc.errors import DataError
-from vlc.storage import exists, join
+from vlc.storage import exists, join, local_copy
 
 INFO_FILE = "dataset_info.json"
 PREFIX = "tfds:"
@@ -146,12 +147,9 @@ def _first_line(error: Exception) -> str:
 
 def _builder(tfds: Any, name: str) -> Any:
     if exists(join(name, INFO_FILE)):
-        try:
-            return tfds.builder_from_directory(name)
-        except (json_format.Error, ValueError, KeyError, OSError) as error:
-            raise DataError(f"{name}: its metadata is damaged ({_first_line(error)}).") from error
+        return _builder_of_folder(tfds, name)
     try:
-        builder = tfds.builder(name)
+        builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     except tfds.core.registered.DatasetNotFoundError as error:
         raise DataError(f"{name}: tensorflow_datasets knows no such dataset, and there is no such folder.") from error
     except (ValueError, AssertionError) as error:  # a malformed name; a version or config that does not exist
@@ -162,7 +160,15 @@ def _builder(tfds: Any, name: str) -> Any:
             f"python -c \"import tensorflow_datasets as tfds; tfds.builder('{name}', "
             "file_format='array_record').download_and_prepare()\", or set TFDS_DATA_DIR to where it is."
         )
-    return builder
+    return _builder_of_folder(tfds, str(builder.data_dir))
+
+
+def _builder_of_folder(tfds: Any, folder: str) -> Any:
+    here = str(local_copy(folder))
+    try:
+        return tfds.builder_from_directory(here)
+    except (json_format.Error, ValueError, KeyError, OSError) as error:
+        raise DataError(f"{folder}: its metadata is damaged ({_first_line(error)}).") from error
 
 
 def _plain(value: Any) -> Any:
