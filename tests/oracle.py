@@ -86,6 +86,27 @@ def multi_positive(image, captions, scale, negatives):
     return (total_i + total_t) / 2 / (len(image) * captions.shape[1])
 
 
+def hard_texts(own, wrong, there):
+    """Cross-entropy of the right one among it and the wrong ones that there are, of the records that have any."""
+    rows = [np.append(w[t], o) for o, w, t in zip(own, wrong, there, strict=True) if t.any()]
+    return np.mean([np.logaddexp.reduce(row) - row[-1] for row in rows]) if rows else 0.0
+
+
+def hard_clip(image, text, wrong, there, scale):
+    return hard_texts(scale * (image * text).sum(-1), scale * np.einsum("bd,bkd->bk", image, wrong), there)
+
+
+def hard_filip(images, texts, mask, wrong, wrong_mask, scale):
+    there, every = wrong_mask.any(axis=2), range(len(images))
+    own = [late_interaction(images[[i]], texts[[i]], mask[[i]]) for i in every]
+    others = [late_interaction(images[[i]], wrong[i], wrong_mask[i]) for i in every]
+    ways = (
+        (scale * np.array([found[way][0, 0] for found in own]), scale * np.array([found[way][0] for found in others]))
+        for way in (0, 1)
+    )
+    return np.mean([hard_texts(*scores, there) for scores in ways])
+
+
 def groups(patches, captions, threshold):
     out = np.zeros_like(captions)
     for i in range(len(captions)):

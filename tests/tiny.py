@@ -15,11 +15,11 @@ def tiny_config(**changes):
     """The smallest config with every objective; `changes` are dotted keys with `__` for dots."""
     config = default_config()
     config.model.decoder.layers = 2
-    config.data.captions.sub_captions = 2
+    config.data.captions.sub_captions = config.data.captions.negatives = 2
     config = shrink(config)
     config.model.text.length = 12
     config.data.image.size = 16
-    for name in ("filip", "multi_positive", "grouping", "caption"):
+    for name in ("filip", "multi_positive", "grouping", "caption", "hard_clip", "hard_filip"):
         config.objectives[name].weight = 0.7
     for key, value in changes.items():
         *parents, last = key.split("__")
@@ -50,6 +50,7 @@ def tiny_batch(config, count=8, seed=0):
         "image": jnp.asarray(rng.integers(0, 256, (count, size, size, 3)), jnp.uint8),
         "text": ids(count),
         "subs": ids(count, 2),
+        "hard": ids(count, 2).at[1].set(VOCAB).at[3, 1].set(VOCAB),  # of the second record there are none
         "target": ids(count),
         "null": jnp.asarray(rng.random(count) < 0.3),
     }

@@ -1,5 +1,6 @@
 """Batches are a function of the seed and the step, whatever the processes, workers and damage."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -57,6 +58,35 @@ def test_shapes(make):
         "seconds": ((8, 3), np.float32),
         "skipped": ((8,), np.int8),
     }
+
+
+def test_wrong_texts_of_the_main_caption_come_along(tokenizer):
+    scenes = Scenes(side=16, length=20, negatives=True)
+    choice = CaptionChoice(Mix({"long": 1.0}), negatives=4)
+    batch = next(
+        train_batches(MakeExample(scenes, Preprocess(16), choice, tokenizer, (60, 60, 60)), batch_size=8, seed=0)
+    )
+    assert batch["hard"].shape == (8, 4, 60) and batch["hard"].dtype == np.int32
+    for index, text, hard in zip(batch["index"], batch["text"], batch["hard"], strict=True):
+        main = tokenizer.decode(text)
+        record = scenes[int(index)]
+        read = {tokenizer.decode(tokenizer.encode([t], 60)[0]): t for t in record.captions["long"]}
+        listed = {tokenizer.decode(tokenizer.encode([t], 60)[0]) for t in record.negatives[read[main]]}
+        drawn = {tokenizer.decode(ids) for ids in hard}
+        assert len(drawn) == 4 and drawn <= listed and main not in drawn
+
+
+def test_texts_that_are_not_there_are_pads(tokenizer):
+    """Of captions without wrong texts, and of texts that are captions of the image."""
+    choice = CaptionChoice(Mix({"long": 1.0}), negatives=3)
+    make = MakeExample(Scenes(side=16), Preprocess(16), choice, tokenizer, (60, 60, 60))
+    rng = np.random.default_rng(0)
+    record = Scenes(side=16)[0]
+    assert (make.make(record, rng)["hard"] == tokenizer.pad_id).all()
+    listed = ("wrong", record.captions["short"][0], "wrong")
+    negatives = dict.fromkeys(record.captions["long"], listed)
+    hard = make.make(dataclasses.replace(record, negatives=negatives), rng)["hard"]
+    assert (hard[0] != tokenizer.pad_id).any() and (hard[1:] == tokenizer.pad_id).all()
 
 
 def test_each_epoch_is_a_permutation(make):

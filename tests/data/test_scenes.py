@@ -36,6 +36,11 @@ def test_a_wrong_caption_is_found_out():
         scene, style = scenes.scene(index)
         for text in scenes.hard_negatives(index):
             assert caption_facts(scene, text)["exact"] == 0.0, (text, language.long_caption(scene, style).text)
+        record = scenes.subset(negatives=True)[index]
+        wrong = [text for texts in record.negatives.values() for text in texts]
+        assert len(wrong) > 9 and all(caption_facts(scene, text)["exact"] == 0.0 for text in wrong)
+        assert set(record.negatives) == {*record.captions["short"], *record.captions["long"]}
+        assert not scenes[index].negatives
 
 
 def test_phrases_mark_where_objects_are_named():

@@ -71,6 +71,10 @@ def inputs(name):
     patches, tokens = unit_rows(rng, 5, 6, 7), unit_rows(rng, 5, 4, 7)
     mask = np.arange(4) < np.array([4, 1, 3, 2, 4])[:, None]
     captions = unit_rows(rng, 5, 3, 7)
+    hard, hard_words = unit_rows(rng, 5, 3, 7), unit_rows(rng, 5, 3, 4, 7)
+    hard_mask = np.arange(4) < rng.integers(1, 5, (5, 3, 1))
+    hard_mask[1], hard_mask[3, 1:] = False, False
+    there = hard_mask.any(axis=2)
     labels, logits = rng.integers(0, 6, (5, 4)), rng.normal(size=(5, 4, 6)).astype(np.float32)
     o = vlc.objectives
     return {
@@ -102,6 +106,16 @@ def inputs(name):
             lambda *a: o.grouping_loss(*a, threshold=0.4, negatives="batch"),
             lambda *a: oracle.grouping(*a, threshold=0.4, negatives="batch"),
         ),
+        "hard_clip": (
+            (image, text, hard, 9.0),
+            lambda v, t, w, s: o.hard_texts.hard_clip_loss(v, t, w, jnp.asarray(there), s),
+            lambda v, t, w, s: oracle.hard_clip(v, t, w, there, s),
+        ),
+        "hard_filip": (
+            (patches, tokens, hard_words, 9.0),
+            lambda v, t, w, s: o.hard_texts.hard_filip_loss(v, t, jnp.asarray(mask), w, jnp.asarray(hard_mask), s),
+            lambda v, t, w, s: oracle.hard_filip(v, t, mask, w, hard_mask, s),
+        ),
         "caption, token": (
             (logits,),
             lambda x: o.caption_loss(x, jnp.asarray(labels), jnp.asarray(mask)),
@@ -117,7 +131,7 @@ def inputs(name):
 
 NAMES = [
     "clip", "align", "siglip", "filip", "slot", "all", "grouping", "grouping, batch", "caption, token",
-    "caption, example",
+    "caption, example", "hard_clip", "hard_filip",
 ]  # fmt: skip
 
 
@@ -134,6 +148,14 @@ def test_value_and_gradient_equal_the_equations(name):
             return equations(*exact[:place], x, *exact[place + 1 :])
 
         np.testing.assert_allclose(gradient, oracle.numerical_gradient(alone, exact[place]), rtol=2e-4, atol=2e-5)
+
+
+def test_without_wrong_texts_there_is_nothing_to_lose():
+    rng = np.random.default_rng(0)
+    image, text, hard = unit_rows(rng, 3, 8), unit_rows(rng, 3, 8), unit_rows(rng, 3, 2, 8)
+    loss = jax.value_and_grad(vlc.objectives.hard_texts.hard_clip_loss, (0, 1, 2))
+    value, gradients = loss(image, text, hard, jnp.zeros((3, 2)), 9.0)
+    assert value == 0 and all(not np.any(gradient) for gradient in gradients)
 
 
 @pytest.mark.parametrize("change", ["content", "columns"])

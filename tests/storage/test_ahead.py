@@ -60,12 +60,14 @@ def test_what_did_not_come_is_asked_for_again(store):
 
 
 def test_what_nobody_reads_leaves(monkeypatch):
-    monkeypatch.setattr(ahead, "_MOST", 10)
+    monkeypatch.setattr(ahead, "_MOST", 50)
     monkeypatch.setattr(files, "AHEAD", ahead.Ahead())
     write_whole("memory://leaves/x", DATA)
     for start in range(0, 100, 5):
         read_ahead([("memory://leaves/x", start, 5)])
-    assert len(files.AHEAD._replies) == 10
+    assert len(files.AHEAD._replies) == 10 and files.AHEAD._bytes == 50
+    assert read_range("memory://leaves/x", 95, 5) == DATA[95:100] and files.AHEAD._bytes == 45
+    assert read_range("memory://leaves/x", 0, 5) == DATA[:5] and files.AHEAD._bytes == 45
 
 
 def test_files_on_the_disk_are_not_asked_for(tmp_path, monkeypatch):
@@ -86,6 +88,9 @@ def test_files_that_fit_are_copied_while_they_are_read(store, tmp_path, monkeypa
             time.sleep(0.01)
         assert Path(copy).read_bytes() == DATA
     assert [nearest(path, copy) for path, copy in zip(paths, copies, strict=True)] == list(copies)
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda path: (0, 0, 3 * len(DATA)))
+        assert keep_near(paths) == tuple(paths)  # the disk would be all but full
     monkeypatch.setenv("VLC_CACHE_GIB", str(2.5 * len(DATA) / 2**30))
     assert keep_near(paths) == tuple(paths)  # no room for three
     here = [str(tmp_path / "here")]
@@ -112,6 +117,8 @@ def test_shards_are_the_same_near_and_far(store, cache, tmp_path, monkeypatch):
         time.sleep(0.01)
     before = faults.requests
     assert records(near) == records(here) and faults.requests == before
+    monkeypatch.setattr("vlc.data.sources.webdataset.nearest", lambda path, copy: f"{copy}-that-has-left")
+    assert near[3].image == here[3].image
 
 
 def test_another_host_finds_the_index(store, cache, tmp_path, monkeypatch):

@@ -71,6 +71,11 @@ def _check_objectives(config: Config) -> None:
         )
     if "caption" in used and not config.model.decoder.layers:
         raise ConfigError("config.objectives.caption has weight, but config.model.decoder.layers is 0: no captioner.")
+    if "hard_texts" in used and not config.data.captions.negatives:
+        raise ConfigError(
+            "config.objectives.hard_clip and .hard_filip need wrong texts of each caption: set "
+            "config.data.captions.negatives to their number."
+        )
     if "sub_captions" in used and not config.data.captions.sub_captions:
         raise ConfigError(
             "config.objectives.multi_positive and .grouping need several captions an image: set "

@@ -129,6 +129,7 @@ class CaptionChoice:
         merge: Consecutive sentences joined into one sub-caption.
         split: How captions are split into sentences, one of `SPLITS`.
         target: Of the captioner's target; `None`: the main caption.
+        negatives: Wrong texts drawn from those of the main caption.
     """
 
     mix: Mix
@@ -139,6 +140,7 @@ class CaptionChoice:
     merge: int = 1
     split: str = "sentences"
     target: Mix | None = None
+    negatives: int = 0
 
     def __post_init__(self) -> None:
         if self.first not in FIRST:
@@ -176,6 +178,13 @@ class CaptionChoice:
         for slot in dict.fromkeys(self.slots):  # slots of one name share one draw, so that they do not repeat
             drawn[slot] = self._sub_captions(captions, (slot,), self.slots.count(slot), rng)
         return [main, *(drawn[slot].pop() for slot in self.slots)], target
+
+    def draw_negatives(self, wrong: Iterable[str], right: Iterable[str], rng: np.random.Generator) -> list[str]:
+        """Some different wrong texts in random order, none of which is a caption of the image; fewer where there are
+        not so many."""
+        wrong = [text for text in dict.fromkeys(wrong) if text not in set(right)]
+        chosen = rng.permutation(len(wrong))[: self.negatives]
+        return [wrong[int(number)] for number in chosen]
 
     def _sub_captions(
         self, captions: Mapping[str, Sequence[str]], wanted: tuple[str, ...], count: int, rng: np.random.Generator

@@ -31,7 +31,8 @@ class MakeExample(grain.RandomMapTransform):
     """Index to example. Never raises for a damaged record: the next good one takes its place, with the reason.
 
     An example holds `image` `[S, S, 3]` uint8; int32 ids of `text` `[T]`, where asked for `subs` `[K, U]`
-    (sub-captions), and `target` `[V]` (the captioner's); `index` (of the record used), `skipped` (position in
+    (sub-captions) and `hard` `[H, T]` (wrong texts; pads alone where there are fewer), and `target` `[V]` (the
+    captioner's); `index` (of the record used), `skipped` (position in
     `REASONS` of why the record asked for was not), and `seconds` float32 that each of `STAGES` took.
 
     Attributes:
@@ -90,6 +91,11 @@ class MakeExample(grain.RandomMapTransform):
             )
         if subs:
             example["subs"] = self.tokenizer.encode(subs, sub_length)
+        if self.captions.negatives:
+            wrong = self.captions.draw_negatives(record.negatives.get(main, ()), record.all_captions(), rng)
+            example["hard"] = np.full((self.captions.negatives, main_length), self.tokenizer.pad_id, np.int32)
+            if wrong:
+                example["hard"][: len(wrong)] = self.tokenizer.encode(wrong, main_length)
         worded = time.perf_counter()
         example["image"] = self.preprocess(record.image, where=record.key, rng=rng)
         example["seconds"] = np.array([0.0, time.perf_counter() - worded, worded - begun], np.float32)

@@ -27,6 +27,7 @@ class Record:
         boxes: Left, top, right and bottom of regions `[N, 4]` float32, as shares of width and height, where known.
         extra: What only some sources know, e.g. the `scene` behind a generated picture.
         scores: Similarity of captions with the image, by source and in the same order, where known; NaN where not.
+        negatives: By caption, texts that are almost it and wrong of the image.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Record:
     boxes: np.ndarray | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    negatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def score(self, source: str, place: int) -> float:
         """Of one caption; NaN where it is not known."""

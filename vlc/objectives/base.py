@@ -11,7 +11,7 @@ from vlc.models import Scales
 from vlc.settings import Section, choice, number
 
 DUPLICATES = "duplicates"
-Part = Literal["text_embed", "text_tokens", "sub_captions", "image_tokens", "caption"]
+Part = Literal["text_embed", "text_tokens", "sub_captions", "hard_texts", "image_tokens", "caption"]
 
 
 @jax.tree_util.register_dataclass
@@ -29,6 +29,9 @@ class Encoded:
     distinct: Any = None  # [B, K], 1 for captions that are not again one of the same image
     text_id: Any = None  # [B, K, 3], equal for equal captions; where a loss ignores duplicates
     image_id: Any = None  # [B, 3]
+    hard_embed: Any = None  # [B, H, D], of wrong texts of each image
+    hard_tokens: Any = None  # [B, H, T, D]
+    hard_mask: Any = None  # [B, H, T], 1 for real tokens; a text that is not there has none
 
 
 class Weighted(Section):

@@ -16,11 +16,13 @@ from vlc.objectives.captioning import CAPTION, caption_nll
 from vlc.objectives.contrastive import CLIP, SIGLIP
 from vlc.objectives.duplicates import first_of_their_kind, image_digests, text_digests
 from vlc.objectives.grouping import GROUPING
+from vlc.objectives.hard_texts import HARD_CLIP, HARD_FILIP
 from vlc.objectives.late_interaction import FILIP
 from vlc.objectives.multi_positive import MULTI_POSITIVE
 
 OBJECTIVES: dict[str, Objective] = {
-    objective.name: objective for objective in (CLIP, SIGLIP, FILIP, MULTI_POSITIVE, GROUPING, CAPTION)
+    objective.name: objective
+    for objective in (CLIP, SIGLIP, FILIP, MULTI_POSITIVE, GROUPING, CAPTION, HARD_CLIP, HARD_FILIP)
 }
 
 
@@ -46,12 +48,13 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
     Args:
         model: The model.
         batch: `image` `[B, S, S, 3]`, `text` `[B, T]`, `target` `[B, V]`, `null` `[B]`, and perhaps `subs`
-            `[B, K-1, U]`, `control` `[B, S]` and `parallel` `[B]` (see `CaptionDecoder`).
+            `[B, K-1, U]`, `hard` `[B, H, T]`, `control` `[B, S]` and `parallel` `[B]` (see `CaptionDecoder`).
         objectives: `config.objectives`.
     """
     uses = parts_used(objectives)
     image = model.encode_image(batch["image"])
     embed = tokens = mask = nll = count = None
+    hard: dict[str, Array] = {}
     if uses & {"text_embed", "text_tokens"}:
         text = model.encode_text(batch["text"])
         embed = text.embed[:, None]
@@ -61,6 +64,12 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
             rows, slots, length = batch["subs"].shape
             subs = model.encode_text(batch["subs"].reshape(rows * slots, length)).embed
             embed = jnp.concatenate([embed, subs.reshape(rows, slots, -1)], axis=1)
+    if "hard_texts" in uses:
+        rows, count_of_hard, length = batch["hard"].shape
+        texts = model.encode_text(batch["hard"].reshape(rows * count_of_hard, length))
+        hard = {"hard_embed": texts.embed, "hard_mask": texts.mask.astype(jnp.float32)}
+        hard |= {"hard_tokens": texts.tokens} if "text_tokens" in uses else {}
+        hard = {name: x.reshape(rows, count_of_hard, *x.shape[1:]) for name, x in hard.items()}
     ignoring = any(objectives[one.name].get(DUPLICATES) == "ignored" for one in weighted(objectives))
     ids = None
     if ignoring or "sub_captions" in uses:
@@ -76,6 +85,7 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
         distinct=first_of_their_kind(ids) if ids is not None and "sub_captions" in uses else None,
         text_id=ids if ignoring else None,
         image_id=image_digests(batch["image"]) if ignoring else None,
+        **hard,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from vlc.storage.hub import refuse_hub
 from vlc.storage.place import Place, place
 
 _SIZE = 64  # GiB that copies may take, where $VLC_CACHE_GIB does not say
-_SHARE = 0.9  # of that, which one data set may take
+_SHARE, _FREE = 0.9, 0.5  # of that, and of what is free on the disk, that one data set of tars may take
 _AT_ONCE = 8  # objects
 _LOOKED_AT = 32  # at once
 log = logging.getLogger("vlc")
@@ -80,7 +80,7 @@ def keep_near(paths: Sequence[str]) -> tuple[str, ...]:
     far = [path for path in paths if is_far(path)]
     with ThreadPoolExecutor(_LOOKED_AT) as pool:
         versions = dict(zip(far, pool.map(version_of, far), strict=True))
-    if not far or sum(size for size, _ in versions.values()) > _SHARE * _most():
+    if not far or sum(size for size, _ in versions.values()) > min(_SHARE * _most(), _FREE * _free()):
         return tuple(paths)
     threading.Thread(target=_copy_all, args=(far,), name="vlc-near", daemon=True).start()
     return tuple(str(_copy_of(path, *versions[path])) if path in versions else path for path in paths)
@@ -137,6 +137,13 @@ def _download(path: str, copy: Path) -> None:
 def _most() -> float:
     """Bytes that copies may take."""
     return float(os.environ.get("VLC_CACHE_GIB") or _SIZE) * (1 << 30)
+
+
+def _free() -> int:
+    """Bytes that are free on the disk of the cache."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return shutil.disk_usage(folder)[2]
 
 
 def _make_room(size: int) -> None:

@@ -38,6 +38,7 @@ def open_split(config: Config, split: str, workdir: Place | None = None) -> Sour
     """
     data = config.data
     scenes = {"side": data.image.size, "split": split, **data.scenes.to_dict()}
+    scenes["negatives"] = split == "train" and data.captions.negatives > 0
     if split == "train":
         return _open_train(data, scenes, workdir)
     spec = "scenes" if data.train == "scenes" else data.dev
@@ -89,6 +90,7 @@ def make_caption_choice(captions: Any) -> CaptionChoice:
             tuple(captions.mix_schedule),
         ),
         sub_captions=captions.sub_captions,
+        negatives=captions.negatives,
         sub_sources=_names(captions.sub_sources),
         slots=_names(captions.slots),
         first=captions.first,

@@ -60,6 +60,8 @@ def batch_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     shapes: dict[str, tuple[int, ...]] = {"text": (count, length), "target": (count, target_length)}
     if config.data.captions.sub_captions:
         shapes["subs"] = (count, config.data.captions.sub_captions, sub_length)
+    if config.data.captions.negatives:
+        shapes["hard"] = (count, config.data.captions.negatives, length)
     if slots := slot_sizes(config.model.decoder.control):
         shapes["control"] = (count, len(slots))
     ids = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}

@@ -126,7 +126,12 @@ class WebDataset(Source):
     def _read(self, index: int, *names: str) -> tuple[str, str, list[bytes | None]]:
         """Key of a sample, where it stands for messages, and its members of these kinds; None where it has none."""
         key, shard, path, places = self._find(index, names)
-        blocks = [(start, read_range(path, start, end - start)) for start, end in _spans(places)]
+        try:
+            blocks = _blocks(path, places)
+        except DataError:
+            if path == shard:
+                raise
+            blocks = _blocks(shard, places)  # the copy has just left the cache
         return key, f"{shard}:{key}", [_cut(blocks, place) for place in places]
 
     def _find(self, index: int, names: Sequence[str]) -> tuple[str, str, str, list[Place | None]]:
@@ -149,6 +154,11 @@ def _spans(places: Sequence[Place | None]) -> list[Place]:
         return []
     whole = min(start for start, _ in there), max(end for _, end in there)
     return [whole] if whole[1] - whole[0] <= sum(end - start for start, end in there) + _GAP else there
+
+
+def _blocks(path: str, places: Sequence[Place | None]) -> list[tuple[int, bytes]]:
+    """What `_spans` says, with where each begins."""
+    return [(start, read_range(path, start, end - start)) for start, end in _spans(places)]
 
 
 def _cut(blocks: Sequence[tuple[int, bytes]], place: Place | None) -> bytes | None:

@@ -34,6 +34,7 @@ class Scenes(Source):
         alt_wrong_rate: Share of the others that name an object which is not there.
         reference_generic_rate: Share of `reference` captions that are generic; the others name every object.
         varied: With a caption source `varied` as well: captions of all lengths from 2 words on.
+        negatives: With wrong texts for each `short` and `long` caption: those of the scene's edit twins.
     """
 
     side: int = 64
@@ -46,12 +47,14 @@ class Scenes(Source):
     alt_wrong_rate: float = 0.2
     reference_generic_rate: float = 0.8
     varied: bool = False
+    negatives: bool = False
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Record:
-        return self.record(*self.scene(index), key=self._key(index), index=index)
+        record = self.record(*self.scene(index), key=self._key(index), index=index)
+        return dataclasses.replace(record, negatives=self.wrong_texts(index)) if self.negatives else record
 
     def _key(self, index: int) -> str:
         return f"scenes-{self.split}-{self.seed}-{index:08d}"
@@ -124,9 +127,21 @@ class Scenes(Source):
 
     def hard_negatives(self, index: int) -> list[str]:
         """Long captions of the scene's edit twins: each is wrong in one thing."""
-        _, style = self.scene(index)
-        twins = (self._twin(index, edit) for edit in world.EDITS)
-        return [language.long_caption(twin, style).text for twin in twins if twin is not None]
+        return list(self.wrong_texts(index)[self.captions(index)["long"][0]])
+
+    def wrong_texts(self, index: int) -> dict[str, tuple[str, ...]]:
+        """By `short` and `long` caption, those of the scene's edit twins in the same words, where they tell."""
+        scene, style = self.scene(index)
+        twins = [twin for edit in world.EDITS if (twin := self._twin(index, edit)) is not None]
+        found = {}
+        for write in (
+            lambda of: language.short_caption(of, style).text,
+            lambda of: language.long_caption(of, style).text,
+            lambda of: language.long_caption(of, style + _VARIANTS).text,
+        ):
+            right = write(scene)
+            found[right] = tuple(text for twin in twins if (text := write(twin)) != right)
+        return found
 
     def subset(self, **changes) -> "Scenes":
         """The same world with other settings, e.g. `scenes.subset(split="test", length=512)`."""
