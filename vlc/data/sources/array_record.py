@@ -87,17 +87,19 @@ class ArrayRecord(Source):
             scores = group_captions(zip(sources, features.get("captions/score") or [], strict=False))
         else:
             captions, scores = self.columns.captions_of(_as_row(features), where), {}
-        return Record(key, image[0], captions, boxes, {"url": url} if url else {}, scores)
+        told = (features.get(f"negatives/{part}") or [] for part in ("caption", "text"))
+        pairs = ((caption.decode(), text.decode()) for caption, text in zip(*told, strict=True))
+        return Record(key, image[0], captions, boxes, {"url": url} if url else {}, scores, group_captions(pairs))
 
 
 def to_example(record: Record, image: bytes) -> bytes:
     """A record as `vlc data build` keeps it.
 
     Args:
-        record: Key, captions with their scores, and boxes.
+        record: Key, captions with their scores and negatives, and boxes.
         image: The encoded image.
     """
-    pairs = flatten_captions(record.captions)
+    pairs, wrong = flatten_captions(record.captions), flatten_captions(record.negatives)
     boxes = [] if record.boxes is None else record.boxes.astype(float).ravel().tolist()
     return write_example(
         {
@@ -108,6 +110,8 @@ def to_example(record: Record, image: bytes) -> bytes:
             "captions/text": [text.encode() for _, text in pairs],
             **({"boxes": boxes} if boxes else {}),
             **({"captions/score": record.flat_scores()} if record.scores else {}),
+            **({"negatives/caption": [caption.encode() for caption, _ in wrong]} if wrong else {}),
+            **({"negatives/text": [text.encode() for _, text in wrong]} if wrong else {}),
         }
     )
 

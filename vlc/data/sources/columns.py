@@ -30,6 +30,8 @@ _WRONG = re.compile(
     r"adversarial|contradiction|fake)\d*"
 )
 
+_NEGATIVES = "negatives"
+_NO_CAPTIONS = ("image", "root", _NEGATIVES)  # what else a column may be
 _ROUNDING = 1e-3  # by which an edge may lie outside of its image
 _IMAGE_FILE = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)(#\d+)?$", re.I)
 
@@ -39,8 +41,8 @@ class Columns:
     """How rows are read.
 
     Attributes:
-        names: Columns by what they are: `image`, or the caption source they give. Empty: known by their names. `root`
-            is no column, but the folder that image paths are relative to.
+        names: Columns by what they are: `image`, `negatives`, or the caption source they give. Empty: known by their
+            names. `root` is no column, but the folder that image paths are relative to.
         encoding: Of text files.
         any_text: Where no column has a usual name, all columns of text are captions.
     """
@@ -90,7 +92,7 @@ class Columns:
         lowered = {name.lower() for name in header if name}
         images = {self.names["image"].lower()} if "image" in self.names else {*IMAGE, *ADDRESS}
         image = bool(lowered & images)
-        own = [column.lower() for meaning, column in self.names.items() if meaning not in ("image", "root")]
+        own = [column.lower() for meaning, column in self.names.items() if meaning not in _NO_CAPTIONS]
         if own:
             captions = bool(lowered & set(own))
         else:
@@ -129,8 +131,29 @@ class Columns:
         """
         return clean_captions(self._raw_captions(row, where), where)
 
+    def negatives_of(
+        self, row: Mapping[str, Any], captions: Mapping[str, Sequence[str]], where: str
+    ) -> dict[str, tuple[str, ...]]:
+        """Texts that are almost a caption and wrong of the image, by caption.
+
+        The column `negatives` holds a list, for every caption of the image, or a mapping to lists from captions or from
+        caption sources.
+
+        Raises:
+            DataError: It holds something else.
+        """
+        value = row.get(self.names.get(_NEGATIVES, _NEGATIVES))
+        if value is None or value == "":
+            return {}
+        named = value if isinstance(value, Mapping) else dict.fromkeys(captions, value)
+        found: dict[str, list[str]] = {}
+        for name, texts in named.items():
+            for caption in captions.get(name, (" ".join(name.split()),)):
+                found.setdefault(caption, []).extend(_wrong_texts(texts, where))
+        return {caption: tuple(dict.fromkeys(wrong)) for caption, wrong in found.items() if wrong}
+
     def _raw_captions(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
-        named = {source: column for source, column in self.names.items() if source not in ("image", "root")}
+        named = {source: column for source, column in self.names.items() if source not in _NO_CAPTIONS}
         if named:
             return {
                 source: _texts(row[column], f"{where}, {column}") for source, column in named.items() if row.get(column)
@@ -151,7 +174,8 @@ class Columns:
                 _say_guess(name)
                 captions[source_name(name)] = _texts(value, f"{where}, {name}")
         if not captions and self.any_text:
-            texts = {name: value for name, value in row.items() if name and name.lower() not in IMAGE + ADDRESS}
+            others = (*IMAGE, *ADDRESS, _NEGATIVES)
+            texts = {name: value for name, value in row.items() if name and name.lower() not in others}
             captions = {source_name(name): [value] for name, value in texts.items() if isinstance(value, str) and value}
         if not captions:
             raise DataError(f'{where}: no caption. Give "caption": "..." or "captions": ["...", "..."].', "captions")
@@ -205,6 +229,14 @@ def _texts(value: Any, where: str) -> Any:
     if isinstance(value, str):
         return _list_cell(value, where) if _is_printed_list(value) else [value]
     return value
+
+
+def _wrong_texts(value: Any, where: str) -> list[str]:
+    """Texts of the column of negatives; none where there is nothing."""
+    texts = [] if value is None else _texts(value, f"{where}, negatives")
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f'{where}: "negatives" must be texts, or by caption a list of texts; got {value!r:.60}.', "row")
+    return [" ".join(mend_text(text).split()) for text in texts if text.strip()]
 
 
 def _is_printed_list(value: str) -> bool:

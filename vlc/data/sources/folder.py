@@ -27,6 +27,7 @@ _SCHEMA = pa.schema(
         "captions": CAPTIONS,
         "boxes": list_of(pa.float32()),
         "url": TEXT,
+        "negatives": list_of(pa.struct({"caption": TEXT, "text": TEXT})),
     }
 )
 
@@ -105,6 +106,7 @@ class Folder(Source):
             table_captions(self.table, index),
             boxes_of({"boxes": boxes}, image),
             {"url": url} if url else {},
+            negatives=group_captions((row["caption"], row["text"]) for row in self.table.get("negatives", index) or ()),
         )
 
 
@@ -187,16 +189,17 @@ def _index(path: str, columns: Columns, out: Path) -> None:
 
 
 def _values(row: Mapping[str, Any] | DataError, columns: Columns, where: str) -> tuple[Any, ...]:
-    """A row of the table: image, captions, boxes and URL."""
+    """A row of the table: image, captions, boxes, URL and negatives."""
     if isinstance(row, DataError):
         raise row
     image, captions, boxes = columns.image_of(row, where), columns.captions_of(row, where), boxes_of(row, where)
-    url = row.get("url")
+    url, wrong = row.get("url"), flatten_captions(columns.negatives_of(row, captions, where))
     return (
         image,
         as_structs(captions),
         None if boxes is None else boxes.ravel().tolist(),
         mend_text(url) if isinstance(url, str) else None,
+        [{"caption": caption, "text": text} for caption, text in wrong],
     )
 
 
@@ -208,17 +211,19 @@ def _groups(digests: np.ndarray) -> list[np.ndarray]:
 
 
 def _joined(table: Table, groups: Sequence[np.ndarray]) -> Iterator[tuple[Any, ...]]:
-    """What all rows of an image say of it: their captions in order, and the boxes and URL of the first that has any."""
+    """What all rows of an image say of it: their captions and negatives in order, and the boxes and URL of the first
+    that has any."""
     for rows in groups:
         by_image: dict[str, list[Any]] = {}  # two names of one digest stay two images
         for row in rows.tolist():
             image, *values = (table.get(name, row) for name in _SCHEMA.names)
-            known = by_image.setdefault(image, [image, [], None, None])
+            known = by_image.setdefault(image, [image, [], None, None, []])
             known[1] += values[0]
-            known[2:] = [old if old is not None else new for old, new in zip(known[2:], values[1:], strict=True)]
-        for image, captions, boxes, url in by_image.values():
+            known[2:4] = [old if old is not None else new for old, new in zip(known[2:4], values[1:3], strict=True)]
+            known[4] += values[3] or []
+        for image, captions, boxes, url, wrong in by_image.values():
             sources = group_captions((caption["source"], caption["text"]) for caption in captions)
-            yield image, as_structs(sources), boxes, url
+            yield image, as_structs(sources), boxes, url, wrong
 
 
 def _is_captions_file(place: Location) -> bool:

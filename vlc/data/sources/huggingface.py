@@ -86,7 +86,9 @@ class HuggingFace(Source):
         key = row.get("key") or row.get("id") or name or f"{index:08d}"
         url = row.get("url")
         extra = {"url": url} if isinstance(url, str) else {}
-        return Record(str(key), image, self.columns.captions_of(row, where), boxes_of(row, where), extra)
+        captions = self.columns.captions_of(row, where)
+        wrong = self.columns.negatives_of(row, captions, where)
+        return Record(str(key), image, captions, boxes_of(row, where), extra, negatives=wrong)
 
     def _image(self, value: Any, where: str) -> tuple[bytes, str]:
         """Encoded bytes, and a path where one is known."""

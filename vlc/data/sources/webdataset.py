@@ -111,8 +111,8 @@ class WebDataset(Source):
         assert image is not None
         values = _info(txt, info, where)
         captions = self.columns.captions_of(values, where)
-        url = values.get("url")
-        return Record(key, image, captions, boxes_of(values, where), {"url": url} if url else {})
+        url, wrong = values.get("url"), self.columns.negatives_of(values, captions, where)
+        return Record(key, image, captions, boxes_of(values, where), {"url": url} if url else {}, negatives=wrong)
 
     @property
     def prefetches(self) -> bool:

@@ -1,0 +1,74 @@
+"""Texts that are almost right and wrong, from every kind of file that can name them, and back."""
+
+import json
+import tarfile
+from io import BytesIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.data.damage import picture
+from vlc.curate.build import Plan, build
+from vlc.data.sources import Columns, open_source
+from vlc.errors import DataError
+
+CAPTIONS = ["a red  cat on a mat", "a cat"]
+FORMS = {
+    "list": (["a blue cat on a mat", "a dog"], {"a red cat on a mat": ("a blue cat on a mat", "a dog"),
+                                                "a cat": ("a blue cat on a mat", "a dog")}),
+    "by caption": ({"a red  cat on a mat": ["a mat on a red cat", "a mat on a red cat"]},
+                   {"a red cat on a mat": ("a mat on a red cat",)}),
+    "by source": ({"text": ["a dog"]}, {"a red cat on a mat": ("a dog",), "a cat": ("a dog",)}),
+    "none": (None, {}),
+    "empty": ([], {}),
+    "blank": ([" "], {}),
+}  # fmt: skip
+
+
+def written(kind, folder, value):
+    row = {"captions": CAPTIONS, "negatives": value}
+    if kind == "tar":
+        with tarfile.open(folder / "0.tar", "w") as tar:
+            for name, data in (("0.jpg", picture(0)), ("0.json", json.dumps(row).encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, BytesIO(data))
+        return str(folder / "0.tar")
+    (folder / "0.jpg").write_bytes(picture(0))
+    if kind == "jsonl":
+        (folder / "captions.jsonl").write_text(json.dumps({"image": "0.jpg", **row}) + "\n")
+        return str(folder)
+    pq.write_table(pa.Table.from_pylist([{"image": "0.jpg", **row}]), folder / "captions.parquet")
+    return str(folder / "captions.parquet")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["jsonl", "tar", "parquet"])
+def test_they_are_read_and_built(kind, form, tmp_path):
+    value, wanted = FORMS[form]
+    (tmp_path / "in").mkdir()
+    source = open_source(written(kind, tmp_path / "in", value))
+    assert source[0].negatives == wanted and source[0].captions == {"text": ("a red cat on a mat", "a cat")}
+    build(source, Plan("x"), tmp_path / "out")
+    assert open_source(str(tmp_path / "out"))[0].negatives == wanted
+
+
+def test_rows_of_one_image_are_put_together(tmp_path):
+    (tmp_path / "0.jpg").write_bytes(picture(0))
+    rows = [{"image": "0.jpg", "caption": text, "negatives": [f"not {text}"]} for text in ("one", "two")]
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert open_source(str(tmp_path))[0].negatives == {"one": ("not one",), "two": ("not two",)}
+
+
+def test_a_column_can_be_named(tmp_path):
+    (tmp_path / "0.jpg").write_bytes(picture(0))
+    (tmp_path / "x.csv").write_text("file,title,foil\n0.jpg,a cat,a dog\n")
+    source = open_source(str(tmp_path / "x.csv"), columns="image=file,text=title,negatives=foil")
+    assert source[0].captions == {"text": ("a cat",)} and source[0].negatives == {"a cat": ("a dog",)}
+
+
+@pytest.mark.parametrize("value", [3, [1, 2], {"text": 5}, [["a"]]])
+def test_what_is_no_list_of_texts_is_said(value):
+    with pytest.raises(DataError, match="negatives"):
+        Columns().negatives_of({"negatives": value}, {"text": ("a cat",)}, "here")
