@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.tiny import VOCAB, tiny_batch, tiny_config
+from tests.tiny import HARD, VOCAB, tiny_batch, tiny_config
 from vlc.errors import ConfigError
 from vlc.parallel import Share, check_batch, make_mesh, state_sharding
 from vlc.train.optimizer import make_optimizer
@@ -21,7 +21,7 @@ def mesh_of(shape):
 
 def run_on(shape, accumulate=1):
     """Fresh parameters, the loss and its gradient on a mesh."""
-    config = tiny_config()
+    config = tiny_config(**HARD)
     mesh = mesh_of(shape)
     optimizer = make_optimizer(config.optimizer, 10)
     graph = make_graph(config, VOCAB)
