@@ -9,7 +9,9 @@ all of them to save and to stop.
 """
 
 import argparse
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -62,15 +64,12 @@ def _show(index: int, child: subprocess.Popen) -> None:
 
 
 def free_port() -> int:
-    """A port that is free, and so is the next."""
+    """A port that is free, and so is the next; below those that the system gives to connections of others."""
     while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("", 0))
-            port = first.getsockname()[1]
-            try:
-                second.bind(("", port + 1))
-            except OSError:
-                continue
+        port = random.SystemRandom().randrange(15_000, 32_000, 2)
+        with contextlib.suppress(OSError), socket.socket() as first, socket.socket() as second:
+            first.bind(("", port))
+            second.bind(("", port + 1))
             return port
 
 

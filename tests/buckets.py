@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -11,16 +10,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from launch.local import free_port
 from tests.peers.environment import ROOT
 
 BUCKET = "vlc-bucket"
 MOTO = ROOT / ".venv-peers" / "bin" / "moto_server"
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data.damage import picture
+from tests.tiny import HARD, tiny_config
 from vlc.curate.build import Plan, build
 from vlc.data.sources import Columns, open_source
 from vlc.errors import DataError
+from vlc.train.inputs import make_example_maker
 
 CAPTIONS = ["a red  cat on a mat", "a cat"]
 FORMS = {
@@ -59,6 +61,22 @@ def test_rows_of_one_image_are_put_together(tmp_path):
     rows = [{"image": "0.jpg", "caption": text, "negatives": [f"not {text}"]} for text in ("one", "two")]
     (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert open_source(str(tmp_path))[0].negatives == {"one": ("not one",), "two": ("not two",)}
+
+
+def test_data_without_any_are_refused_where_a_loss_needs_them(tmp_path, tokenizer):
+    """It would be 0 for ever, without a word."""
+    config = tiny_config(**HARD)
+    (tmp_path / "0.jpg").write_bytes(picture(0))
+    for negatives, fine in (([], False), (["a dog"], True)):
+        row = {"image": "0.jpg", "caption": "a cat", "negatives": negatives}
+        (tmp_path / f"{fine}.jsonl").write_text(json.dumps(row) + "\n")
+        config.data.train = str(tmp_path / f"{fine}.jsonl")
+        source = open_source(config.data.train)
+        if fine:
+            assert make_example_maker(config, source, tokenizer).captions.negatives == 2
+        else:
+            with pytest.raises(DataError, match="none of 1 records has wrong texts"):
+                make_example_maker(config, source, tokenizer)
 
 
 def test_a_column_can_be_named(tmp_path):

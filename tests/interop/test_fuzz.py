@@ -15,10 +15,10 @@ from vlc.interop import keys
     [*(("references", name) for name in BASES), *(("text_references", name) for name in TEXT_BASES)],
 )
 def test_no_setting_is_passed_over(request, tmp_path, made_by, name):
-    """Every fifth case; `benchmarks/folder_fuzz.py` tries all."""
-    found = try_all(request.getfixturevalue(made_by) / name, tmp_path / "cases", every=5)
+    """Every third case; `benchmarks/folder_fuzz.py` tries all."""
+    found = try_all(request.getfixturevalue(made_by) / name, tmp_path / "cases", every=3)
     assert not found.wrong, found.wrong
-    assert found.counts["equal"] > 8 and found.counts["refused"] > 2
+    assert found.counts["equal"] > 20 and found.counts["refused"] > 4
 
 
 def test_the_table_is_that_of_the_code():

@@ -129,7 +129,7 @@ def test_a_lost_task_starts_again_and_sigterm_saves(cluster, tmp_path):
 
 
 MOUNTS = """/dev/sda1 / ext4 rw 0 0
-tmpfs /tmp tmpfs rw 0 0
+tmpfs /scratch tmpfs rw 0 0
 server:/export /shared nfs4 rw 0 0
 /dev/sdb /shared/local xfs rw 0 0
 """
@@ -137,7 +137,7 @@ server:/export /shared nfs4 rw 0 0
 
 @pytest.mark.parametrize(
     ("workdir", "refused"),
-    [("/tmp/run", True), ("/home/me/run", True), ("/shared/run", False), ("/shared/local/run", True),
+    [("/scratch/run", True), ("/runs/clip", True), ("/shared/run", False), ("/shared/local/run", True),
      ("/sharedrun/x", False), ("gs://bucket/run", False), ("", False)],
 )  # fmt: skip
 def test_a_workdir_of_one_machine_is_refused(workdir, refused, monkeypatch):

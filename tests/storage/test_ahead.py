@@ -12,7 +12,7 @@ from tests.storage.test_faults import DATA
 from vlc.data.record import coming
 from vlc.data.sources import open_source
 from vlc.errors import DataError
-from vlc.storage import ahead, files, keep_near, nearest, place, read_ahead, read_range, write_whole
+from vlc.storage import ObjectPath, ahead, files, keep_near, nearest, place, read_ahead, read_range, write_whole
 
 
 @pytest.fixture
@@ -135,3 +135,18 @@ def test_another_host_finds_the_index(store, cache, tmp_path, monkeypatch):
         path.write_bytes(b"damaged")
     monkeypatch.setenv("VLC_CACHE", str(tmp_path / "a third"))
     assert records(open_source(pattern)) == first
+
+
+def test_a_bucket_that_may_not_be_looked_into_can_be_read(store, cache, monkeypatch):
+    """Whether an index is there is then forbidden to ask: it is made here."""
+    root, _ = store
+    pattern = shards_in(place(root))
+    looked = ObjectPath.exists
+
+    def forbidden(self):
+        if self.suffix == ".arrow":
+            raise DataError("forbidden")
+        return looked(self)
+
+    monkeypatch.setattr(ObjectPath, "exists", forbidden)
+    assert len(open_source(pattern)) == 128

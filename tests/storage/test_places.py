@@ -209,3 +209,10 @@ def test_what_does_not_pass_is_said_at_once(error, said):
     with pytest.raises(OSError, match=said) as raised:
         patiently(ask, "gs://b/x")
     assert len(calls) == 1 and raised.value.filename == "gs://b/x"
+
+
+@pytest.mark.parametrize("value", ["much", "-1", "nan"])
+def test_numbers_of_the_environment_are_checked(value, monkeypatch):
+    monkeypatch.setenv("VLC_STORE_PATIENCE", value)
+    with pytest.raises(ConfigError, match=rf'\$VLC_STORE_PATIENCE is "{value}"'):
+        patience.patience()

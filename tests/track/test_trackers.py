@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from vlc.errors import ConfigError
-from vlc.track import Background, TrackedRun, Tracker, background, check_trackers, open_trackers
+from vlc.track import Background, TrackedRun, Tracker, background, check_trackers, known_to, open_trackers
 from vlc.track.code_state import code_state
 from vlc.train.logging import MetricLog
 
@@ -237,7 +238,44 @@ def test_a_tool_that_hangs_makes_nobody_wait(tmp_path, monkeypatch, caplog):
     assert "does not keep up" in caplog.text
 
 
+def test_what_waits_when_a_run_ends_is_told(tmp_path, monkeypatch, caplog):
+    """The queue is full, but the tool only slow: it is told all of it, and closed."""
+    monkeypatch.setattr(background, "_WAITING", 3)
+    released = threading.Event()
+    tool = Failing(hangs=released)
+    running = Background(tool, TrackedRun(tmp_path, CONFIG))
+    for step in range(10):
+        running.write(step, {"loss": 1.0})
+    threading.Timer(0.2, released.set).start()
+    running.close()
+    assert tool.calls[-1] == "close" and tool.calls.count("write") >= 3 and "does not keep up" in caplog.text
+
+
+def test_names_of_runs_are_all_kept(tmp_path):
+    """Each tool keeps its own from a thread of its own."""
+    together = threading.Barrier(16)
+
+    class Named(Failing):
+        def __init__(self, number):
+            super().__init__()
+            self.number = number
+
+        def start(self, run):
+            together.wait(60)
+            run.remember(f"tool-{self.number}", str(self.number))
+
+    tools = iter(Named(number) for number in range(16))
+    module = types.SimpleNamespace(Tool=lambda: next(tools))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("vlc.track.open.importlib.import_module", lambda name: module)
+        for running in open_trackers(["x"] * 16, tmp_path, CONFIG, 0):
+            running.close()
+    assert len(known_to(tmp_path)) == 16
+
+
 def test_tools_that_are_not_there_are_named():
+    with pytest.raises(ConfigError, match="twice"):
+        check_trackers(["mlflow", "mlflow"])
     with pytest.raises(ConfigError, match=r'names "wanbd".*Did you mean "wandb"'):
         check_trackers(["wanbd"])
 

@@ -280,6 +280,16 @@ def test_the_loggers_of_other_libraries_speak_again(tmp_path):
     logging.getLogger("orbax").setLevel(logging.NOTSET)
 
 
+def test_pictures_that_cannot_be_drawn_never_stop_a_run(tmp_path, monkeypatch, caplog):
+    def broken(*_):
+        raise ValueError("no font")
+
+    monkeypatch.setattr("vlc.evaluate.dev._pictures", broken)
+    made = config(steps=2, eval__every=1, **PLAIN)
+    assert train(made, tmp_path, make_evaluation=make_dev_evaluation) == 0
+    assert "No pictures" in caplog.text and '"dev/score"' in (tmp_path / "metrics.jsonl").read_text()
+
+
 def test_logs_that_cannot_be_written_never_stop_a_run(tmp_path, monkeypatch, caplog):
     """A store that fails while logs are written, closed, or a profile is uploaded."""
 

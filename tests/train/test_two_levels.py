@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +12,7 @@ import time
 import pytest
 
 from benchmarks.kills import ending, shards_in
+from launch.local import free_port
 from tests import buckets
 from tests.conftest import ROOT
 from tests.faulty_proxy import Faults, faulty_proxy
@@ -22,7 +21,7 @@ from tests.train.test_checkpoint import abstract, equal, state
 from vlc.commands.shared import EXIT_STORE_AWAY
 from vlc.errors import CheckpointError
 from vlc.storage import Unreachable, place
-from vlc.train import bucket_checkpoint, damage
+from vlc.train import bucket_checkpoint, damage, host_copies
 from vlc.train.checkpoint import open_checkpoints
 from vlc.train.host_copies import HostCopies, step_of
 
@@ -96,7 +95,7 @@ def test_a_damaged_copy_is_passed_over(workdir, tmp_path, caplog):
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("spoil", ["cut", "no index", "no copy.json", "no json"])
+@pytest.mark.parametrize("spoil", ["cut", "no index", "no copy.json", "no json", "another config"])
 def test_what_a_kill_leaves_is_no_copy(spoil, workdir, tmp_path):
     folder = run_of(workdir, tmp_path)
     newest = next(path.parent for path in folder.rglob("copy.json") if step_of(path.parent.parent.name) == 4)
@@ -106,6 +105,8 @@ def test_what_a_kill_leaves_is_no_copy(spoil, workdir, tmp_path):
         (newest / "index.json").unlink()
     elif spoil == "no copy.json":
         (newest / "copy.json").unlink()
+    elif spoil == "another config":  # valid, and not what was written
+        (newest / "copy.json").write_text((newest / "copy.json").read_text().replace('"note": 4', '"note": 5'))
     else:
         (newest / "copy.json").write_text("{")
     found, meta = restored(workdir, tmp_path)
@@ -182,6 +183,35 @@ def test_a_slow_store_makes_nobody_wait(bucket, tmp_path, monkeypatch):
     assert equal(found, state(2))
 
 
+def test_a_last_checkpoint_that_cannot_be_made_of_its_copy_is_said(bucket, tmp_path, monkeypatch):
+    """The bucket had no time for it, and the copy was damaged meanwhile: the run does not end as if all were well."""
+    checkpoints = opened(bucket, tmp_path)
+    checkpoints.restore(lambda meta: abstract(state(0)))
+    whole, released = bucket_checkpoint.write_pieces, threading.Event()
+    monkeypatch.setattr(bucket_checkpoint, "write_pieces", lambda *given: released.wait(60) and whole(*given))
+    checkpoints.save(1, state(1), {"note": 1})
+    checkpoints._near.wait()
+    checkpoints.save(2, state(2), {"note": 2})
+    released.set()
+    data = next(path for path in (tmp_path / "copies").rglob("data-0000.bin") if step_of(path.parent.parent.name) == 2)
+    data.write_bytes(bytes(len(data.read_bytes())))
+    with pytest.raises(CheckpointError, match=r"step 2 could not be written .*Kept: \[1\]"):
+        checkpoints.wait()
+    checkpoints.close()
+
+
+def test_a_copy_that_takes_long_is_said_once(bucket, tmp_path, monkeypatch, caplog):
+    checkpoints = opened(bucket, tmp_path)
+    checkpoints.restore(lambda meta: abstract(state(0)))
+    whole, released = host_copies.write_pieces, threading.Event()
+    monkeypatch.setattr(host_copies, "write_pieces", lambda *given: released.wait(60) and whole(*given))
+    for step in (1, 2, 3):
+        checkpoints.copy(step, state(step), {"note": step})
+    released.set()
+    checkpoints.close()
+    assert caplog.text.count("still being written") == 1 and copies_in(tmp_path / "copies") == [1]
+
+
 def test_a_full_disk_of_a_host_is_said_once(bucket, tmp_path, caplog):
     (tmp_path / "copies").write_text("a file is in the way")
     checkpoints = opened(bucket, tmp_path)
@@ -213,19 +243,9 @@ SMALL = [f"--config.steps={STEPS}", "--config.checkpoint.every=6", "--config.che
          "--config.model.decoder.layers=1"]  # fmt: skip
 
 
-def two_free_ports():
-    """The first of two neighbours, below those that the system gives to others."""
-    for port in random.Random(os.urandom(8)).sample(range(15_000, 32_000, 2), 100):
-        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as two:
-            one.bind(("", port))
-            two.bind(("", port + 1))
-            return port
-    raise AssertionError("no two ports are free")
-
-
 def two_processes(workdir, data, disks, *more):
     """Starts a run whose processes have disks of their own."""
-    address = f"127.0.0.1:{two_free_ports()}"
+    address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "vlc.cli", "train", "--config", "configs/quickstart.py:smoke", *SMALL, *more]
     command += [f"--workdir={workdir}", f"--config.data.train={data}", f"--coordinator={address}", "--processes=2"]
     common = {name: value for name, value in os.environ.items() if not name.startswith("TPU_")}

@@ -182,9 +182,9 @@ class CaptionChoice:
     def draw_negatives(self, wrong: Iterable[str], right: Iterable[str], rng: np.random.Generator) -> list[str]:
         """Some different wrong texts in random order, none of which is a caption of the image; fewer where there are
         not so many."""
-        wrong = [text for text in dict.fromkeys(wrong) if text not in set(right)]
-        chosen = rng.permutation(len(wrong))[: self.negatives]
-        return [wrong[int(number)] for number in chosen]
+        known = set(right)
+        different = [text for text in dict.fromkeys(wrong) if text not in known]
+        return [different[int(number)] for number in rng.permutation(len(different))[: self.negatives]]
 
     def _sub_captions(
         self, captions: Mapping[str, Sequence[str]], wanted: tuple[str, ...], count: int, rng: np.random.Generator

@@ -169,8 +169,7 @@ def kept_table(
 def is_kept(kind: str, files: Sequence[str], beside: str, settings: Any = None) -> bool:
     """Whether `kept_table` would find the table."""
     name, places = _name_and_places(kind, files, beside, settings)
-    shared = _shared(name, beside)
-    return any((place / name).is_file() for place in places) or (shared is not None and shared.exists())
+    return any((place / name).is_file() for place in places) or _is_there(_shared(name, beside))
 
 
 def _name_and_places(kind: str, files: Sequence[str], beside: str, settings: Any) -> tuple[str, list[Path]]:
@@ -188,14 +187,21 @@ def _shared(name: str, beside: str) -> Place | None:
     return None if isinstance(folder, Path) else folder / ".vlc" / name
 
 
+def _is_there(shared: Place | None) -> bool:
+    try:
+        return shared is not None and shared.exists()
+    except DataError:  # a bucket that may be read, but not looked into
+        return False
+
+
 def _fetched(shared: Place | None, to: Path) -> Table | None:
     """What another host has made."""
+    if shared is None or not _is_there(shared):
+        return None
     try:
-        if shared is None or not shared.exists():
-            return None
         write_whole(to, shared.read_bytes())
         return Table(to)
-    except (pa.ArrowInvalid, DataError, OSError, ValueError):
+    except (pa.ArrowInvalid, OSError, ValueError):
         return None  # damaged, or there is no room for it: it is made here
 
 

@@ -1,5 +1,6 @@
 """The short evaluation during training: its score says which checkpoint is the best, its pictures are shown."""
 
+import logging
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from vlc.parallel import is_primary
 from vlc.train.inputs import make_preprocess, open_split
 
 _SHOWN = 8  # pictures
+log = logging.getLogger("vlc")
 
 
 def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[str, float | bytes]] | None:
@@ -50,7 +52,12 @@ def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[
             for figure in ("t2i_r1", "i2t_r1")
         }
         best = found[compared[-1]]
-        drawn = _pictures(model, records, texts, image, text) if config.track and is_primary() else {}
+        drawn: dict[str, bytes] = {}
+        if config.track and is_primary():
+            try:
+                drawn = _pictures(model, records, texts, image, text)
+            except Exception:  # whatever it is, no picture is worth a run
+                log.warning("No pictures of dev records could be drawn.", exc_info=True)
         return named | {"score": (best["t2i_r1"] + best["i2t_r1"]) / 2} | drawn
 
     return evaluate

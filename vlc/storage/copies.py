@@ -18,6 +18,7 @@ from vlc.errors import ConfigError, DataError, StoreAway
 from vlc.storage.files import ask, is_far, reading, version_of, writing
 from vlc.storage.hub import refuse_hub
 from vlc.storage.place import Place, place
+from vlc.storage.variables import number_of
 
 _SIZE = 64  # GiB that copies may take, where $VLC_CACHE_GIB does not say
 _SHARE, _FREE = 0.9, 0.5  # of that, and of what is free on the disk, that one data set of tars may take
@@ -136,7 +137,7 @@ def _download(path: str, copy: Path) -> None:
 
 def _most() -> float:
     """Bytes that copies may take."""
-    return float(os.environ.get("VLC_CACHE_GIB") or _SIZE) * (1 << 30)
+    return number_of("VLC_CACHE_GIB", _SIZE) * (1 << 30)
 
 
 def _free() -> int:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from vlc.errors import CheckpointError, ConfigError
 
 _SCHEME = "hf://"
+_TOKEN = "(hf auth login, or HF_TOKEN)"
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<inside>.+?))?/?")
 _READ = ("*.json", "*.txt", "*.model", "*.metadata", "*.safetensors", "*.npz")  # of a model; no pickles
 
@@ -112,25 +113,24 @@ def _hub_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
     try:
         yield
-    except errors.HFValidationError as error:
-        raise CheckpointError(f"{path}: is no name of the hub ({error}).") from error
-    except errors.GatedRepoError as error:
-        raise CheckpointError(
-            f"{path}: its terms must be accepted on its page first, and a token be there (hf auth login, or HF_TOKEN)."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise CheckpointError(f"{path}: the model is there, but not this revision.") from error
-    except errors.RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: the hub has no such model, or it is private and needs a token (hf auth login, or HF_TOKEN)."
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: is not in the cache, and the hub cannot be reached or is not to be asked (HF_HUB_OFFLINE)."
-        ) from error
-    except (errors.HfHubHTTPError, OSError) as error:
-        code = getattr(getattr(error, "response", None), "status_code", None)
-        if code in (401, 403):
-            raise CheckpointError(f"{path}: the token may not do that (hf auth login, or HF_TOKEN).") from error
-        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(f"{path}: the hub does not answer as it should ({first}).") from error
+    except (errors.HFValidationError, errors.HfHubHTTPError, OSError) as error:
+        raise CheckpointError(f"{path}: {_said(error)}.") from error
+
+
+def _said(error: Exception) -> str:
+    from huggingface_hub import errors
+
+    first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    for kind, text in (  # the more special ones first
+        (errors.HFValidationError, f"is no name of the hub ({first})"),
+        (errors.GatedRepoError, f"its terms must be accepted on its page first, and a token be there {_TOKEN}"),
+        (errors.RevisionNotFoundError, "the model is there, but not this revision"),
+        (errors.RepositoryNotFoundError, f"the hub has no such model, or it is private and needs a token {_TOKEN}"),
+        (errors.LocalEntryNotFoundError,
+         "is not in the cache, and the hub cannot be reached or is not to be asked (HF_HUB_OFFLINE)"),
+    ):  # fmt: skip
+        if isinstance(error, kind):
+            return text
+    if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+        return f"the token may not do that {_TOKEN}"
+    return f"the hub does not answer as it should ({first})"

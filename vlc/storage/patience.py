@@ -5,10 +5,11 @@ is missing, forbidden or asked without credentials does not.
 """
 
 import logging
-import os
 import random
 import time
 from collections.abc import Callable
+
+from vlc.storage.variables import number_of
 
 _PATIENCE = 300.0  # seconds that a store may be away for, where $VLC_STORE_PATIENCE does not say
 _FIRST, _LONGEST = 0.25, 20.0  # seconds between attempts
@@ -27,7 +28,7 @@ class Unreachable(OSError):
 
 def patience() -> float:
     """Seconds that a store may be away for."""
-    return float(os.environ.get("VLC_STORE_PATIENCE") or _PATIENCE)
+    return number_of("VLC_STORE_PATIENCE", _PATIENCE)
 
 
 def patiently[T](ask: Callable[[], T], path: object) -> T:

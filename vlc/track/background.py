@@ -1,5 +1,6 @@
 """A tool by a thread of its own: a network that hangs, or a disk that is full, makes no step wait."""
 
+import contextlib
 import logging
 import queue
 import threading
@@ -32,12 +33,13 @@ class Background:
 
     def close(self) -> None:
         """Waits for what was told before, for a minute."""
-        self._put(None)
+        with contextlib.suppress(queue.Full):
+            self._calls.put(None, timeout=_PATIENCE)
         self._thread.join(_PATIENCE)
         if self._thread.is_alive():
             self._say(f"did not finish in {_PATIENCE:.0f} s; what is left is not sent")
 
-    def _put(self, call: Callable[[], Any] | None) -> None:
+    def _put(self, call: Callable[[], Any]) -> None:
         try:
             self._calls.put_nowait(call)
         except queue.Full:

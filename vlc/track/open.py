@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,8 +22,10 @@ def check_trackers(names: Sequence[str]) -> None:
     """Makes sure that the tools exist and are installed.
 
     Raises:
-        ConfigError: One does not, or is not.
+        ConfigError: One does not, or is not, or is named twice.
     """
+    if len(set(names)) < len(names):
+        raise ConfigError(f"config.track names a tool twice: {', '.join(names)}.")
     for name in names:
         if name not in TRACKERS:
             raise ConfigError(f'config.track names "{name}", which is not known.{did_you_mean(name, TRACKERS)}')
@@ -43,11 +46,12 @@ def open_trackers(names: Sequence[str], workdir: Place, config: Mapping[str, Any
     """
     if not names:
         return []
-    known = known_to(workdir)
+    known, lock = known_to(workdir), threading.Lock()
 
     def remember(tool: str, name: str) -> None:
-        known[tool] = name
-        write_json(workdir / _KNOWN, known)
+        with lock:  # each tool has a thread of its own
+            known[tool] = name
+            write_json(workdir / _KNOWN, known)
 
     run = TrackedRun(workdir, config, code_state(), first_step, dict(known), remember)
     return [Background(importlib.import_module(f"vlc.track.{name}").Tool(), run) for name in names]

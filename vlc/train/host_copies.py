@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from vlc.parallel import allgather_objects
+from vlc.parallel import all_processes, allgather_objects
 from vlc.storage import Place, write_json
 from vlc.train.damage import Damaged
-from vlc.train.pieces import INDEX, Held, Pieces, write_pieces
+from vlc.train.pieces import INDEX, Held, Piece, Pieces, write_pieces
+from vlc.train.restoring import seal_problem
 
 _COPY = "copy.json"
 _SUM = 16  # hexadecimal digits of the meta's checksum
@@ -64,7 +65,7 @@ class HostCopies:
         self._thread: threading.Thread | None = None
         self._newest = ""  # the name of the last one that this process has finished
         self._kept = ""  # what the run goes on from
-        self._said: set[str] = set()
+        self._said: set[object] = set()
 
     # -- what there is
 
@@ -81,14 +82,14 @@ class HostCopies:
                 told = json.loads(path.read_bytes())
                 found[path.parent], first = str(told["index"]), first or told
         try:
-            return Copy(first["meta"], first["score"], Pieces(found)) if found else None
+            if not found:
+                return None
+            if problem := seal_problem(first["meta"]):
+                raise Damaged(problem)
+            return Copy(first["meta"], first["score"], Pieces(found))
         except (Damaged, OSError, KeyError) as error:
             log.warning("%s: this host's copy cannot be used (%s).", self.folder / name, error)
             return None
-
-    def remove(self, names: Iterable[str]) -> None:
-        for name in names:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def goes_on_from(self, name: str) -> None:
         """Says which of them the run was restored from; the others are of no use when the next one is saved."""
@@ -108,7 +109,7 @@ class HostCopies:
         busy = self._thread is not None and self._thread.is_alive()
         told = allgather_objects([busy, self._newest])
         if any(still for still, _ in told):
-            self._say(f"{self.folder}: the copy before step {step} is still being written; this one is left out.")
+            self._say("busy", f"{self.folder}: a copy is still being written; that of step {step} is left out.")
             return
         self._kept = _common([newest for _, newest in told]) or self._kept
         name = f"{step:012d}-{meta['checksum'][:_SUM]}"
@@ -126,20 +127,20 @@ class HostCopies:
             self._newest = name
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            self._say(f"{folder}: no copy could be written ({error.strerror}); training goes on without.")
+            self._say(error.errno, f"{folder}: no copy could be written ({error.strerror}); training goes on without.")
 
-    def _say(self, text: str) -> None:
-        kind = text.rpartition("(")[2]
+    def _say(self, kind: object, text: str) -> None:
+        """Says each kind of thing once."""
         if kind not in self._said:
             log.warning(text)
         self._said.add(kind)
 
     def _clear(self, kept: set[str]) -> None:
         """Takes away all but these, and copies of earlier runs of the same workdir."""
-        self.remove(path.name for path in self.folder.glob("*-*") if path.name not in kept)
-        for folder in self.folder.parent.glob(f"{self._of_workdir}-*"):
-            if folder != self.folder:
-                shutil.rmtree(folder, ignore_errors=True)
+        copies = [path for path in self.folder.glob("*-*") if path.name not in kept]
+        others = [path for path in self.folder.parent.glob(f"{self._of_workdir}-*") if path != self.folder]
+        for path in [*copies, *others]:
+            shutil.rmtree(path, ignore_errors=True)
 
     def wait(self) -> str:
         """Waits until the last copy is written.
@@ -174,7 +175,8 @@ def own_blocks(copy: Copy | None, meta: Mapping[str, Any]) -> Held | None:
         meta: The checkpoint's.
 
     Returns:
-        The blocks, read and checked; `None` where all processes together do not hold the whole state.
+        The blocks, read and checked; `None` where all processes together do not hold the whole state, or one of them
+        cannot read its blocks.
     """
     mine = copy.pieces.blocks() if copy is not None else {}
     owners: dict[str, int] = {}
@@ -185,10 +187,19 @@ def own_blocks(copy: Copy | None, meta: Mapping[str, Any]) -> Held | None:
             held_by_all += sizes[name]
     if held_by_all != sum(_size(array["shape"]) for array in meta["arrays"].values()):
         return None
+    own = [piece for name, piece in mine.items() if owners[name] == jax.process_index()]
+    try:
+        held = _read(copy.pieces, own) if copy is not None else {}
+    except (Damaged, OSError) as error:
+        log.warning("This host's copy cannot be used (%s).", error)
+        held = None
+    return held if all_processes(held is not None) else None
+
+
+def _read(pieces: Pieces, own: Sequence[Piece]) -> Held:
     held: Held = {}
-    for name, piece in mine.items():
-        if copy is not None and owners[name] == jax.process_index():
-            held.setdefault(piece.path, []).append((piece.start, copy.pieces.read_block(piece)))
+    for piece in own:
+        held.setdefault(piece.path, []).append((piece.start, pieces.read_block(piece)))
     return held
 
 

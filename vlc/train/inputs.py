@@ -24,6 +24,7 @@ from vlc.data.sources import Columns, open_mixture, open_source
 from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
 from vlc.data.workers import cores
 from vlc.errors import ConfigError, DataError
+from vlc.objectives import parts_used
 from vlc.storage import Place, exists, version_of, working_folder
 
 _SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
@@ -281,4 +282,18 @@ def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> 
         controls=Controls.of(config),
     )
     check_source(make, train_name(config))
+    if "hard_texts" in parts_used(config.objectives):
+        _check_negatives(source, train_name(config))
     return make
+
+
+def _check_negatives(source: Source, name: str) -> None:
+    """Raises `DataError` where no record that is looked at has wrong texts: a loss of them would always be 0."""
+    for index in coming(source, evenly(source, _LOOKED_AT)):
+        with contextlib.suppress(DataError):
+            if any(source[index].negatives.values()):
+                return
+    raise DataError(
+        f"{name}: none of {min(_LOOKED_AT, len(source))} records has wrong texts (`negatives`, docs/data.md), which "
+        "config.objectives.hard_clip and .hard_filip compare captions with."
+    )

@@ -52,7 +52,7 @@ class MetricLog:
     def _open_tools(self, workdir: Place, first_step: int, tools: Sequence[str], config: Mapping[str, Any]) -> None:
         before = known_to(workdir)
         rows = _rows(workdir / "metrics.jsonl")
-        self._told = {(int(row["step"]), name) for row in rows for name in row}
+        self._told = {(int(row["step"]), name) for row in rows if row["step"] > first_step for name in row}
         self._tools = open_trackers(tools, workdir, config, first_step)
         for tool, background in zip(tools, self._tools, strict=True):
             if tool not in before and not background.tracker.goes_back:

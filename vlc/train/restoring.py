@@ -190,9 +190,9 @@ class Restoring(ABC):
         meta: Any = None
         for _ in range(2):
             meta = self._restore_item(step, "meta", None)
-            if not _seal_problem(meta):
+            if not seal_problem(meta):
                 return meta
-        raise Damaged(_seal_problem(meta))
+        raise Damaged(seal_problem(meta))
 
     def _restore_item(self, step: int, name: str, abstract: Any) -> Any:
         return read_patiently(lambda: self._read_item(step, name, abstract), f"its {name}", self.path / str(step))
@@ -202,7 +202,7 @@ def seal(meta: dict[str, Any]) -> dict[str, Any]:
     return meta | {"checksum": _digest(meta)}
 
 
-def _seal_problem(meta: Any) -> str:
+def seal_problem(meta: Any) -> str:
     """What is wrong with the meta of a checkpoint; empty where nothing is."""
     if not isinstance(meta, dict) or "checksum" not in meta:
         return "its meta is incomplete"

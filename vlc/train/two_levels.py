@@ -117,19 +117,26 @@ class TwoLevels(Restoring):
     def wait(self) -> None:
         newest = self._near.wait()
         self._far.wait()
-        if self._left_out and self._left_out == newest and isinstance(self._far, BucketCheckpoints):
-            self._promote(self._far, newest, self._near.read(newest))
-        self._left_out = ""
+        left_out, self._left_out = self._left_out, ""
+        if left_out and left_out == newest and isinstance(self._far, BucketCheckpoints):
+            copy = self._near.read(newest)
+            try:
+                self._promote(self._far, newest, copy, *self._meta_of(copy))
+            except Damaged as damage:
+                raise CheckpointError(
+                    f"{self.path}: the checkpoint of step {step_of(newest)} could not be written ({damage}). "
+                    f"Kept: {self.steps()}."
+                ) from damage
 
-    def _promote(self, far: BucketCheckpoints, name: str, copy: Copy | None) -> bool:
-        """Makes a checkpoint in the bucket of the copies of all hosts; whether they are enough for it."""
-        meta, score = self._meta_of(copy)
+    def _promote(
+        self, far: BucketCheckpoints, name: str, copy: Copy | None, meta: dict[str, Any], score: float | None
+    ) -> None:
+        """Makes a checkpoint in the bucket of the copies of all hosts; `Damaged` where they are not enough for it."""
         held = own_blocks(copy, meta)
         if held is None:
-            return False
+            raise Damaged("the hosts' copies are not enough for it")
         self._begin(far, step_of(name), held, meta, score)
         far.wait()
-        return True
 
     def _meta_of(self, copy: Copy | None) -> tuple[dict[str, Any], float | None]:
         """Meta and score of a copy, from a process that has it; raises `Damaged` where none has."""
@@ -168,7 +175,7 @@ class TwoLevels(Restoring):
         complete = copy is not None and copy.pieces.cover(paths_of(abstract))
         without = [process for process, fine in enumerate(allgather_objects(complete)) if not fine]
         if without:
-            self._complete_from_workdir(step, name, copy, without)
+            self._complete_from_workdir(name, copy, meta, score, without[0])
         self._copy = copy if complete else None
         try:
             state = self._restore_arrays(step, abstract, meta)
@@ -179,18 +186,22 @@ class TwoLevels(Restoring):
             self._far_steps.add(step)
         return state, meta
 
-    def _complete_from_workdir(self, step: int, name: str, copy: Copy | None, without: list[int]) -> None:
-        """Makes sure that the workdir has the state, for the processes whose hosts have it not."""
+    def _complete_from_workdir(
+        self, name: str, copy: Copy | None, meta: dict[str, Any], score: float | None, without: int
+    ) -> None:
+        """Makes sure that the workdir has the state, for a process (and others) whose host has it not."""
         if not isinstance(self._far, BucketCheckpoints):
-            raise Damaged(f"process {without[0]} has none on its host")
+            raise Damaged(f"process {without} has none on its host")
+        step = step_of(name)
         if step in self._far_steps:
-            meta, _ = self._meta_of(copy)
             if self._far.read_meta(step)["checksum"] != meta["checksum"]:
                 raise Damaged("the workdir's is of another state")
             return
-        log.warning("Process %d has no copy of step %d on its host; the others give theirs.", without[0], step)
-        if not self._promote(self._far, name, copy):
-            raise Damaged(f"process {without[0]} has none on its host, and no other host has its part")
+        log.warning("Process %d has no copy of step %d on its host; the others give theirs.", without, step)
+        try:
+            self._promote(self._far, name, copy, meta, score)
+        except Damaged as damage:
+            raise Damaged(f"process {without} has none on its host, and no other host has its part") from damage
 
     def _read_item(self, step: int, name: str, abstract: Any) -> Any:
         if self._copy is not None:

@@ -12,7 +12,7 @@ from vlc.data.record import CaptionTypeError, Record, Source, clean_captions
 from vlc.data.sources.columns import BY_NAME, Columns
 from vlc.data.sources.kind import Location, SourceKind
 from vlc.errors import DataError
-from vlc.storage import exists, join, local_copy
+from vlc.storage import exists, is_far, join, local_copy
 
 INFO_FILE = "dataset_info.json"
 PREFIX = "tfds:"
@@ -160,7 +160,7 @@ def _builder(tfds: Any, name: str) -> Any:
             f"python -c \"import tensorflow_datasets as tfds; tfds.builder('{name}', "
             "file_format='array_record').download_and_prepare()\", or set TFDS_DATA_DIR to where it is."
         )
-    return _builder_of_folder(tfds, str(builder.data_dir))
+    return _builder_of_folder(tfds, str(builder.data_dir)) if is_far(builder.data_dir) else builder
 
 
 def _builder_of_folder(tfds: Any, folder: str) -> Any:
