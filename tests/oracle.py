@@ -107,6 +107,34 @@ def hard_filip(images, texts, mask, wrong, wrong_mask, scale):
     return np.mean([hard_texts(*scores, there) for scores in ways])
 
 
+def choose_among_wrong(i2t, t2i, wrong_i2t, there, scale, weight):
+    """NegCLIP: an image chooses among the captions and the wrong texts of the batch, a caption among the images."""
+    rows = [
+        [scale * s for s in row] + [scale * s + np.log(weight) for s, t in zip(wrong, there.ravel(), strict=True) if t]
+        for row, wrong in zip(i2t, wrong_i2t, strict=True)
+    ]
+    of_images = np.mean([np.logaddexp.reduce(row) - row[i] for i, row in enumerate(rows)])
+    return (of_images + pair_loss(scale * t2i, 0)) / 2
+
+
+def clip_wrong(image, text, wrong, there, scale, weight):
+    products = image @ text.T
+    return choose_among_wrong(
+        products, products, image @ wrong.reshape(-1, wrong.shape[-1]).T, there, scale, weight
+    )  # fmt: skip
+
+
+def siglip_wrong(image, text, wrong, there, scale, bias, weight):
+    false = [np.logaddexp(0, scale * v @ w + bias) for v in image for w in wrong[there]]
+    return siglip(image, text, scale, bias) + weight * np.sum(false) / len(image)
+
+
+def filip_wrong(images, texts, mask, wrong, wrong_mask, scale, weight):
+    flat = wrong.reshape(-1, *wrong.shape[2:]), wrong_mask.reshape(-1, wrong_mask.shape[2])
+    scores = late_interaction(images, texts, mask)
+    return choose_among_wrong(*scores, late_interaction(images, *flat)[0], wrong_mask.any(axis=2), scale, weight)
+
+
 def groups(patches, captions, threshold):
     out = np.zeros_like(captions)
     for i in range(len(captions)):

@@ -11,6 +11,7 @@ from tests.tiny import VOCAB, tiny_batch, tiny_config, tiny_model
 from vlc.config import default_config, resolve_auto
 from vlc.models import presets
 from vlc.models.cached_decoder import CachedDecoder
+from vlc.models.vit import cut_patches
 from vlc.train.state import build_model, count_parameters
 
 
@@ -107,11 +108,10 @@ def test_tokens_and_embeddings_have_unit_length(pool):
 
 
 def test_patches_are_read_row_by_row():
-    _, model = merged()
-    images = np.zeros((1, 16, 16, 3), np.uint8)
-    images[0, :8, 8:] = 255  # the second patch of the first row
-    patches = model.image_tower.patchify(jnp.asarray(images))
-    assert [float(p.mean()) for p in patches[0]] == [-1.0, 1.0, -1.0, -1.0]
+    pixels = np.zeros((1, 16, 16, 3), np.float32)
+    pixels[0, :8, 8:] = 1  # the second patch of the first row
+    patches = cut_patches(jnp.asarray(pixels), 8)
+    assert [float(p.mean()) for p in patches[0]] == [0.0, 1.0, 0.0, 0.0]
 
 
 def test_bfloat16_computes_narrow_and_keeps_wide_parameters():

@@ -116,6 +116,23 @@ def inputs(name):
             lambda v, t, w, s: o.hard_texts.hard_filip_loss(v, t, jnp.asarray(mask), w, jnp.asarray(hard_mask), s),
             lambda v, t, w, s: oracle.hard_filip(v, t, mask, w, hard_mask, s),
         ),
+        "clip, wrong texts": (
+            (image, text, hard, 9.0),
+            lambda v, t, w, s: o.clip_loss(v, t, s, further=(w, jnp.asarray(there)), further_weight=0.5),
+            lambda v, t, w, s: oracle.clip_wrong(v, t, w, there, s, 0.5),
+        ),
+        "siglip, wrong texts": (
+            (image, text, hard, 9.0, -3.0),
+            lambda v, t, w, s, b: o.siglip_loss(v, t, s, b, further=(w, jnp.asarray(there)), further_weight=0.5),
+            lambda v, t, w, s, b: oracle.siglip_wrong(v, t, w, there, s, b, 0.5),
+        ),
+        "filip, wrong texts": (
+            (patches, tokens, hard_words, 9.0),
+            lambda v, t, w, s: o.filip_loss(
+                v, t, jnp.asarray(mask), s, further=(w, jnp.asarray(hard_mask)), further_weight=0.5
+            ),
+            lambda v, t, w, s: oracle.filip_wrong(v, t, mask, w, hard_mask, s, 0.5),
+        ),
         "caption, token": (
             (logits,),
             lambda x: o.caption_loss(x, jnp.asarray(labels), jnp.asarray(mask)),
@@ -131,7 +148,7 @@ def inputs(name):
 
 NAMES = [
     "clip", "align", "siglip", "filip", "slot", "all", "grouping", "grouping, batch", "caption, token",
-    "caption, example", "hard_clip", "hard_filip",
+    "caption, example", "hard_clip", "hard_filip", "clip, wrong texts", "siglip, wrong texts", "filip, wrong texts",
 ]  # fmt: skip
 
 

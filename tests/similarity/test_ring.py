@@ -31,6 +31,9 @@ def example(count=16, patches=5, tokens=6, width=8):
         "mask": np.arange(tokens) < lengths[:, None],
         "image_embed": unit_rows(rng, count, width),
         "text_embed": unit_rows(rng, count, width),
+        "wrong": unit_rows(rng, count, 2, tokens, width),
+        "wrong_mask": np.arange(tokens) < rng.integers(0, tokens + 1, (count, 2, 1)),
+        "wrong_embed": unit_rows(rng, count, 2, width),
     }
 
 
@@ -41,7 +44,20 @@ LOSSES = {
         x["image_embed"], x["text_embed"], s, label_smoothing=0.1, reduction="sum", **k
     ),
     "siglip": lambda x, s, b, **k: siglip_loss(x["image_embed"], x["text_embed"], s, b, **k),
+    "filip, wrong texts": lambda x, s, b, **k: filip_loss(
+        x["images"], x["texts"], x["mask"] > 0, s, further=(x["wrong"], x["wrong_mask"] > 0), further_weight=0.5, **k
+    ),
+    "clip, wrong texts": lambda x, s, b, **k: clip_loss(
+        x["image_embed"], x["text_embed"], s, further=wrong_embeds(x), further_weight=0.5, **k
+    ),
+    "siglip, wrong texts": lambda x, s, b, **k: siglip_loss(
+        x["image_embed"], x["text_embed"], s, b, further=wrong_embeds(x), further_weight=0.5, **k
+    ),
 }
+
+
+def wrong_embeds(x):
+    return x["wrong_embed"], x["wrong_mask"].max(axis=2)
 
 
 @pytest.mark.parametrize("exchange", ["ring", "gather"])
@@ -58,6 +74,7 @@ def test_loss_and_gradients_are_those_of_one_device(shape, name, exchange):
         run = jax.jit(jax.value_and_grad(lambda *args: loss(*args, exchange=exchange), (0, 1, 2)))
         together = run(spread, *numbers)
     for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
+        assert np.isfinite(a).all()
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
 
 

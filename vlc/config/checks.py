@@ -26,6 +26,10 @@ def check_config(config: Config) -> None:
             f"config.accumulate={config.accumulate} does not divide config.batch_size={config.batch_size}."
         )
     _check_copies(config.checkpoint)
+    if config.data.twins and config.data.captions.first == "pool":
+        raise ConfigError(
+            "config.data.twins pairs records by their main captions, and config.data.captions.first=pool has none."
+        )
     check_trackers(config.track)
     for key in ("mix", "mix_end", "target"):
         parse_weights(config.data.captions[key], f"data.captions.{key}")
@@ -73,8 +77,8 @@ def _check_objectives(config: Config) -> None:
         raise ConfigError("config.objectives.caption has weight, but config.model.decoder.layers is 0: no captioner.")
     if "hard_texts" in used and not config.data.captions.negatives:
         raise ConfigError(
-            "config.objectives.hard_clip and .hard_filip need wrong texts of each caption: set "
-            "config.data.captions.negatives to their number."
+            "config.objectives.hard_clip, .hard_filip and .hard_texts of the others need wrong texts of each caption: "
+            "set config.data.captions.negatives to their number."
         )
     if "sub_captions" in used and not config.data.captions.sub_captions:
         raise ConfigError(
@@ -113,6 +117,23 @@ def _check_captioner(config: Config) -> None:
         )
 
 
+def _check_positions(model: Config) -> None:
+    for name, parts in (("image", 4), ("text", 2)):
+        tower = model[name]
+        if tower.rotary and tower.width // tower.heads % parts:
+            raise ConfigError(
+                f"config.model.{name}.rotary needs heads whose width is a multiple of {parts}; it is "
+                f"{tower.width // tower.heads}."
+            )
+    if model.image.positions == "sines" and (model.image.width % 4 or model.image.width < 8):
+        raise ConfigError(
+            f"config.model.image.positions=sines needs a width that is a multiple of 4 and at least 8; it is "
+            f"{model.image.width}."
+        )
+    if model.text.rotary and model.decoder.layers and model.decoder.reads == "text":
+        raise ConfigError("config.model.decoder.reads=text (CoCa) does not go with config.model.text.rotary.")
+
+
 def _check_model(config: Config) -> None:
     size, patch = config.data.image.size, config.model.image.patch
     if size % patch:
@@ -124,6 +145,7 @@ def _check_model(config: Config) -> None:
         tower = config.model[name]
         if tower.width % tower.heads:
             raise ConfigError(f"config.model.{name}.heads={tower.heads} does not divide its width={tower.width}.")
+    _check_positions(config.model)
     for name in ("image", "text"):
         if not config.model[name].layers:
             raise ConfigError(f"config.model.{name}.layers is 0: a model without that tower can be used, not trained.")

@@ -5,7 +5,7 @@ from vlc.data.decoding import CONVERSIONS
 from vlc.data.images import FILTERS, INTERPOLATIONS, RESIZE_RULES
 from vlc.data.sources.mixture import RULES
 from vlc.models.captioner import MEMORIES
-from vlc.models.layers import ACTIVATIONS, REMAT_POLICIES
+from vlc.models.layers import ACTIVATIONS, GATED, NORMS, REMAT_POLICIES
 from vlc.objectives import OBJECTIVES
 from vlc.settings import Section, choice, flag, integer, names, number, numbers, text
 
@@ -95,6 +95,7 @@ class Data(Section):
     sources = Sources
     mixture = Mixture
     mixture_rule = choice("weights", RULES, "weights are shares of the draws, or `epochs`: visits of a record an epoch")
+    twins = number(0.0, "share of a batch that are twins of records beside them (docs/data.md)", low=0, high=0.5)
     columns = text("", 'which columns are the image and which captions, "image=file,alt=title"')
     join = text("", "a file with more captions for the same images, by path or URL")
     filters = names((), 'steps that leave records out before training, ("align_image", "words(min=3)")')
@@ -114,8 +115,10 @@ class Transformer(Section):
     width = integer(512, "of the features", low=1)
     heads = integer(8, "attention heads", low=1)
     mlp_ratio = number(4.0, "hidden units of the MLP, as a multiple of the width", above=0)
-    activation = choice("gelu_tanh", tuple(ACTIVATIONS), "of the MLP")
+    activation = choice("gelu_tanh", (*ACTIVATIONS, GATED), "of the MLP; `swiglu` has a gate (arXiv 2002.05202)")
+    norm = choice("layer", tuple(NORMS), "layer normalisation, or by the root mean square (arXiv 1910.07467)")
     eps = number(1e-6, "of the norms", above=0)
+    qk_norm = flag(False, "normalise queries and keys of each head (arXiv 2302.05442)")
 
 
 class ImageTower(Transformer):
@@ -126,8 +129,13 @@ class ImageTower(Transformer):
     layers = integer(12, "transformer blocks; 0: no such tower", low=0)
     heads = integer(12, "attention heads", low=1)
     pool = choice("cls", ("cls", "mean", "map", "queries"), "`map`: attention pooling (SigLIP); `queries`: CoCa's")
+    positions = choice("learned", ("learned", "sines"), "of patches: a table, or fixed sines (arXiv 2205.01580)")
+    registers = integer(0, "learned tokens beside the patches, dropped at the end (arXiv 2309.16588)", low=0)
+    rotary = flag(False, "turn queries and keys by the place of their patch (arXiv 2403.13298)")
+    drop_patches = number(0.0, "share of patches left out in training, others each time (FLIP)", low=0, below=1)
     pre_norm = flag(False, "a norm before the first block (CLIP)")
-    patch_bias = flag(True, "whether the patch embedding has a bias")
+    stem = choice("patch", ("patch", "conv"), "a linear map of each patch, or convolutions (arXiv 2106.14881)")
+    patch_bias = flag(True, "whether the linear map of patches has a bias")
     projection = choice("linear", _PROJECTIONS, "of the pooled feature to the shared space")
     queries = integer(256, "learned queries of pool=queries", low=1)
     pool_heads = integer(8, "their attention heads", low=1)
@@ -145,6 +153,7 @@ class TextTower(Transformer):
         "`last`: the end mark; `end`: the last place, pads included; `cls`: CoCa's",
     )  # fmt: skip
     end = integer(-1, "what pool=last reads: -1: the last token; else the first of this id; -2: the highest id", low=-2)
+    rotary = flag(False, "turn queries and keys by their place (arXiv 2104.09864)")
     post_norm = flag(False, "norms after attention and MLP (BERT) instead of before")
     projection = choice("linear", _PROJECTIONS, "of the pooled feature to the shared space")
     attend_pads = flag(False, "whether pads are attended to (SigLIP)")
@@ -203,7 +212,7 @@ Objectives = type(
 class Optimizer(Section):
     """Optimizer and learning rate."""
 
-    name = choice("adamw", ("adamw", "lamb"), "the optimizer")
+    name = choice("adamw", ("adamw", "lamb", "lion", "muon"), "the optimizer; with `muon` the rest is AdamW's")
     lr = number(1e-3, "the peak learning rate", low=0)
     schedule = choice("cosine", ("cosine", "linear", "constant"), "the decay after the warm-up")
     warmup_steps = integer(100, "steps of linear warm-up", low=0)
@@ -213,6 +222,8 @@ class Optimizer(Section):
     eps = number(1e-6, "added to the denominator", above=0)
     moment_dtype = choice("float32", ("float32", "bfloat16"), "of the first moment")
     clip_norm = number(1.0, "global norm that gradients are clipped to; 0: none", low=0)
+    layer_decay = number(1.0, "learning rate of a block as a share of that of the one above", above=0, high=1)
+    skip_spikes = number(0.0, "leave out steps whose gradient is this many times as long as usual; 0: none", low=0)
     frozen = names((), 'parameters that stay as they are, ("image_tower", "text_tower")')
     ema = number(0.0, "decay of the moving average of the parameters; 0: none", low=0, below=1)
 

@@ -179,6 +179,12 @@ class CaptionChoice:
             drawn[slot] = self._sub_captions(captions, (slot,), self.slots.count(slot), rng)
         return [main, *(drawn[slot].pop() for slot in self.slots)], target
 
+    def main(
+        self, captions: Mapping[str, Sequence[str]], rng: np.random.Generator, progress: float = 0.0
+    ) -> tuple[str, int]:
+        """Source and place of the main caption that `choose` takes with the same generator."""
+        return self.mix.draw(captions, rng, progress)
+
     def draw_negatives(self, wrong: Iterable[str], right: Iterable[str], rng: np.random.Generator) -> list[str]:
         """Some different wrong texts in random order, none of which is a caption of the image; fewer where there are
         not so many."""

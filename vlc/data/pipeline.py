@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain.python as grain
 import numpy as np
@@ -24,6 +24,22 @@ Batch = dict[str, np.ndarray]
 STAGES = ("read", "image", "text")  # where the time of making an example goes
 _AHEAD = 2048  # records that are asked for before their batch is begun, at the most
 _SUBSTITUTES = 1000  # so many damaged records in a row mean that the data, not a record, is broken
+
+
+class Visit(NamedTuple):
+    """What stands at one place of the endless sequence of examples.
+
+    Attributes:
+        draw: The place.
+        index: Of the record.
+        pair: For a record whose twin stands beside it, and for that twin, place and index of the record.
+        is_twin: Whether it is the twin, with the record `index` where no twin is known.
+    """
+
+    draw: int
+    index: int
+    pair: tuple[int, int] | None = None
+    is_twin: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,15 +65,17 @@ class MakeExample(grain.RandomMapTransform):
     draws: int = 0
     controls: Controls = field(default_factory=Controls)
 
-    def random_map(self, element: Any, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
-        draw, wanted = element
-        progress = min(draw / self.draws, 1.0) if self.draws else 0.0
+    def random_map(self, element: Visit, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
+        progress = min(element.draw / self.draws, 1.0) if self.draws else 0.0
+        if element.pair is not None:  # both of a pair are worded and cropped alike
+            rng = np.random.default_rng(element.pair)
         skipped, first = 0, ""
         for attempt in range(_SUBSTITUTES):
-            index = (int(wanted) + attempt) % len(self.source)
+            index = (int(element.index) + attempt) % len(self.source)
             try:
                 begun = time.perf_counter()
-                record = self.source[index]
+                record = self._twin(element, progress) if element.is_twin and not attempt else None
+                record = record or self.source[index]
                 read = time.perf_counter() - begun
                 example = self.make(record, rng, progress)
                 example["seconds"][0] = read
@@ -65,9 +83,16 @@ class MakeExample(grain.RandomMapTransform):
             except DataError as error:
                 skipped, first = skipped or REASONS.index(error.reason), first or str(error)
         raise DataError(
-            f"{_SUBSTITUTES} records in a row, from {wanted} on, cannot be used: a part of the data is lost. The first "
-            f"says: {first}"
+            f"{_SUBSTITUTES} records in a row, from {element.index} on, cannot be used: a part of the data is lost. "
+            f"The first says: {first}"
         )
+
+    def _twin(self, visit: Visit, progress: float) -> Record | None:
+        """The twin of the record that stands before it in the batch; `None` where none is known."""
+        assert visit.pair is not None
+        _, of = visit.pair
+        words = self.captions.main(self.source.captions(of), np.random.default_rng(visit.pair), progress)
+        return self.source.twin(of, words, np.random.default_rng((*visit.pair, 1)))
 
     def make(self, record: Record, rng: np.random.Generator, progress: float = 0.0) -> Batch:
         """One record as the model will see it on this visit.
@@ -107,8 +132,29 @@ class MakeExample(grain.RandomMapTransform):
         return bool(full) and self.tokenizer.encode([text], len(ids) + 1)[0, -1] != self.tokenizer.pad_id
 
 
-def _with_position(position: int, index: int) -> tuple[int, int]:
-    return position, index
+class _Visits(grain.MapDataset):
+    """The records in the order of the draws, some of them in pairs of a record and its twin, side by side."""
+
+    def __init__(self, order: grain.MapDataset, batch_size: int, twins: float):
+        """
+        Args:
+            order: Of the records.
+            batch_size: Of the global batch.
+            twins: Share of a batch that are twins, at most a half.
+        """
+        super().__init__(order)
+        self._size, self._paired = batch_size, 2 * round(twins * batch_size)
+
+    def __len__(self) -> int:
+        return len(self._parent)
+
+    def __getitem__(self, draw: Any) -> Visit:
+        row = draw % self._size
+        if row >= self._paired:
+            return Visit(draw, int(self._parent[draw]))
+        first = draw - row % 2
+        index = int(self._parent[first])
+        return Visit(draw, int(self._parent[draw]), (first, index), is_twin=row % 2 == 1)
 
 
 class _Rows(grain.MapDataset):
@@ -151,6 +197,7 @@ def train_batches(
     rows: Sequence[int] | None = None,
     threads: int = 2,
     workers: int = 0,
+    twins: float = 0.0,
 ) -> grain.DatasetIterator[Batch]:
     """An endless stream of batches, or of this process's rows of every global batch.
 
@@ -166,9 +213,10 @@ def train_batches(
         rows: Those that this process reads (`vlc.parallel.Share`); all when `None`.
         threads: Reading threads (of each worker).
         workers: Worker processes; 0 reads in this one.
+        twins: Share of a batch that are twins of the records beside them (`Source.twin`), at most a half.
     """
     order = visits(make_example.source, seed)
-    examples = order.map_with_index(_with_position).random_map(make_example)
+    examples = _Visits(order, batch_size, twins).random_map(make_example)
     wanted = range(batch_size) if rows is None else rows
     dataset = _Rows(examples, order, make_example.source, batch_size, wanted, threads).batch(len(wanted))[start_step:]
     read = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4, threads)))

@@ -91,6 +91,18 @@ class Source(ABC):
         """Captions of a record by source."""
         return self[index].captions
 
+    def twin(self, index: int, caption: tuple[str, int], rng: np.random.Generator) -> Record | None:
+        """A record that differs from this one in one thing, where one is known.
+
+        Args:
+            index: Of the record.
+            caption: Source and place of the caption that is to tell them apart: it is wrong of the twin's image, and
+                the twin's caption at the same place is wrong of this image.
+            rng: Chooses what is different.
+        """
+        del index, caption, rng
+        return None
+
     @property
     def prefetches(self) -> bool:
         """Whether `prefetch` is of any use: records lie where they have to be waited for."""
@@ -112,6 +124,9 @@ class Wrapper(Source):
     def _place(self, index: int) -> int:
         """Of a record in the other source."""
         return index
+
+    def twin(self, index: int, caption: tuple[str, int], rng: np.random.Generator) -> Record | None:
+        return self.source.twin(self._place(index), caption, rng)
 
     @property
     def prefetches(self) -> bool:

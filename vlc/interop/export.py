@@ -25,6 +25,7 @@ from vlc.interop import huggingface, open_clip, preprocessors, settings
 from vlc.interop.load import Imported, paths_of
 from vlc.interop.native import check_empty, write_native, write_tensors, write_text
 from vlc.interop.rules import Rule, write_arrays
+from vlc.models.layers import ACTIVATIONS
 
 FORMATS = ("huggingface", "open_clip", "safetensors")
 # Of several names of theirs the first.
@@ -40,10 +41,13 @@ _SIGLIP_TEXT = {
 }  # fmt: skip
 _COCA_IMAGE = {"pool": "queries", "pre_norm": True, "patch_bias": False, "projection": "linear"}
 _COCA_TEXT = {"causal": True, "pool": "cls", "projection": "linear", "post_norm": False, "positions": 0}
+# What no class of theirs has.
+_PLAIN = {"norm": "layer", "qk_norm": False, "rotary": False}
+_PLAIN_IMAGE = {"stem": "patch", "positions": "learned", "registers": 0, **_PLAIN}
 _KINDS = {
-    "clip": (_CLIP_IMAGE, _CLIP_TEXT),
-    "siglip": (_SIGLIP_IMAGE, _SIGLIP_TEXT),
-    "coca": (_COCA_IMAGE, _COCA_TEXT),
+    "clip": (_CLIP_IMAGE | _PLAIN_IMAGE, _CLIP_TEXT | _PLAIN),
+    "siglip": (_SIGLIP_IMAGE | _PLAIN_IMAGE, _SIGLIP_TEXT | _PLAIN),
+    "coca": (_COCA_IMAGE | _PLAIN_IMAGE, _COCA_TEXT | _PLAIN),
 }
 
 
@@ -106,6 +110,11 @@ def _kind_of(config: Config, form: str) -> str:
             for name, tower, expected in (("image", towers.image, image), ("text", towers.text, text))
             for key, value in expected.items()
             if tower[key] != value
+        ]
+        found[kind] += [
+            f"config.model.{name}.activation is {tower.activation!r}, it must be one of {', '.join(ACTIVATIONS)}"
+            for name, tower in (("image", towers.image), ("text", towers.text))
+            if tower.activation not in ACTIVATIONS
         ]
         if kind == "coca" and towers.decoder.reads != "text":
             found[kind].append(f"config.model.decoder.reads is {towers.decoder.reads!r}, it must be 'text'")

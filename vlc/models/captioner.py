@@ -5,7 +5,6 @@ What the decoder sees of the image is one option, `memory`: all image tokens (`t
 The null image of classifier-free guidance is an all-zero memory.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from vlc.data.controls import slot_sizes
-from vlc.models.layers import Attention, KeyValue, Mlp, Stack, hidden_width, layer_norm, linear, shard_batch, table
+from vlc.models.layers import Attention, KeyValue, Stack, attention_of, linear, mlp_of, norm_of, shard_batch, table
 from vlc.models.text import TokenEmbedding
 from vlc.models.vit import AttentionPool
 
@@ -58,13 +57,13 @@ class DecoderBlock(nnx.Module):
     """Pre-norm block: causal self-attention, cross-attention to the image, MLP."""
 
     def __init__(self, config: Any, *, dtype: Any, rngs: nnx.Rngs):
-        norm = functools.partial(layer_norm, config.width, eps=config.eps, dtype=dtype, rngs=rngs)
-        self.norm1 = norm()
-        self.attention = Attention(config.width, config.heads, dtype=dtype, rngs=rngs)
-        self.norm2 = norm()
-        self.cross = Attention(config.width, config.heads, dtype=dtype, rngs=rngs)
-        self.norm3 = norm()
-        self.mlp = Mlp(config.width, hidden_width(config), activation=config.activation, dtype=dtype, rngs=rngs)
+        common = {"dtype": dtype, "rngs": rngs}
+        self.norm1 = norm_of(config, **common)
+        self.attention = attention_of(config, **common)
+        self.norm2 = norm_of(config, **common)
+        self.cross = attention_of(config, **common)
+        self.norm3 = norm_of(config, **common)
+        self.mlp = mlp_of(config, **common)
 
     def __call__(
         self, x: Float[Array, "N T W"], memory: Float[Array, "N M W"], mask: Bool[Array, "..."] | None = None
@@ -115,7 +114,7 @@ class CaptionDecoder(nnx.Module):
             lambda rngs: DecoderBlock(config, dtype=dtype, rngs=rngs),
             config.layers, scan=scan, remat=remat, rngs=rngs,
         )  # fmt: skip
-        self.norm = layer_norm(width, eps=config.eps, dtype=dtype, rngs=rngs)
+        self.norm = norm_of(config, dtype=dtype, rngs=rngs)
         self.out = linear(width, vocab_size, ("embed", "vocab"), dtype=dtype, rngs=rngs, use_bias=False)
 
     def memory(

@@ -4,7 +4,6 @@ Each layer is a causal self-attention block followed by a block of cross-attenti
 each with an MLP of its own.
 """
 
-import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,19 +11,19 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from vlc.models.captioner import CrossCache, cross_attend, make_cross_cache
-from vlc.models.layers import Attention, Block, KeyValue, Mlp, Stack, hidden_width, layer_norm, linear, shard_batch
+from vlc.models.layers import Block, KeyValue, Stack, attention_of, linear, mlp_of, norm_of, shard_batch
 
 
 class CrossBlock(nnx.Module):
     """Pre-norm block: cross-attention to a normalised memory, and an MLP."""
 
     def __init__(self, config: Any, *, dtype: Any, rngs: nnx.Rngs):
-        norm = functools.partial(layer_norm, config.width, eps=config.eps, dtype=dtype, rngs=rngs)
-        self.norm1 = norm()
-        self.memory_norm = norm()
-        self.attention = Attention(config.width, config.heads, dtype=dtype, rngs=rngs)
-        self.norm2 = norm()
-        self.mlp = Mlp(config.width, hidden_width(config), activation=config.activation, dtype=dtype, rngs=rngs)
+        common = {"dtype": dtype, "rngs": rngs}
+        self.norm1 = norm_of(config, **common)
+        self.memory_norm = norm_of(config, **common)
+        self.attention = attention_of(config, **common)
+        self.norm2 = norm_of(config, **common)
+        self.mlp = mlp_of(config, **common)
 
     def project(self, memory: Float[Array, "N M W"]) -> tuple[Array, Array]:
         """The memory's keys and values."""
@@ -73,7 +72,7 @@ class TextReadingDecoder(nnx.Module):
             lambda rngs: DecoderLayer(config, dtype=dtype, rngs=rngs),
             config.layers, scan=scan, remat=remat, rngs=rngs,
         )  # fmt: skip
-        self.norm = layer_norm(config.width, eps=config.eps, dtype=dtype, rngs=rngs)
+        self.norm = norm_of(config, dtype=dtype, rngs=rngs)
         self.out = linear(config.width, vocab_size, ("embed", "vocab"), dtype=dtype, rngs=rngs, use_bias=False)
 
     def memory(

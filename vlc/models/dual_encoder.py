@@ -111,10 +111,15 @@ class DualEncoder(nnx.Module):
         assert self.text_tower is not None, "this model has no text tower"
         return self.text_tower
 
-    def encode_image(self, images: UInt8[Array, "B S S 3"]) -> ImageEncoding:
-        """Pixels as the preprocessing gives them; they are normalised here."""
+    def encode_image(self, images: UInt8[Array, "B S S 3"], kept: Int[Array, "B K"] | None = None) -> ImageEncoding:
+        """Pixels as the preprocessing gives them; they are normalised here.
+
+        Args:
+            images: Square.
+            kept: The patches of each image that are seen at all, where not all are (FLIP, in training).
+        """
         with jax.named_scope("image_tower"):
-            features, pooled = self._image()(images)
+            features, pooled = self._image()(images, kept)
             if self.own_tokens:
                 tokens = _projected(features, self.image_token)
             else:

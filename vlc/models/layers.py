@@ -19,6 +19,8 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from vlc.models.rotary import rotate
+
 # Parameters only carry the names of their axes; the rules are applied once, at the jit boundary. With flax's eager
 # sharding a model could not be built outside a mesh, e.g. in a notebook.
 flax.config.update("flax_always_shard_variable", False)
@@ -81,6 +83,21 @@ def layer_norm(width: int, *, eps: float = 1e-6, dtype: Any, rngs: nnx.Rngs) -> 
     )
 
 
+def rms_norm(width: int, *, eps: float = 1e-6, dtype: Any, rngs: nnx.Rngs) -> nnx.RMSNorm:
+    """Division by the root mean square, and a scale (Zhang & Sennrich, NeurIPS 2019, arXiv 1910.07467)."""
+    return nnx.RMSNorm(
+        width, epsilon=eps, dtype=dtype, rngs=rngs, scale_metadata={"out_sharding": ("norm",)}, use_fast_variance=False
+    )
+
+
+NORMS: dict[str, Callable[..., Any]] = {"layer": layer_norm, "rms": rms_norm}
+
+
+def norm_of(config: Any, *, dtype: Any, rngs: nnx.Rngs) -> Any:
+    """A norm as a tower's config wants it."""
+    return NORMS[config.norm](config.width, eps=config.eps, dtype=dtype, rngs=rngs)
+
+
 def table(rows: int, width: int, axes: tuple[str, str], *, rngs: nnx.Rngs, scale: float = 0.02) -> nnx.Param:
     """A learned table `[rows, width]`, of standard deviation `scale`: embeddings, positions, queries."""
     limit = math.sqrt(3) * scale
@@ -96,32 +113,61 @@ class KeyValue(NamedTuple):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention, of a sequence to itself or to a memory."""
+    """Multi-head attention, of a sequence to itself or to a memory.
 
-    def __init__(self, width: int, heads: int, *, memory_width: int | None = None, dtype: Any, rngs: nnx.Rngs):
+    With `qk_norm` the queries and keys of each head are normalised, so that its logits cannot grow without bound
+    (Dehghani et al., "Scaling Vision Transformers to 22 Billion Parameters", arXiv 2302.05442, section 2).
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, memory_width: int | None = None, qk_norm: bool = False, dtype: Any,
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
         head = width // heads
         make = functools.partial(linear, dtype=dtype, rngs=rngs)
         self.query = make(width, (heads, head), ("embed", "heads", "kv"))
         self.key_value = make(memory_width or width, (2, heads, head), ("embed", "pair", "heads", "kv"))
         self.out = make((heads, head), width, ("heads", "kv", "embed"))
+        self.query_norm = layer_norm(head, dtype=dtype, rngs=rngs) if qk_norm else None
+        self.key_norm = layer_norm(head, dtype=dtype, rngs=rngs) if qk_norm else None
 
     def project(self, memory: Float[Array, "N M W"]) -> tuple[Array, Array]:
         """Keys and values `[N, M, H, W/H]` of a memory."""
         both = self.key_value(memory)
-        return both[:, :, 0], both[:, :, 1]
+        keys, values = both[:, :, 0], both[:, :, 1]
+        return keys if self.key_norm is None else self.key_norm(keys), values
+
+    def queries(self, x: Float[Array, "N T W"]) -> Float[Array, "N T H _"]:
+        """What the positions of a sequence ask for."""
+        queries = self.query(x)
+        return queries if self.query_norm is None else self.query_norm(queries)
 
     def attend(
         self, x: Float[Array, "N T W"], keys: Array, values: Array, mask: Bool[Array, "..."] | None = None,
-        *, causal: bool = False,
+        *, causal: bool = False, angles: Float[Array, "T _"] | None = None,
     ) -> Float[Array, "N T W"]:  # fmt: skip
-        """Attends to given keys and values; `mask` `[N or 1, 1, T or 1, M]` is true where attention may go."""
-        mixed = jax.nn.dot_product_attention(self.query(x), keys, values, mask=mask, is_causal=causal)
+        """Attends to given keys and values.
+
+        Args:
+            x: The sequence that asks.
+            keys: Of the memory.
+            values: Of the memory.
+            mask: `[N or 1, 1, T or 1, M]`, true where attention may go.
+            causal: Whether a position sees none after it.
+            angles: By which queries are turned (`vlc.models.rotary`).
+        """
+        queries = self.queries(x)
+        queries = queries if angles is None else rotate(queries, angles)
+        mixed = jax.nn.dot_product_attention(queries, keys, values, mask=mask, is_causal=causal)
         return self.out(mixed)
 
     def __call__(
-        self, x: Float[Array, "N T W"], mask: Bool[Array, "..."] | None = None, *, causal: bool = False
-    ) -> Float[Array, "N T W"]:
-        return self.attend(x, *self.project(x), mask, causal=causal)
+        self, x: Float[Array, "N T W"], mask: Bool[Array, "..."] | None = None, *, causal: bool = False,
+        angles: Float[Array, "T _"] | None = None,
+    ) -> Float[Array, "N T W"]:  # fmt: skip
+        keys, values = self.project(x)
+        keys = keys if angles is None else rotate(keys, angles)
+        return self.attend(x, keys, values, mask, causal=causal, angles=angles)
 
     # -- for decoding: keys and values are kept
 
@@ -131,7 +177,7 @@ class Attention(nnx.Module):
 
     def attend_cached(self, x: Float[Array, "N T W"], kept: KeyValue, seen: Bool[Array, "T M"] | None = None) -> Array:
         """As `attend`, from a few positions to cached keys and values."""
-        query = self.query(x)
+        query = self.queries(x)
         alone = x.shape[1] == 1  # without the axis of positions XLA:CPU takes two thirds of the time
         if alone:
             scores = jnp.einsum("nhd,nhmd->nhm", query[:, 0], kept.keys)[:, :, None]
@@ -174,16 +220,37 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+GATED = "swiglu"  # a product of two linear maps, one through x sigmoid(x) (Shazeer, arXiv 2002.05202)
+
+
 class Mlp(nnx.Module):
-    """Two linear maps with an activation, one of `ACTIVATIONS`, between."""
+    """Two linear maps with an activation, one of `ACTIVATIONS` or `GATED`, between."""
 
     def __init__(self, width: int, hidden: int, *, activation: str = "gelu_tanh", dtype: Any, rngs: nnx.Rngs):
-        self.up = linear(width, hidden, ("embed", "mlp"), dtype=dtype, rngs=rngs)
+        self.gated = activation == GATED
+        self.up = (
+            linear(width, (2, hidden), ("embed", "pair", "mlp"), dtype=dtype, rngs=rngs)
+            if self.gated
+            else linear(width, hidden, ("embed", "mlp"), dtype=dtype, rngs=rngs)
+        )
         self.down = linear(hidden, width, ("mlp", "embed"), dtype=dtype, rngs=rngs)
         self.activation = activation
 
     def __call__(self, x: Float[Array, "N T W"]) -> Float[Array, "N T W"]:
-        return self.down(ACTIVATIONS[self.activation](self.up(x)))
+        x = self.up(x)
+        if self.gated:
+            return self.down(jax.nn.silu(x[..., 0, :]) * x[..., 1, :])
+        return self.down(ACTIVATIONS[self.activation](x))
+
+
+def attention_of(config: Any, *, dtype: Any, rngs: nnx.Rngs) -> Attention:
+    """Attention as a tower's config wants it."""
+    return Attention(config.width, config.heads, qk_norm=config.qk_norm, dtype=dtype, rngs=rngs)
+
+
+def mlp_of(config: Any, *, dtype: Any, rngs: nnx.Rngs) -> Mlp:
+    """An MLP as a tower's config wants it."""
+    return Mlp(config.width, hidden_width(config), activation=config.activation, dtype=dtype, rngs=rngs)
 
 
 def hidden_width(config: Any) -> int:
@@ -195,20 +262,21 @@ class Block(nnx.Module):
     """Transformer block: self-attention and MLP, each normalised before, or after where `post_norm` (BERT)."""
 
     def __init__(self, config: Any, *, post_norm: bool = False, dtype: Any, rngs: nnx.Rngs):
-        norm = functools.partial(layer_norm, config.width, eps=config.eps, dtype=dtype, rngs=rngs)
-        self.norm1 = norm()
-        self.attention = Attention(config.width, config.heads, dtype=dtype, rngs=rngs)
-        self.norm2 = norm()
-        self.mlp = Mlp(config.width, hidden_width(config), activation=config.activation, dtype=dtype, rngs=rngs)
+        common = {"dtype": dtype, "rngs": rngs}
+        self.norm1 = norm_of(config, **common)
+        self.attention = attention_of(config, **common)
+        self.norm2 = norm_of(config, **common)
+        self.mlp = mlp_of(config, **common)
         self.post_norm = post_norm
 
     def __call__(
-        self, x: Float[Array, "N T W"], mask: Bool[Array, "..."] | None = None, *, causal: bool = False
-    ) -> Float[Array, "N T W"]:
+        self, x: Float[Array, "N T W"], mask: Bool[Array, "..."] | None = None, *, causal: bool = False,
+        angles: Float[Array, "T _"] | None = None,
+    ) -> Float[Array, "N T W"]:  # fmt: skip
         if self.post_norm:
-            x = self.norm1(x + self.attention(x, mask, causal=causal))
+            x = self.norm1(x + self.attention(x, mask, causal=causal, angles=angles))
             return shard_batch(self.norm2(x + self.mlp(x)))
-        x = x + self.attention(self.norm1(x), mask, causal=causal)
+        x = x + self.attention(self.norm1(x), mask, causal=causal, angles=angles)
         return shard_batch(x + self.mlp(self.norm2(x)))
 
     def step(self, x: Float[Array, "N T W"], cache: KeyValue, position: Int[Array, ""]) -> tuple[Array, KeyValue]:

@@ -7,7 +7,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from vlc.errors import ConfigError
-from vlc.models.layers import Block, Stack, layer_norm, shard_batch, table
+from vlc.models.layers import Block, Stack, norm_of, shard_batch, table
+from vlc.models.rotary import text_angles
 
 
 class TokenEmbedding(nnx.Module):
@@ -45,6 +46,7 @@ class TextTower(nnx.Module):
     def __init__(self, config: Any, *, vocab_size: int, dtype: Any, scan: bool, remat: str, rngs: nnx.Rngs):
         self.causal, self.pool, self.vocab_size = config.causal, config.pool, vocab_size
         self.attend_pads, self.end = config.attend_pads, config.end
+        self.rotary, self.head = config.rotary, config.width // config.heads
         self.compare_pads, self.skip = config.compare_pads, tuple(map(int, config.skip))
         has_cls = config.pool == "cls"
         rows = (config.positions or config.length) + has_cls
@@ -54,7 +56,7 @@ class TextTower(nnx.Module):
             lambda rngs: Block(config, post_norm=config.post_norm, dtype=dtype, rngs=rngs),
             config.layers, scan=scan, remat=remat, rngs=rngs,
         )  # fmt: skip
-        norm = layer_norm(config.width, eps=config.eps, dtype=dtype, rngs=rngs)
+        norm = norm_of(config, dtype=dtype, rngs=rngs)
         # BERT normalises after each part: the embeddings too, and the last block's output already is.
         self.pre_norm = norm if config.post_norm else None
         self.norm = None if config.post_norm else norm
@@ -76,7 +78,8 @@ class TextTower(nnx.Module):
         x = shard_batch(self.pre_norm(x) if self.pre_norm is not None else x)
         # In a causal tower no real token sees a pad, since pads come last.
         seen = None if self.causal or self.attend_pads else mask[:, None, None, :]
-        x = self.stack(x, mask=seen, causal=self.causal)
+        angles = text_angles(ids.shape[1], self.head) if self.rotary else None
+        x = self.stack(x, mask=seen, causal=self.causal, angles=angles)
         x = self.norm(x) if self.norm is not None else x
         return x, self._pooled(x, ids, mask)
 

@@ -52,6 +52,10 @@ class Exchanged(Contrastive):
     """Settings of an objective that compares all pairs of a batch."""
 
     exchange = choice("gather", ("gather", "ring"), "over several devices; the memory of `ring` stays flat")
+    hard_texts = number(
+        0.0, "weight of the wrong texts of the batch among those that an image chooses from (NegCLIP: 1); 0: left out",
+        low=0,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,11 +10,17 @@ from vlc.settings import choice, number
 
 
 def caption_nll(
-    logits: Float[Array, "B T V"], labels: Int[Array, "B T"], mask: Bool[Array, "B T"]
+    logits: Float[Array, "B T V"], labels: Int[Array, "B T"], mask: Bool[Array, "B T"], *, z_loss: float = 0.0
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """Negative log-likelihood of each caption, in nats, and its number of tokens; pads count for nothing."""
+    """Negative log-likelihood of each caption, in nats, and its number of tokens; pads count for nothing.
+
+    With `z_loss` each token costs that much of the square of the log of its softmax's denominator as well, so that
+    logits do not drift (PaLM, arXiv 2204.02311, section 5: 1e-4).
+    """
     picked = jnp.take_along_axis(logits, jnp.where(mask, labels, 0)[..., None], axis=-1)[..., 0]
-    nll = jnp.where(mask, jax.nn.logsumexp(logits, axis=-1) - picked, 0)
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    cost = normaliser - picked + (z_loss * normaliser**2 if z_loss else 0)
+    nll = jnp.where(mask, cost, 0)
     return nll.sum(axis=1), mask.sum(axis=1).astype(jnp.float32)
 
 
@@ -50,6 +56,7 @@ class Caption(Weighted):
 
     average = choice("token", ("token", "example"), "over all tokens (CoCa), or over captions (CapPa)")
     null_rate = number(0.1, "share of images that are hidden from the captioner, for guidance", low=0, high=1)
+    z_loss = number(0.0, "weight of the squared log of the softmax's denominator (PaLM: 1e-4)", low=0)
     control_dropout = number(0.1, "share of controls that are left out", low=0, high=1)
 
 

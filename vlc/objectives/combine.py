@@ -33,7 +33,9 @@ def weighted(objectives: Any) -> list[Objective]:
 
 def parts_used(objectives: Any) -> set[str]:
     """Parts of the encoding that the objectives with weight read."""
-    return {part for objective in weighted(objectives) for part in objective.uses}
+    used = {part for objective in weighted(objectives) for part in objective.uses}
+    further = any(objectives[objective.name].get("hard_texts") for objective in weighted(objectives))
+    return used | ({"hard_texts"} if further else set())
 
 
 def compared_by(objectives: Any) -> tuple[str, ...]:
@@ -48,11 +50,12 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
     Args:
         model: The model.
         batch: `image` `[B, S, S, 3]`, `text` `[B, T]`, `target` `[B, V]`, `null` `[B]`, and perhaps `subs`
-            `[B, K-1, U]`, `hard` `[B, H, T]`, `control` `[B, S]` and `parallel` `[B]` (see `CaptionDecoder`).
+            `[B, K-1, U]`, `hard` `[B, H, T]`, `control` `[B, S]` and `parallel` `[B]` (see `CaptionDecoder`), and
+            `kept` `[B, P]` (`random_patches`).
         objectives: `config.objectives`.
     """
     uses = parts_used(objectives)
-    image = model.encode_image(batch["image"])
+    image = model.encode_image(batch["image"], batch.get("kept"))
     embed = tokens = mask = nll = count = None
     hard: dict[str, Array] = {}
     if uses & {"text_embed", "text_tokens"}:
@@ -78,7 +81,8 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
     if "caption" in uses:
         inputs, labels = batch["target"][:, :-1], batch["target"][:, 1:]
         logits = model.caption_logits(image, inputs, batch["null"], batch.get("control"), batch.get("parallel"))
-        nll, count = caption_nll(logits, labels, labels < logits.shape[-1])
+        z_loss = objectives.caption.z_loss
+        nll, count = caption_nll(logits, labels, labels < logits.shape[-1], z_loss=z_loss)
     image_tokens = image.tokens if "image_tokens" in uses else None
     return Encoded(
         image.embed, embed, image_tokens, tokens, mask, nll, count,

@@ -8,9 +8,17 @@ from jaxtyping import Array, Bool, Float
 
 from vlc.errors import ConfigError
 from vlc.objectives.base import Encoded, Exchanged, Objective
-from vlc.objectives.duplicates import same_pairs, without
+from vlc.objectives.duplicates import same_pairs, without, without_wide
+from vlc.objectives.further_texts import Further, check_weight, further_texts, with_further
 from vlc.settings import choice, number
-from vlc.similarity.ring import Ring, ring_axes, ring_sigmoid_loss, ring_softmax_loss
+from vlc.similarity.ring import (
+    Ring,
+    ring_axes,
+    ring_sigmoid_loss,
+    ring_softmax_loss,
+    sigmoid_losses,
+    weigh_further,
+)
 
 
 def cross_entropy_of_pairs(logits: Float[Array, "N N"], axis: int, *, label_smoothing: float = 0.0) -> Float[Array, ""]:
@@ -36,6 +44,8 @@ def clip_loss(
     reduction: str = "mean",
     exchange: str = "gather",
     same: Bool[Array, "B B"] | None = None,
+    further: Further | None = None,
+    further_weight: float = 1.0,
 ) -> Float[Array, ""]:
     """Softmax contrastive loss over the whole batch, both ways.
 
@@ -50,21 +60,29 @@ def clip_loss(
         reduction: `mean` or `sum` of the two directions.
         exchange: How devices compare their shares of the batch: `gather` or `ring` (`vlc.similarity.ring`).
         same: Pairs that are no negatives, off the diagonal (`objectives.duplicates`).
+        further: Embeddings `[B, H, D]` of wrong texts, which all images choose from too (NegCLIP), and 1 `[B, H]` for
+            those that there are.
+        further_weight: How much each of them counts in the softmax.
 
     Raises:
-        ConfigError: The reduction or the exchange is unknown, or `ring` is to leave pairs out.
+        ConfigError: The reduction or the exchange is unknown, or `ring` is to leave pairs out, or labels are to be
+            smoothed over wrong texts.
     """
+    check_weight(further_weight, further, label_smoothing=label_smoothing > 0)
     if reduction not in ("mean", "sum"):
         raise ConfigError(f'clip_loss: reduction is "{reduction}"; it must be "mean" or "sum".')
     half = 0.5 if reduction == "mean" else 1.0
+    score, texts, constants = _with_wrong(text_embed, further)
     if axes := ring_axes(exchange, len(image_embed)):
         refuse_same(same)
-        ring = Ring(_both_ways, axes, len(image_embed), label_smoothing)
-        return half * sum(ring_softmax_loss(ring, image_embed, text_embed, (), logit_scale), start=jnp.float32(0))
-    logits = without(logit_scale * _similarities(image_embed, text_embed), same)
-    i2t = cross_entropy_of_pairs(logits, 1, label_smoothing=label_smoothing)
-    t2i = cross_entropy_of_pairs(logits, 0, label_smoothing=label_smoothing)
-    return half * (i2t + t2i)
+        ring = Ring(score, axes, len(image_embed), label_smoothing, further_weight)
+        return half * sum(ring_softmax_loss(ring, image_embed, texts, constants, logit_scale), start=jnp.float32(0))
+    i2t, t2i = (logit_scale * x for x in score(image_embed, texts, constants))
+    i2t = without_wide(weigh_further(i2t, len(text_embed), further_weight), same)
+    return half * (
+        cross_entropy_of_pairs(i2t, 1, label_smoothing=label_smoothing)
+        + cross_entropy_of_pairs(without(t2i, same), 0, label_smoothing=label_smoothing)
+    )
 
 
 def siglip_loss(
@@ -75,6 +93,8 @@ def siglip_loss(
     *,
     exchange: str = "gather",
     same: Bool[Array, "B B"] | None = None,
+    further: Further | None = None,
+    further_weight: float = 1.0,
 ) -> Float[Array, ""]:
     """Sigmoid loss over all pairs (SigLIP, arXiv 2303.15343, section 3.2), divided by B, not by B^2.
 
@@ -87,18 +107,25 @@ def siglip_loss(
         logit_bias: The bias b, -10 at the start.
         exchange: How devices compare their shares of the batch: `gather` or `ring` (`vlc.similarity.ring`).
         same: Pairs that are no negatives, off the diagonal (`objectives.duplicates`).
+        further: Embeddings `[B, H, D]` of wrong texts, false pairs with all images, and 1 `[B, H]` for those that there
+            are.
+        further_weight: Of their losses.
 
     Raises:
         ConfigError: The exchange is unknown, or `ring` is to leave pairs out.
     """
-    if axes := ring_axes(exchange, len(image_embed)):
+    check_weight(further_weight, further)
+    count = len(image_embed)
+    score, texts, constants = _with_wrong(text_embed, further)
+    if axes := ring_axes(exchange, count):
         refuse_same(same)
-        ring = Ring(_both_ways, axes, len(image_embed))
-        return ring_sigmoid_loss(ring, image_embed, text_embed, logit_scale, logit_bias)
-    logits = logit_scale * _similarities(image_embed, text_embed) + logit_bias
-    signs = 2 * jnp.eye(logits.shape[0]) - 1
-    losses = -jax.nn.log_sigmoid(signs * logits)
-    return (losses if same is None else jnp.where(same, 0, losses)).sum() / logits.shape[0]
+        ring = Ring(score, axes, count, further=further_weight)
+        return ring_sigmoid_loss(ring, image_embed, texts, constants, logit_scale, logit_bias)
+    similarity, _ = score(image_embed, texts, constants)
+    losses = sigmoid_losses(similarity, (logit_scale, logit_bias), count, further_weight)
+    if same is not None:
+        losses = losses.at[:, :count].multiply(~same)
+    return losses.sum() / count
 
 
 def refuse_same(same: Any) -> None:
@@ -118,9 +145,19 @@ def _similarities(a: Float[Array, "N D"], b: Float[Array, "M D"]) -> Float[Array
     return jnp.einsum("nd,md->nm", a, b, preferred_element_type=jnp.float32, precision="highest")
 
 
-def _both_ways(images: Array, texts: Array, _: tuple[()]) -> tuple[Array, Array]:
+def _both_ways(images: Array, texts: Array, _: Any) -> tuple[Array, Array]:
     similarity = _similarities(images, texts)
     return similarity, similarity
+
+
+_both_ways_and_wrong = with_further(_both_ways)
+
+
+def _with_wrong(texts: Array, further: Further | None) -> tuple[Any, Any, Any]:
+    """The function that scores images with all texts, those texts, and what tells which there are."""
+    if further is None:
+        return _both_ways, texts, ()
+    return _both_ways_and_wrong, (texts, further[0]), ((), further[1])
 
 
 class Clip(Exchanged):
@@ -142,7 +179,7 @@ CLIP = Objective(
     lambda encoded, scales, options: clip_loss(
         encoded.image_embed, encoded.text_embed[:, 0], scales.logit_scale,
         label_smoothing=options.label_smoothing, reduction=options.reduction, exchange=options.exchange,
-        same=same_of(encoded, options),
+        same=same_of(encoded, options), further=further_texts(encoded, options), further_weight=options.hard_texts,
     ),
     compares="embed",
 )  # fmt: skip
@@ -153,7 +190,8 @@ SIGLIP = Objective(
     ("text_embed",),
     lambda encoded, scales, options: siglip_loss(
         encoded.image_embed, encoded.text_embed[:, 0], scales.logit_scale, scales.logit_bias,
-        exchange=options.exchange, same=same_of(encoded, options),
+        exchange=options.exchange, same=same_of(encoded, options), further=further_texts(encoded, options),
+        further_weight=options.hard_texts,
     ),
     compares="embed",
 )  # fmt: skip

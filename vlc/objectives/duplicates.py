@@ -61,6 +61,12 @@ def same_pairs(text: Float[Array, "B 3"], image: Float[Array, "B 3"]) -> Bool[Ar
     return equal & ~jnp.eye(len(text), dtype=bool)
 
 
+def without_wide(logits: Float[Array, "N M"], same: Any) -> Float[Array, "N M"]:
+    """As `without`, for logits with columns of wrong texts after those of `same` `[N, N]`, which stay."""
+    further = logits.shape[1] - len(logits)
+    return without(logits, jnp.pad(same, ((0, 0), (0, further))) if same is not None and further else same)
+
+
 def without(logits: Float[Array, "N N"], same: Any) -> Float[Array, "N N"]:
     """Logits in which pairs that are the same have no part; as they are where `same` is `None`."""
     return logits if same is None else jnp.where(same, -jnp.inf, logits)

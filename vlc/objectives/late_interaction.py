@@ -10,10 +10,11 @@ from vlc.models import Scales
 from vlc.models.layers import batch_shares
 from vlc.objectives.base import Encoded, Exchanged, Objective
 from vlc.objectives.contrastive import cross_entropy_of_pairs, refuse_same, same_of
-from vlc.objectives.duplicates import without
+from vlc.objectives.duplicates import without, without_wide
+from vlc.objectives.further_texts import Further, check_weight, further_texts, with_further
 from vlc.settings import choice, number, numbers
 from vlc.similarity import late_interaction
-from vlc.similarity.ring import Ring, ring_axes, ring_softmax_loss
+from vlc.similarity.ring import Ring, ring_axes, ring_softmax_loss, weigh_further
 from vlc.similarity.selection import select_tokens
 
 
@@ -29,6 +30,8 @@ def filip_loss(
     keep_tokens: float = 1.0,
     buckets: tuple[int, ...] = (),
     same: Bool[Array, "B B"] | None = None,
+    further: Further | None = None,
+    further_weight: float = 1.0,
 ) -> Float[Array, ""]:
     """Token-wise contrastive loss (FILIP, arXiv 2111.07783, eq. 2-5).
 
@@ -48,10 +51,15 @@ def filip_loss(
             (section 3.1; the paper keeps 0.25); 1 is all.
         buckets: Of `vlc.late_interaction`.
         same: Pairs that are no negatives, off the diagonal (`objectives.duplicates`).
+        further: Tokens `[B, H, T, D]` of wrong texts, which all images choose from too (NegCLIP, arXiv 2210.01936), and
+            1 `[B, H, T]` for real ones; a text of none is not there.
+        further_weight: How much each of these texts counts in the softmax.
 
     Raises:
-        ConfigError: An option is unknown or out of range, or `ring` is to leave pairs out.
+        ConfigError: An option is unknown or out of range, or `ring` is to leave pairs out, or tokens are to be left out
+            where there are wrong texts, whose tokens are not chosen.
     """
+    check_weight(further_weight, further, keep_tokens=keep_tokens < 1)
     if not 0 < keep_tokens <= 1:
         raise ConfigError(f"filip_loss: keep_tokens is {keep_tokens}; it is a share, above 0 and at most 1.")
     if keep_tokens < 1:
@@ -59,13 +67,17 @@ def filip_loss(
             image_tokens, text_tokens, text_mask, keep=keep_tokens, groups=batch_shares(len(image_tokens))
         )
     score = functools.partial(_score, implementation, smoothing, tuple(buckets))
+    texts, mask = text_tokens, text_mask
+    if further is not None:
+        score, texts, mask = with_further(score), (texts, further[0]), (mask, further[1])
     if axes := ring_axes(exchange, len(image_tokens)):
         refuse_same(same)
-        ring = Ring(score, axes, len(image_tokens))
-        i2t, t2i = ring_softmax_loss(ring, image_tokens, text_tokens, text_mask, logit_scale)
+        ring = Ring(score, axes, len(image_tokens), further=further_weight)
+        i2t, t2i = ring_softmax_loss(ring, image_tokens, texts, mask, logit_scale)
         return 0.5 * (i2t + t2i)
-    i2t, t2i = (without(logit_scale * x, same) for x in score(image_tokens, text_tokens, text_mask))
-    return 0.5 * (cross_entropy_of_pairs(i2t, 1) + cross_entropy_of_pairs(t2i, 0))
+    i2t, t2i = (logit_scale * x for x in score(image_tokens, texts, mask))
+    i2t = weigh_further(i2t, len(image_tokens), further_weight)
+    return 0.5 * (cross_entropy_of_pairs(without_wide(i2t, same), 1) + cross_entropy_of_pairs(without(t2i, same), 0))
 
 
 def _score(
@@ -93,10 +105,12 @@ def _filip(encoded: Encoded, scales: Scales, options: Any) -> Array:
         """In the type that tokens are compared in: the kernels are made for bfloat16."""
         return tokens if options.dtype == "auto" else tokens.astype(options.dtype)
 
+    further = further_texts(encoded, options, tokens=True)
     return filip_loss(
         compared(encoded.image_tokens), compared(encoded.text_tokens), encoded.text_mask > 0, scales.token_logit_scale,
         implementation=options.implementation, smoothing=options.smoothing, exchange=options.exchange,
         keep_tokens=options.keep_tokens, buckets=tuple(options.buckets), same=same_of(encoded, options),
+        further=further and (compared(further[0]), further[1] > 0), further_weight=options.hard_texts,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from vlc.plan.collectives import read_collectives, sent_by_axis
 from vlc.plan.compiled import compile_step
 from vlc.train.flops import step_flops
 from vlc.train.lowering import batch_shapes, plain_step, state_shapes
+from vlc.train.patches import kept_patches
 from vlc.train.state import count_parameters, make_graph
 
 
@@ -142,6 +143,8 @@ def _kept_bytes(run: Config, vocabulary: int, count: int) -> int:
     _, optimizer = plain_step(run, vocabulary)
     params = state_shapes(run, vocabulary, optimizer)["params"]
     batch = batch_shapes(run) | {"null": jax.ShapeDtypeStruct((count,), bool)}
+    if run.model.image.drop_patches:
+        batch["kept"] = jax.ShapeDtypeStruct((count, kept_patches(run)), "int32")
 
     def pullback(params: Any, batch: Any) -> Any:
         def loss(params: Any) -> Any:

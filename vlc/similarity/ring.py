@@ -9,6 +9,7 @@ travels home with them.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,8 @@ from vlc.errors import ConfigError, did_you_mean
 from vlc.models.layers import batch_axes, batch_shares
 
 EXCHANGES = ("gather", "ring")
-Block = Callable[..., tuple[Array, Array]]  # (images, texts, constants) -> similarities i2t, t2i, each [b, c]
+# (images, texts, constants) -> similarities i2t, t2i, each [b, c]; i2t may have more columns, of texts that are wrong
+Block = Callable[..., tuple[Array, Array]]
 
 
 def ring_axes(exchange: str, count: int) -> tuple[str, ...]:
@@ -44,12 +46,14 @@ class Ring:
         axes: Mesh axes that form the ring.
         pairs: Number of images (and of texts) in the whole batch.
         label_smoothing: Of the softmax loss.
+        further: Weight of texts that are wrong of all images, whose columns come after the others.
     """
 
     similarity: Block
     axes: tuple[str, ...]
     pairs: int
     label_smoothing: float = 0.0
+    further: float = 1.0
 
 
 def ring_softmax_loss(
@@ -71,12 +75,20 @@ def ring_sigmoid_loss(
     ring: Ring,
     images: Any,
     texts: Any,
+    constants: Any,
     logit_scale: Float[Array, ""] | float,
     logit_bias: Float[Array, ""] | float,
 ) -> Float[Array, ""]:
-    """SigLIP's loss over all pairs, divided by their number of images."""
+    """SigLIP's loss over all pairs, divided by their number of images. Arguments as of `ring_softmax_loss`."""
     numbers = jnp.asarray(logit_scale, jnp.float32), jnp.asarray(logit_bias, jnp.float32)
-    return _sigmoid(ring, images, texts, numbers)
+    return _sigmoid(ring, images, texts, constants, numbers)
+
+
+def weigh_further(logits: Float[Array, "B M"], captions: int, weight: float) -> Float[Array, "B M"]:
+    """Logits whose columns from `captions` on count `weight` times in a softmax."""
+    if weight == 1 or logits.shape[1] == captions:
+        return logits
+    return logits.at[:, captions:].add(math.log(weight))
 
 
 # Softmax.
@@ -96,7 +108,7 @@ def _softmax_forward(ring: Ring, images: Any, texts: Any, constants: Any, scale:
     def run(images, texts, constants, scale):
         def visit(total, carried, texts, constants, own):
             by_row, lost = total
-            i2t, t2i = (scale * x for x in ring.similarity(images, texts, constants))
+            i2t, t2i = _logits(ring, images, texts, constants, scale)
             by_row = jnp.logaddexp(by_row, jax.nn.logsumexp(i2t, axis=1))
             by_column = jnp.logaddexp(carried, jax.nn.logsumexp(t2i, axis=0))
             return (by_row, lost + jnp.stack([_wanted(ring, x, own) for x in (i2t, t2i)])), by_column
@@ -117,7 +129,7 @@ def _softmax_backward(ring: Ring, residuals: tuple, gradients: tuple[Array, Arra
 
     def block(images, texts, scale, constants, by_row, by_column, own):
         """Its gradient is that of both losses: the derivative of a log-sum-exp is exp(logit - log-sum-exp)."""
-        i2t, t2i = (scale * x for x in ring.similarity(images, texts, constants))
+        i2t, t2i = _logits(ring, images, texts, constants, scale)
         of_images = jnp.exp(i2t - by_row[:, None]).sum() - _wanted(ring, i2t, own)
         of_texts = jnp.exp(t2i - by_column).sum() - _wanted(ring, t2i, own)
         return (gradients[0] * of_images + gradients[1] * of_texts) / ring.pairs
@@ -127,6 +139,11 @@ def _softmax_backward(ring: Ring, residuals: tuple, gradients: tuple[Array, Arra
 
 
 _softmax.defvjp(_softmax_forward, _softmax_backward)
+
+
+def _logits(ring: Ring, images: Any, texts: Any, constants: Any, scale: Array) -> tuple[Array, Array]:
+    i2t, t2i = (scale * x for x in ring.similarity(images, texts, constants))
+    return weigh_further(i2t, t2i.shape[1], ring.further), t2i
 
 
 def _wanted(ring: Ring, logits: Array, own: bool) -> Array:
@@ -140,25 +157,44 @@ def _wanted(ring: Ring, logits: Array, own: bool) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sigmoid(ring: Ring, images: Any, texts: Any, numbers: tuple[Array, Array]) -> Array:
+def _sigmoid(ring: Ring, images: Any, texts: Any, constants: Any, numbers: tuple[Array, Array]) -> Array:
     rows, whole = PartitionSpec(ring.axes), PartitionSpec()
 
-    @functools.partial(jax.shard_map, in_specs=(rows, rows, whole), out_specs=whole, check_vma=False)
-    def run(images, texts, numbers):
+    @functools.partial(jax.shard_map, in_specs=(rows, rows, rows, whole), out_specs=whole, check_vma=False)
+    def run(images, texts, constants, numbers):
         def visit(total, carried, texts, constants, own):
-            return total + _sigmoid_block(ring, images, texts, numbers, own), carried
+            return total + _sigmoid_block(ring, images, texts, constants, numbers, own), carried
 
-        total, _ = _around(ring.axes, visit, jnp.float32(0), (), texts, ())
+        total, _ = _around(ring.axes, visit, jnp.float32(0), (), texts, constants)
         return jax.lax.psum(total, ring.axes) / ring.pairs
 
-    return run(images, texts, numbers)
+    return run(images, texts, constants, numbers)
 
 
-def _sigmoid_block(ring: Ring, images: Any, texts: Any, numbers: tuple[Array, Array], own: bool) -> Array:
+def _sigmoid_block(
+    ring: Ring, images: Any, texts: Any, constants: Any, numbers: tuple[Array, Array], own: bool
+) -> Array:
+    i2t, t2i = ring.similarity(images, texts, constants)
+    return sigmoid_losses(i2t, numbers, t2i.shape[1], ring.further, own=own).sum()
+
+
+def sigmoid_losses(
+    similarity: Float[Array, "B M"], numbers: tuple[Any, Any], captions: int, further: float, *, own: bool = True
+) -> Float[Array, "B M"]:
+    """The loss of each pair: true ones on the diagonal where `own`, all others false.
+
+    Args:
+        similarity: Of images with `captions` captions, then with wrong texts.
+        numbers: Scale and bias.
+        captions: How many of the columns are captions.
+        further: Weight of the losses of the others.
+        own: Whether the captions are those of the images.
+    """
     scale, bias = numbers
-    logits = scale * ring.similarity(images, texts, ())[0] + bias
-    signs = 2 * jnp.eye(logits.shape[0]) - 1 if own else -1.0
-    return -jax.nn.log_sigmoid(signs * logits).sum()
+    logits = scale * similarity + bias
+    signs = 2 * jnp.eye(*logits.shape) - 1 if own else -1.0
+    losses = -jax.nn.log_sigmoid(signs * logits)
+    return losses if logits.shape[1] == captions else losses.at[:, captions:].multiply(further)
 
 
 def _sigmoid_forward(ring: Ring, *inputs: Any):
@@ -167,10 +203,11 @@ def _sigmoid_forward(ring: Ring, *inputs: Any):
 
 def _sigmoid_backward(ring: Ring, residuals: tuple, gradient: Array):
     def block(images, texts, numbers, constants, by_row, by_column, own):
-        return gradient / ring.pairs * _sigmoid_block(ring, images, texts, numbers, own)
+        return gradient / ring.pairs * _sigmoid_block(ring, images, texts, constants, numbers, own)
 
-    images, texts, numbers = residuals
-    return _gradient(ring, block, images, texts, numbers, ((), ()), ())
+    images, texts, constants, numbers = residuals
+    d_images, d_texts, d_numbers = _gradient(ring, block, images, texts, numbers, (constants, ()), ())
+    return d_images, d_texts, None, d_numbers
 
 
 _sigmoid.defvjp(_sigmoid_forward, _sigmoid_backward)

@@ -8,6 +8,8 @@ import optax
 
 from vlc.config import Config
 from vlc.errors import ConfigError, did_you_mean
+from vlc.train.guards import scale_by_depth, skip_spikes
+from vlc.train.muon import scale_by_muon_or
 
 # Parameters whose updates LAMB does not scale, by the last part of their names.
 _UNSCALED = ("bias", "scale", "log_scale", "token_log_scale", "logit_bias")
@@ -33,11 +35,15 @@ def make_schedule(config: Config, steps: int) -> optax.Schedule:
 def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
     """The gradient transformation of `config.optimizer`. Frozen parameters stay as they are, and have no state."""
     trained = _make_trained(config, steps)
-    if not config.frozen:
-        return trained
+    if config.frozen:
+        trained = _with_frozen(trained, tuple(config.frozen))
+    return skip_spikes(trained, config.skip_spikes) if config.skip_spikes else trained
+
+
+def _with_frozen(trained: optax.GradientTransformation, frozen: tuple[str, ...]) -> optax.GradientTransformation:
 
     def labels(params: Any) -> Any:
-        return jax.tree.map(lambda still: "frozen" if still else "trained", is_frozen(params, tuple(config.frozen)))
+        return jax.tree.map(lambda still: "frozen" if still else "trained", is_frozen(params, frozen))
 
     return optax.multi_transform({"trained": trained, "frozen": optax.set_to_zero()}, labels)
 
@@ -74,12 +80,22 @@ def stop_frozen_gradients(params: Any, frozen: tuple[str, ...]) -> Any:
 def _make_trained(config: Config, steps: int) -> optax.GradientTransformation:
     # The identity keeps the structure of the state, so that a run can be resumed with clipping turned on or off.
     parts = [clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()]
-    parts.append(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=config.moment_dtype))
+    parts.append(_make_rule(config))
     parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
     if config.name == "lamb":
         parts.append(scale_by_layer_trust_ratio())
+    if config.layer_decay < 1:
+        parts.append(scale_by_depth(config.layer_decay))
     parts.append(optax.scale_by_learning_rate(make_schedule(config, steps)))
     return optax.chain(*parts)
+
+
+def _make_rule(config: Config) -> optax.GradientTransformation:
+    """What the optimizer makes of a gradient, before decay and learning rate."""
+    if config.name == "lion":
+        return optax.scale_by_lion(b1=config.b1, b2=config.b2, mu_dtype=config.moment_dtype)
+    adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=config.moment_dtype)
+    return scale_by_muon_or(adam, config.moment_dtype) if config.name == "muon" else adam
 
 
 def clip_by_global_norm(limit: float) -> optax.GradientTransformation:

@@ -17,7 +17,9 @@ from flax import nnx
 from vlc.config import Config
 from vlc.models import DualEncoder
 from vlc.objectives import encode_batch, total_loss
+from vlc.train.guards import skipped_steps
 from vlc.train.optimizer import make_schedule, stop_frozen_gradients
+from vlc.train.patches import random_patches
 from vlc.train.state import State
 
 Batch = dict[str, jax.Array]
@@ -85,6 +87,8 @@ def make_train_step(
         batch = batch | {"null": jax.random.bernoulli(key, null_rate, rows)}
         if parallel_rate:
             batch["parallel"] = jax.random.bernoulli(jax.random.fold_in(key, 1), parallel_rate, rows)
+        if config.model.image.drop_patches:
+            batch["kept"] = random_patches(config, jax.random.fold_in(key, 2), rows[0])
         total, terms, gradient = loss_and_gradient(graph, params, batch, config.objectives, config.accumulate, frozen)
         with jax.named_scope("optimizer"):
             updates, opt = optimizer.update(gradient, state["opt"], params)
@@ -98,6 +102,7 @@ def make_train_step(
             "grad_norm": optax.global_norm(gradient),
             "logit_scale": scales.logit_scale,
             "token_logit_scale": scales.token_logit_scale,
+            **({"skipped_steps": skipped_steps(new["opt"])} if config.optimizer.skip_spikes else {}),
             "lr": jnp.asarray(schedule(state["step"]), jnp.float32),
         }
         return new, metrics

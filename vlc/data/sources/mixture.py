@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from vlc.data.parts import Parts
 from vlc.data.record import Record, Source, add_counts
 from vlc.errors import ConfigError
@@ -80,6 +82,10 @@ class Mixture(Source):
     def captions(self, index: int) -> Mapping[str, tuple[str, ...]]:
         part, place = self._parts.find(index)
         return list(self.sources.values())[part].captions(place)
+
+    def twin(self, index: int, caption: tuple[str, int], rng: np.random.Generator) -> Record | None:
+        part, place = self._parts.find(index)
+        return list(self.sources.values())[part].twin(place, caption, rng)
 
     @property
     def prefetches(self) -> bool:

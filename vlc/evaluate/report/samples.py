@@ -21,7 +21,8 @@ def show_samples(config: Config, count: int, out: Path) -> str:
     source = open_split(config, "train")
     assert source is not None
     tokenizer = get_tokenizer(config, source, None)
-    batch = next(train_batches(make_example_maker(config, source, tokenizer), batch_size=count, seed=config.seed))
+    make = make_example_maker(config, source, tokenizer)
+    batch = next(train_batches(make, batch_size=count, seed=config.seed, twins=config.data.twins))
     titles = []
     for i in range(count):
         texts = [batch["text"][i], *(batch["subs"][i] if "subs" in batch else ())]

@@ -231,6 +231,14 @@ def matching_objects(scene: Scene, mention: dict[str, str]) -> list[int]:
     ]
 
 
+def is_true(scene: Scene, text: str) -> bool:
+    """Whether all that a text in the words of this module claims is so; a text that claims nothing is true."""
+    facts = read_facts(text)
+    found = [matching_objects(scene, mention) for mention in facts.mentions]
+    related = all(relation_holds(scene, found[i], name, found[j]) for i, name, j in facts.relations)
+    return all(found) and related and facts.background in (None, scene.background)
+
+
 def relation_holds(scene: Scene, subjects: list[int], name: str, anchors: list[int]) -> bool:
     """Whether some subject stands so to some anchor."""
     return any(relation(scene, i, j) == name for i in subjects for j in anchors if i != j)

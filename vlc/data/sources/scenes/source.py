@@ -1,6 +1,7 @@
 """The `scenes` source: an unlimited, exactly reproducible stream of compositional pictures with known truth."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,6 +118,18 @@ class Scenes(Source):
             return None
         return twin
 
+    def twin(self, index: int, caption: tuple[str, int], rng: np.random.Generator) -> Record | None:
+        scene, style = self.scene(index)
+        right = _caption_at(self.describe(scene, style, index), caption)
+        for edit in rng.permutation(world.EDITS):
+            twin = world.edit_twin(scene, rng, str(edit))
+            if twin is None:
+                continue
+            wrong = _caption_at(self.describe(twin, style, index), caption)
+            if not (language.is_true(scene, wrong) or language.is_true(twin, right)):
+                return self.record(twin, style, key=f"{edit}-of-{index:08d}", index=index)
+        return None
+
     def matched(self, index: int, keep: str, count: int) -> list[Record]:
         """The record and `count - 1` scenes that share its colours, shapes or places (`world.matched_scene`)."""
         scene, style = self.scene(index)
@@ -149,6 +162,13 @@ class Scenes(Source):
 
     def _rng(self, index: int, stream: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, SPLITS[self.split], index, stream))
+
+
+def _caption_at(captions: Mapping[str, tuple[str, ...]], caption: tuple[str, int]) -> str:
+    """One caption by its source and place; empty where there is none, which is true of any scene."""
+    source, place = caption
+    texts = captions.get(source, ())
+    return texts[place] if place < len(texts) else ""
 
 
 KIND = SourceKind("generated scenes", lambda place: place.path == "scenes", lambda _, __, settings: Scenes(**settings))

@@ -1,0 +1,65 @@
+"""From pixels to patches by a few small convolutions, in place of one linear map of each patch.
+
+Xiao et al., "Early Convolutions Help Transformers See Better" (NeurIPS 2021, arXiv 2106.14881). A linear map has to
+learn each edge anew at every place within a patch; convolutions share what they learn between places.
+"""
+
+import itertools
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from vlc.models.layers import layer_norm, linear
+
+_NARROWEST = 8  # channels
+
+
+def strides_of(patch: int) -> tuple[int, ...]:
+    """The strides of the convolutions, the prime factors of the patch in rising order: 16 is 2, 2, 2, 2."""
+    found, divisor = [], 2
+    while patch > 1:
+        if patch % divisor:
+            divisor += 1
+        else:
+            found.append(divisor)
+            patch //= divisor
+    return tuple(found)
+
+
+class ConvStem(nnx.Module):
+    """Convolutions of 3 x 3, each with a norm and a rectifier, that make one place of a patch; then a linear map.
+
+    The paper's, with layer normalisation of the channels in place of batch normalisation, which would mix the records
+    of a batch. Channels double from stage to stage, up to the width of the tower.
+    """
+
+    def __init__(self, patch: int, width: int, *, eps: float, dtype: Any, rngs: nnx.Rngs):
+        strides = strides_of(patch)
+        channels = [max(_NARROWEST, width >> (len(strides) - 1 - stage)) for stage in range(len(strides))]
+        self.convolutions = nnx.List(
+            [
+                _convolution(before, after, stride, dtype=dtype, rngs=rngs)
+                for stride, (before, after) in zip(strides, itertools.pairwise([3, *channels]), strict=True)
+            ]
+        )
+        self.norms = nnx.List([layer_norm(count, eps=eps, dtype=dtype, rngs=rngs) for count in channels])
+        self.out = linear(channels[-1] if channels else 3, width, ("pixels", "embed"), dtype=dtype, rngs=rngs)
+
+    def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B P D"]:
+        x = pixels
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = jax.nn.relu(norm(convolution(x)))
+        x = self.out(x)
+        return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+def _convolution(before: int, after: int, stride: int, *, dtype: Any, rngs: nnx.Rngs) -> nnx.Conv:
+    """Without a bias, which the norm after it has. A stride above 3 has a kernel as wide, so that no pixel is lost."""
+    side = max(3, stride)
+    return nnx.Conv(
+        before, after, (side, side), strides=stride, padding="SAME", use_bias=False, dtype=dtype, rngs=rngs,
+        kernel_init=nnx.initializers.variance_scaling(2.0, "fan_in", "uniform"),
+        kernel_metadata={"out_sharding": ("pixels", "pixels", "pixels", "shared")},
+    )  # fmt: skip
