@@ -31,13 +31,13 @@ class Visit(NamedTuple):
 
     Attributes:
         draw: The place.
-        index: Of the record.
-        pair: For a record whose twin stands beside it, and for that twin, place and index of the record.
-        is_twin: Whether it is the twin, with the record `index` where no twin is known.
+        record: Its number.
+        pair: For a record whose twin stands beside it, and for that twin, place and number of the record.
+        is_twin: Whether it is the twin; where none is known, the record `record` stands there.
     """
 
     draw: int
-    index: int
+    record: int
     pair: tuple[int, int] | None = None
     is_twin: bool = False
 
@@ -71,7 +71,7 @@ class MakeExample(grain.RandomMapTransform):
             rng = np.random.default_rng(element.pair)
         skipped, first = 0, ""
         for attempt in range(_SUBSTITUTES):
-            index = (int(element.index) + attempt) % len(self.source)
+            index = (int(element.record) + attempt) % len(self.source)
             try:
                 begun = time.perf_counter()
                 record = self._twin(element, progress) if element.is_twin and not attempt else None
@@ -83,7 +83,7 @@ class MakeExample(grain.RandomMapTransform):
             except DataError as error:
                 skipped, first = skipped or REASONS.index(error.reason), first or str(error)
         raise DataError(
-            f"{_SUBSTITUTES} records in a row, from {element.index} on, cannot be used: a part of the data is lost. "
+            f"{_SUBSTITUTES} records in a row, from {element.record} on, cannot be used: a part of the data is lost. "
             f"The first says: {first}"
         )
 
@@ -148,7 +148,7 @@ class _Visits(grain.MapDataset):
     def __len__(self) -> int:
         return len(self._parent)
 
-    def __getitem__(self, draw: Any) -> Visit:
+    def __getitem__(self, draw: Any) -> Any:
         row = draw % self._size
         if row >= self._paired:
             return Visit(draw, int(self._parent[draw]))

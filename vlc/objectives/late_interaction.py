@@ -67,9 +67,10 @@ def filip_loss(
             image_tokens, text_tokens, text_mask, keep=keep_tokens, groups=batch_shares(len(image_tokens))
         )
     score = functools.partial(_score, implementation, smoothing, tuple(buckets))
-    texts, mask = text_tokens, text_mask
+    texts: Any = text_tokens
+    mask: Any = text_mask
     if further is not None:
-        score, texts, mask = with_further(score), (texts, further[0]), (mask, further[1])
+        score, texts, mask = with_further(score), (text_tokens, further[0]), (text_mask, further[1])
     if axes := ring_axes(exchange, len(image_tokens)):
         refuse_same(same)
         ring = Ring(score, axes, len(image_tokens), further=further_weight)

@@ -36,11 +36,11 @@ def skip_spikes(inner: optax.GradientTransformation, factor: float) -> optax.Gra
         zero = jnp.zeros((), jnp.int32)
         return SpikeState(inner.init(params), jnp.zeros((), jnp.float32), zero, zero)
 
-    def update(gradient: Any, state: SpikeState, params: Any = None) -> tuple[Any, SpikeState]:
-        norm = jnp.log(jnp.maximum(optax.global_norm(gradient).astype(jnp.float32), 1e-30))
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, SpikeState]:
+        norm = jnp.log(jnp.maximum(optax.global_norm(updates).astype(jnp.float32), 1e-30))
         usual = norm - state.mean <= jnp.log(factor)
         good = jnp.isfinite(norm) & (usual | (state.seen < _BEFORE))
-        updates, changed = inner.update(gradient, state.inner, params)
+        updates, changed = inner.update(updates, state.inner, params)
         updates = jax.tree.map(lambda x: jnp.where(good, x, 0), updates)
         kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), changed, state.inner)
         seen = state.seen + good
