@@ -6,18 +6,21 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from PIL import Image
 
 from tests.tiny import VOCAB, tiny_batch, tiny_config, tiny_model
 from vlc.config import check_config
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
-from vlc.data.pipeline import MakeExample, train_batches
+from vlc.data.pipeline import MakeExample, train_batches, twin_of
 from vlc.data.sources import Scenes
+from vlc.data.sources.sample import Sample
 from vlc.data.sources.scenes import language
-from vlc.errors import ConfigError
+from vlc.errors import ConfigError, DataError
 from vlc.objectives.captioning import caption_loss, caption_nll
 from vlc.train.flops import step_flops
 from vlc.train.guards import scale_by_depth, skip_spikes
+from vlc.train.inputs import make_example_maker, open_split
 from vlc.train.optimizer import make_optimizer
 from vlc.train.state import init_state, make_graph
 from vlc.train.step import make_train_step
@@ -161,6 +164,29 @@ def test_twins_depend_on_neither_processes_nor_where_a_run_was_resumed(tokenizer
     _, odd = pairs(tokenizer, 0.5, rows=[1, 3, 5, 7])
     assert np.array_equal(next(resumed)["image"], whole[2]["image"])
     assert np.array_equal(next(odd)["text"], whole[0]["text"][1::2])
+
+
+def test_data_without_twins_are_refused(tokenizer, tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a black square")
+    config = tiny_config(data__twins=0.5, data__train=str(tmp_path), data__captions__sub_captions=0)
+    with pytest.raises(DataError, match=r"none of 1 records has such a twin"):
+        make_example_maker(config, open_split(config, "train"), tokenizer)
+
+
+def test_a_twin_is_not_taken_where_its_captions_stand_elsewhere():
+    """A filter that left out the first long caption: places would name others in the twin."""
+    scenes, choice = Scenes(side=16, length=9), CaptionChoice(Mix({"long": 1.0}))
+
+    class Filtered(Sample):
+        def captions(self, index):
+            captions = super().captions(index)
+            return {**captions, "long": captions["long"][1:]}
+
+    def known(source):
+        return [twin_of(source, index, choice, np.random.default_rng(0)) is not None for index in range(9)]
+
+    assert any(known(Sample(scenes, 9))) and not any(known(Filtered(scenes, 9)))
 
 
 def test_twins_need_a_main_caption():

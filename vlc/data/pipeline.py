@@ -91,8 +91,8 @@ class MakeExample(grain.RandomMapTransform):
         """The twin of the record that stands before it in the batch; `None` where none is known."""
         assert visit.pair is not None
         _, of = visit.pair
-        words = self.captions.main(self.source.captions(of), np.random.default_rng(visit.pair), progress)
-        return self.source.twin(of, words, np.random.default_rng((*visit.pair, 1)))
+        rng = np.random.default_rng(visit.pair)
+        return twin_of(self.source, of, self.captions, rng, progress)
 
     def make(self, record: Record, rng: np.random.Generator, progress: float = 0.0) -> Batch:
         """One record as the model will see it on this visit.
@@ -227,6 +227,22 @@ def train_batches(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2), worker_init_fn=die_with_parent
         )
     return read.__iter__()
+
+
+def twin_of(
+    source: Source, index: int, choice: CaptionChoice, rng: np.random.Generator, progress: float = 0.0
+) -> Record | None:
+    """A record's twin, for the main caption that is chosen with the same generator; `None` where none is known.
+
+    Captions are chosen by their place, so a twin has as many of each source as the record. That is not so where a
+    filter has left some of the record's out.
+    """
+    captions = source.captions(index)
+    words = choice.main(captions, rng, progress)
+    twin = source.twin(index, words, rng)
+    if twin is None or any(len(twin.captions.get(name, ())) != len(texts) for name, texts in captions.items()):
+        return None
+    return twin
 
 
 def check_source(make_example: MakeExample, name: str) -> None:

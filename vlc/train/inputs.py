@@ -12,13 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vlc.config import Config, parse_weights
 from vlc.curate.join import join_captions
 from vlc.curate.selection import select
 from vlc.data.captions import CaptionChoice, Mix, matching
 from vlc.data.controls import LEARNT_CONTROLS, Controls, even_bins, sources_of
 from vlc.data.images import Preprocess
-from vlc.data.pipeline import MakeExample, check_source
+from vlc.data.pipeline import MakeExample, check_source, twin_of
 from vlc.data.record import Source, coming
 from vlc.data.sources import Columns, open_mixture, open_source
 from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
@@ -284,7 +286,22 @@ def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> 
     check_source(make, train_name(config))
     if "hard_texts" in parts_used(config.objectives):
         _check_negatives(source, train_name(config))
+    if config.data.twins:
+        _check_twins(source, make.captions, train_name(config))
     return make
+
+
+def _check_twins(source: Source, choice: CaptionChoice, name: str) -> None:
+    """Raises `DataError` where no record that is looked at has a twin: batches would be as without."""
+    rng = np.random.default_rng(0)
+    for index in coming(source, evenly(source, _LOOKED_AT), images=False):
+        with contextlib.suppress(DataError):
+            if twin_of(source, index, choice, rng) is not None:
+                return
+    raise DataError(
+        f"{name}: config.data.twins asks for records that differ in one thing, and none of "
+        f"{min(_LOOKED_AT, len(source))} records has such a twin. Generated scenes do."
+    )
 
 
 def _check_negatives(source: Source, name: str) -> None:
