@@ -42,7 +42,9 @@ def alone():
     return run_on((1, 1, 1))
 
 
-@pytest.mark.parametrize("shape", SHAPES[1:])
+@pytest.mark.parametrize(
+    "shape", [*(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES[1:3]), *SHAPES[3:]]
+)
 def test_parameters_are_born_bit_equal_and_gradients_agree(shape, alone):
     params, total, terms, gradient = run_on(shape)
     for a, b in zip(jax.tree.leaves(alone[0]), jax.tree.leaves(params), strict=True):

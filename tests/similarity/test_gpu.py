@@ -27,7 +27,7 @@ INTERPRETER = plgpu.InterpretGPUParams(detect_races=True)
         ((70, 9, 5, 6, 40), 1 << 30),  # two blocks of images, an odd number of patches
         ((3, 66, 2, 13, 64), 1 << 30),  # two blocks of texts
         ((2, 3, 2, 6, 264), 0),  # a width in two parts
-        ((1, 2, 1, 82, 8), 0),  # a text on its own
+        pytest.param((1, 2, 1, 82, 8), 0, marks=pytest.mark.slow),  # a text on its own
     ],
 )
 def test_values_and_gradients_are_the_oracle_s(shape, keep, monkeypatch):
@@ -38,7 +38,7 @@ def test_values_and_gradients_are_the_oracle_s(shape, keep, monkeypatch):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("patches, tokens", [(131, 3), (2, 150)])
+@pytest.mark.parametrize("patches, tokens", [pytest.param(131, 3, marks=pytest.mark.slow), (2, 150)])
 def test_positions_fill_a_byte(patches, tokens):
     tiling = Tiling.of(tokens, 64)
     rng = np.random.default_rng(0)

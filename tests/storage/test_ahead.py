@@ -44,6 +44,7 @@ def test_ranges_are_asked_for_together(store):
     assert read_range(f"{root}/x", 0, 100) == DATA[:100]  # once more: asked again
 
 
+@pytest.mark.slow
 def test_what_did_not_come_is_asked_for_again(store):
     root, faults = store
     write_whole(f"{root}/x", DATA)
@@ -121,6 +122,7 @@ def test_shards_are_the_same_near_and_far(store, cache, tmp_path, monkeypatch):
     assert near[3].image == here[3].image
 
 
+@pytest.mark.slow
 def test_another_host_finds_the_index(store, cache, tmp_path, monkeypatch):
     """It is made once; a bucket that one may not write to has it made by each."""
     root, _ = store

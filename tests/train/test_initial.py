@@ -64,6 +64,7 @@ def test_a_run_with_frozen_parameters_is_resumed(trained, tiny_import, tmp_path,
     assert all(np.array_equal(before[name], after[name]) for name in before if name.split("/")[0] in FROZEN)
 
 
+@pytest.mark.slow
 def test_it_goes_on_and_starts_a_further_run(trained, tmp_path, capsys):
     """The captioner is taken over with the towers and its control; its mask token only for parallel prediction."""
     folder, config = trained

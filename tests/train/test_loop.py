@@ -84,6 +84,7 @@ def test_a_run_leaves_what_it_should(finished):
     assert meta["config"]["steps"] == 4 and meta["preprocess"]["size"] == 32
 
 
+@pytest.mark.slow
 def test_steps_are_traced_with_the_names_of_their_parts(tmp_path, capsys):
     assert train(config(), tmp_path, profile=(2, 3)) == 0
     assert "Profile of steps 2 to 3" in capsys.readouterr().out
@@ -375,6 +376,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 def test_sigterm_before_the_first_batch_is_a_preemption(tmp_path):
     (tmp_path / "stuck").touch()
     late = STUCK.replace("    if os.path", "    if sys._getframe(1).f_code.co_name == 'random_map' and os.path")

@@ -103,6 +103,7 @@ def test_spikes_are_left_out_and_counted():
     assert int(state.skipped) == 3
 
 
+@pytest.mark.slow
 def test_a_guarded_step_of_flip_trains_and_says_what_it_left_out():
     """In one step: the guard, patches dropped, another optimizer; and half of the patches cost less."""
     changes = {"data__image__size": 32, "model__image__layers": 2}
