@@ -33,6 +33,12 @@ RUNGS = {
     "sines, Muon, captions of all lengths": [*MUON, *SHORT],
     "sines, Muon, captions of all lengths, convolutional stem": [*MUON, *SHORT, "model.image.stem=conv"],
     "sines, Muon, captions of all lengths, twins": [*MUON, *SHORT, "data.twins=0.5"],
+    "convolutional stem, some captions of all lengths, twins": [
+        "model.image.stem=conv",
+        "data.scenes.varied=True",
+        "data.captions.mix=long:0.7,varied:0.3",
+        "data.twins=0.5",
+    ],
     "sines, Muon, half of the patches (FLIP)": [*MUON, "model.image.drop_patches=0.5"],
 }
 

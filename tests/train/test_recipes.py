@@ -190,6 +190,21 @@ def test_a_twin_is_not_taken_where_its_captions_stand_elsewhere():
     assert any(known(Sample(scenes, 9))) and not any(known(Filtered(scenes, 9)))
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"clip__hard_texts": 1.0}, r"set config\.data\.captions\.negatives"),
+        ({"clip__hard_texts": 1.0, "clip__label_smoothing": 0.1}, "label_smoothing"),
+        ({"filip__hard_texts": 1.0, "filip__keep_tokens": 0.5}, "keep_tokens"),
+    ],
+)
+def test_what_does_not_go_with_wrong_texts_is_refused(changes, said):
+    negatives = 0 if "negatives" in said else 2
+    changes = {f"objectives__{key}": value for key, value in changes.items()}
+    with pytest.raises(ConfigError, match=said):
+        check_config(tiny_config(data__captions__negatives=negatives, **changes))
+
+
 def test_twins_need_a_main_caption():
     config = tiny_config(data__twins=0.5, data__captions__first="pool")
     with pytest.raises(ConfigError, match=r"config\.data\.twins"):

@@ -80,6 +80,11 @@ def _check_objectives(config: Config) -> None:
             "config.objectives.hard_clip, .hard_filip and .hard_texts of the others need wrong texts of each caption: "
             "set config.data.captions.negatives to their number."
         )
+    clip, filip = config.objectives.clip, config.objectives.filip
+    if clip.weight and clip.hard_texts and clip.label_smoothing:
+        raise ConfigError("config.objectives.clip.hard_texts does not go with label_smoothing: leave one of them out.")
+    if filip.weight and filip.hard_texts and filip.keep_tokens < 1:
+        raise ConfigError("config.objectives.filip.hard_texts does not go with keep_tokens below 1.")
     if "sub_captions" in used and not config.data.captions.sub_captions:
         raise ConfigError(
             "config.objectives.multi_positive and .grouping need several captions an image: set "

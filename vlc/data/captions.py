@@ -166,7 +166,7 @@ class CaptionChoice:
             rng: All randomness comes from here.
             progress: The share of training that is done, for mixes that move.
         """
-        drawn_main = self.mix.draw(captions, rng, progress)
+        drawn_main = self.main(captions, rng, progress)
         target = self.target.draw(captions, rng, progress) if self.target else drawn_main
         main = captions[drawn_main[0]][drawn_main[1]]
         if self.first == "pool":

@@ -31,9 +31,9 @@ class Visit(NamedTuple):
 
     Attributes:
         draw: The place.
-        record: Its number.
+        record: Number of the record that stands there.
         pair: For a record whose twin stands beside it, and for that twin, place and number of the record.
-        is_twin: Whether it is the twin; where none is known, the record `record` stands there.
+        is_twin: Whether it is the twin, in place of `record` where one is known.
     """
 
     draw: int

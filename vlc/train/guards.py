@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vlc.train.names import names_of
+
 _DECAY = 0.99  # of the running mean of gradient norms
-_BEFORE = 20  # steps whose norms are only looked at
+_FIRST = 20  # steps whose norms are only looked at
+_BEFORE_BLOCKS = ("embed", "cls", "positions", "registers", "pre_norm")  # of a tower
 
 
 class SpikeState(NamedTuple):
@@ -39,7 +42,7 @@ def skip_spikes(inner: optax.GradientTransformation, factor: float) -> optax.Gra
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, SpikeState]:
         norm = jnp.log(jnp.maximum(optax.global_norm(updates).astype(jnp.float32), 1e-30))
         usual = norm - state.mean <= jnp.log(factor)
-        good = jnp.isfinite(norm) & (usual | (state.seen < _BEFORE))
+        good = jnp.isfinite(norm) & (usual | (state.seen < _FIRST))
         updates, changed = inner.update(updates, state.inner, params)
         updates = jax.tree.map(lambda x: jnp.where(good, x, 0), updates)
         kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), changed, state.inner)
@@ -72,7 +75,7 @@ def scale_by_depth(decay: float) -> optax.GradientTransformation:
         depth = _depths(params)
 
         def scale(path: Any, update: jax.Array) -> jax.Array:
-            names = _names(path)
+            names = names_of(path)
             layers = depth.get(names[0])
             if layers is None:
                 return update
@@ -86,18 +89,11 @@ def scale_by_depth(decay: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), apply)
 
 
-_BEFORE_BLOCKS = ("embed", "cls", "positions", "registers", "pre_norm")
-
-
 def _depths(params: Any) -> dict[str, int]:
     """Blocks of each tower."""
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        names = _names(path)
+        names = names_of(path)
         if names[0] in ("image_tower", "text_tower") and "blocks" in names:
             found[names[0]] = leaf.shape[0]
     return found
-
-
-def _names(path: Any) -> list[str]:
-    return jax.tree_util.keystr(path, simple=True, separator="/").split("/")

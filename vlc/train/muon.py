@@ -12,6 +12,8 @@ import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 from optax.contrib._muon import scale_by_shape  # what optax.contrib.muon is made of; it gives no name to it
 
+from vlc.train.names import names_of
+
 _RMS = 0.2  # of AdamW's updates
 
 
@@ -24,7 +26,7 @@ def scale_by_muon_or(others: optax.GradientTransformation, moment_dtype: Any) ->
 
     def labels(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: "muon" if "kernel" in _names(path) else "others", params
+            lambda path, _: "muon" if "kernel" in names_of(path) else "others", params
         )
 
     return optax.partition({"muon": muon, "others": others}, labels)
@@ -36,7 +38,7 @@ def matrices_of(params: Any) -> Any:
 
 
 def _matrix(path: Any, kernel: Any) -> MuonDimensionNumbers:
-    names = _names(path)
+    names = names_of(path)
     first = int("blocks" in names)  # layers are matrices side by side, and so are keys and values
     if "query" in names:  # [embed, heads, kv]
         return MuonDimensionNumbers((first,), (first + 1, first + 2))
@@ -44,7 +46,3 @@ def _matrix(path: Any, kernel: Any) -> MuonDimensionNumbers:
         return MuonDimensionNumbers((first,), (first + 2, first + 3))
     last = kernel.ndim - 1  # of attention's output [heads, kv, embed], of convolutions [.., .., in, out]
     return MuonDimensionNumbers(tuple(range(first, last)), (last,))
-
-
-def _names(path: Any) -> list[str]:
-    return jax.tree_util.keystr(path, simple=True, separator="/").split("/")

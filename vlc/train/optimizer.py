@@ -10,6 +10,7 @@ from vlc.config import Config
 from vlc.errors import ConfigError, did_you_mean
 from vlc.train.guards import scale_by_depth, skip_spikes
 from vlc.train.muon import scale_by_muon_or
+from vlc.train.names import names_of
 
 # Parameters whose updates LAMB does not scale, by the last part of their names.
 _UNSCALED = ("bias", "scale", "log_scale", "token_log_scale", "logit_bias")
@@ -41,6 +42,7 @@ def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
 
 
 def _with_frozen(trained: optax.GradientTransformation, frozen: tuple[str, ...]) -> optax.GradientTransformation:
+    """The same, but for parameters below these names."""
 
     def labels(params: Any) -> Any:
         return jax.tree.map(lambda still: "frozen" if still else "trained", is_frozen(params, frozen))
@@ -54,14 +56,14 @@ def is_frozen(params: Any, frozen: tuple[str, ...]) -> Any:
     Raises:
         ConfigError: A name stands for no parameter.
     """
-    paths = {"/".join(_names(path)) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    paths = {"/".join(names_of(path)) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
     for name in frozen:
         if not any(_is_below(path, name) for path in paths):
             known = sorted({path.split("/")[0] for path in paths})
             raise ConfigError(f'config.optimizer.frozen: no parameter is called "{name}".{did_you_mean(name, known)}')
 
     def below(path: Any, _: Any) -> bool:
-        return any(_is_below("/".join(_names(path)), name) for name in frozen)
+        return any(_is_below("/".join(names_of(path)), name) for name in frozen)
 
     return jax.tree_util.tree_map_with_path(below, params)
 
@@ -114,7 +116,7 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
 
 def decayed(params: Any) -> Any:
     """True for the kernels of linear maps; biases, norms, embeddings, positions and temperatures do not decay."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in _names(path), params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in names_of(path), params)
 
 
 def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
@@ -126,9 +128,9 @@ def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
     """
 
     def scale(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
-        if next(name for name in reversed(_names(path)) if name != "value") in _UNSCALED:
+        if next(name for name in reversed(names_of(path)) if name != "value") in _UNSCALED:
             return update
-        axes = tuple(range(1 if "blocks" in _names(path) else 0, param.ndim))
+        axes = tuple(range(1 if "blocks" in names_of(path) else 0, param.ndim))
         weight = jnp.sqrt(jnp.sum(param**2, axis=axes, keepdims=True))
         step = jnp.sqrt(jnp.sum(update**2, axis=axes, keepdims=True))
         return update * jnp.where((weight > 0) & (step > 0), weight / jnp.where(step > 0, step, 1), 1)
@@ -137,7 +139,3 @@ def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
         return jax.tree_util.tree_map_with_path(scale, updates, params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), apply)
-
-
-def _names(path: Any) -> list[str]:
-    return jax.tree_util.keystr(path, simple=True, separator="/").split("/")
