@@ -15,6 +15,7 @@ os.environ |= {
     "TPU_LOG_DIR": "disabled",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
     "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR")
     or tempfile.mkdtemp(prefix="vlc-compiled-"),
     "VLC_CACHE": tempfile.mkdtemp(prefix="vlc-cache-"),

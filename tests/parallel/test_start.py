@@ -19,6 +19,8 @@ SAME = {"config": "abc"}
 def test_alone_where_nothing_is_told():
     assert find_process_info(env={}) == ProcessInfo()
     assert find_process_info(env={"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}) == ProcessInfo()
+    warned = {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "WARNING: could not determine TPU worker number"}
+    assert find_process_info(env=warned) == ProcessInfo()  # as a compiler for TPUs leaves it to what it starts
     assert find_process_info(env={"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}).count == 1  # salloc, srun --pty
 
 
@@ -76,6 +78,7 @@ def test_flags_come_first():
         (("h", 2, 0), {}, "must be HOST:PORT"),
         ((), {"VLC_COORDINATOR": "h:1", "VLC_PROCESSES": "2"}, "JOB_COMPLETION_INDEX is not"),
         ((), {"VLC_COORDINATOR": "h:1", "VLC_PROCESSES": "two", "VLC_PROCESS": "0"}, 'VLC_PROCESSES is "two"'),
+        ((), {"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU_WORKER_HOSTNAMES is set, but TPU_WORKER_ID is not"),
     ],
 )
 def test_half_a_place_is_refused(flags, env, said):

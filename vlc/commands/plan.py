@@ -19,6 +19,7 @@ EXIT_DOES_NOT_FIT = 4
 _COMPILING = {
     "JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_LOG_DIR": "disabled", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
 }  # fmt: skip
 
 

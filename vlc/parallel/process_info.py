@@ -82,11 +82,12 @@ def find_process_info(
     return next((info for find in finders if (info := find(env))), ProcessInfo())
 
 
-def _number(env: Mapping[str, str], name: str) -> int:
+def _number(env: Mapping[str, str], name: str, because: str = "VLC_COORDINATOR") -> int:
+    """The variable's number, which is needed since another is set."""
     try:
         return int(env[name])
     except KeyError:
-        raise ConfigError(f"VLC_COORDINATOR is set, but {name} is not. Set it, or unset VLC_COORDINATOR.") from None
+        raise ConfigError(f"{because} is set, but {name} is not. Set it, or unset {because}.") from None
     except ValueError:
         raise ConfigError(f'{name} is "{env[name]}"; it must be a whole number.') from None
 
@@ -150,7 +151,9 @@ def _tasks_of_nodes(text: str) -> list[int]:
 def _of_tpu(env: Mapping[str, str]) -> ProcessInfo | None:
     """A host of a TPU slice: what GKE sets, or what the metadata server of a TPU VM tells; several slices count on."""
     if env.get("TPU_WORKER_HOSTNAMES"):
-        hosts, index = tuple(env["TPU_WORKER_HOSTNAMES"].split(",")), int(env.get("TPU_WORKER_ID") or 0)
+        hosts = tuple(env["TPU_WORKER_HOSTNAMES"].split(","))
+        # Of a lone host libtpu may have set it to a warning in words.
+        index = _number(env, "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES") if len(hosts) > 1 else 0
     elif has_tpu():
         workers = _metadata("worker-network-endpoints")
         hosts, index = tuple(one.split(":")[2] for one in workers.split(",")), int(_metadata("agent-worker-number"))
