@@ -151,7 +151,7 @@ def _tasks_of_nodes(text: str) -> list[int]:
 def _of_tpu(env: Mapping[str, str]) -> ProcessInfo | None:
     """A host of a TPU slice: what GKE sets, or what the metadata server of a TPU VM tells; several slices count on."""
     if env.get("TPU_WORKER_HOSTNAMES"):
-        hosts = tuple(env["TPU_WORKER_HOSTNAMES"].split(","))
+        hosts: tuple[str, ...] = tuple(env["TPU_WORKER_HOSTNAMES"].split(","))
         # Of a lone host libtpu may have set it to a warning in words.
         index = _number(env, "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES") if len(hosts) > 1 else 0
     elif has_tpu():
