@@ -151,19 +151,19 @@ def _tasks_of_nodes(text: str) -> list[int]:
 def _of_tpu(env: Mapping[str, str]) -> ProcessInfo | None:
     """A host of a TPU slice: what GKE sets, or what the metadata server of a TPU VM tells; several slices count on."""
     if env.get("TPU_WORKER_HOSTNAMES"):
-        hosts: tuple[str, ...] = tuple(env["TPU_WORKER_HOSTNAMES"].split(","))
+        hosts = env["TPU_WORKER_HOSTNAMES"].split(",")
         # Of a lone host libtpu may have set it to a warning in words.
         index = _number(env, "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES") if len(hosts) > 1 else 0
     elif has_tpu():
         workers = _metadata("worker-network-endpoints")
-        hosts, index = tuple(one.split(":")[2] for one in workers.split(",")), int(_metadata("agent-worker-number"))
+        hosts, index = [one.split(":")[2] for one in workers.split(",")], int(_metadata("agent-worker-number"))
     else:
         return None
     slices, slice_index = int(env.get("MEGASCALE_NUM_SLICES") or 1), int(env.get("MEGASCALE_SLICE_ID") or 0)
     if len(hosts) * slices == 1:
         return None
     first = env["MEGASCALE_COORDINATOR_ADDRESS"].split(":")[0] if slices > 1 else hosts[0]
-    known = hosts if slices == 1 else ()
+    known = tuple(hosts) if slices == 1 else ()
     return ProcessInfo(
         slice_index * len(hosts) + index, slices * len(hosts), f"{first}:{PORT}", "the TPU's worker number", known
     )
