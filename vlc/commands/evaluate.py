@@ -21,8 +21,8 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workdir", default="", help="the same")
     add_step(command)
     command.add_argument(
-        "--task", default="", help="classification, retrieval, caption, sugarcrepe, winoground, aro, segmentation, "
-        "linear, knn; "
+        "--task", default="", help="classification, retrieval, caption, sugarcrepe, winoground, aro, "
+        "wrong_texts, segmentation, linear, knn; "
         "several with commas; without, all that can be measured on held-out training data",
     )  # fmt: skip
     command.add_argument("--data", action="append", default=[], help="PATH, or TASK=PATH; again for more tasks")

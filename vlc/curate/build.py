@@ -4,15 +4,18 @@ The records are chosen first, by a survey of all of them (`vlc.curate.survey`). 
 source and the settings alone, whatever the number of workers and however often the build was stopped.
 """
 
+import collections
 import io
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from vlc.curate.edits import Tally, add_wrong_texts, check_rules, find_reader
 from vlc.curate.filters import parse_filters
 from vlc.curate.join import Joined, join_captions
 from vlc.curate.selection import Selection, select
@@ -51,6 +54,9 @@ class Plan:
             kept as they are.
         quality: Of such a JPEG.
         split: What tfds calls the records.
+        negatives: The most wrong texts that are made for each caption (`vlc.curate.edits`); 0: none.
+        rules: That make them; empty: the usual ones.
+        reader: What reads the captions for the rules, set by `build`.
     """
 
     source: str
@@ -62,6 +68,9 @@ class Plan:
     shorter_side: int = 0
     quality: int = 92
     split: str = "train"
+    negatives: int = 0
+    rules: tuple[str, ...] = ()
+    reader: str = ""
 
 
 def build(source: Source, plan: Plan, out: str | os.PathLike[str], *, workers: int = 1) -> dict[str, Any]:
@@ -82,6 +91,8 @@ def build(source: Source, plan: Plan, out: str | os.PathLike[str], *, workers: i
         DataError: The folder holds another dataset, no record is left, or the disk is full.
     """
     parse_filters(plan.filters)  # so that a mistyped filter leaves nothing behind
+    if plan.negatives:
+        plan = replace(plan, rules=check_rules(plan.rules), reader=find_reader().name)
     with made_for(out, first=(MANIFEST,), resumed=True) as folder:
         return _build(source, plan, folder, workers)
 
@@ -110,6 +121,7 @@ def _build(source: Source, plan: Plan, out: Path, workers: int) -> dict[str, Any
             "filters": selection.dropped,
             "examples": selection.table.notes["messages"],
         },
+        **({"negatives": _sum_up([shard["negatives"] for shard in shards])} if plan.negatives else {}),
     }
     made_by = f"`vlc data build` from {plan.source}"
     return finish_dataset(out, _plain(plan), shards, more, made_by=made_by, split=plan.split)
@@ -166,8 +178,26 @@ def _write_shard(shared: tuple[Selection, Plan], task: tuple[Path, int, str]) ->
         return line
     first = number * plan.shard_records
     indices = range(first, min(first + plan.shard_records, len(selection)))
-    records = (selection[index] for index in indices)
-    return write_shard(out, name, ((record, encode_image(record, plan)) for record in records), {})
+    records, made = (selection[index] for index in indices), {}
+    if plan.negatives:
+        records = _with_wrong_texts(records, plan, made)
+    return write_shard(out, name, ((record, encode_image(record, plan)) for record in records), made)
+
+
+def _with_wrong_texts(records: Iterator[Record], plan: Plan, made: dict[str, Any]) -> Iterator[Record]:
+    """Records with wrong texts; what was made is counted in `made`."""
+    reader, tally = find_reader(), Tally()
+    for record in records:
+        yield add_wrong_texts(record, reader, plan.negatives, plan.rules, tally)
+        made["negatives"] = tally.plain()
+
+
+def _sum_up(made: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was made for the shards together."""
+    texts = collections.Counter()
+    for one in made:
+        texts.update(one["texts"])
+    return {name: sum(one[name] for one in made) for name in ("captions", "records")} | {"texts": dict(texts)}
 
 
 def encode_image(record: Record, plan: Plan) -> bytes:
@@ -195,7 +225,10 @@ def _save(picture: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def _plain(plan: Plan) -> dict[str, Any]:
-    return asdict(plan) | {"filters": list(plan.filters)}
+    """As the manifest has it; what makes wrong texts only where some are made."""
+    plain = asdict(plan) | {"filters": list(plan.filters), "rules": list(plan.rules)}
+    left = () if plan.negatives else ("negatives", "rules", "reader")
+    return {name: value for name, value in plain.items() if name not in left}
 
 
 def _counts(selection: Selection) -> str:

@@ -15,6 +15,7 @@ from vlc.evaluate.tasks.compositionality import SUITES, run_compositionality
 from vlc.evaluate.tasks.probing import run_probe
 from vlc.evaluate.tasks.retrieval import run_retrieval
 from vlc.evaluate.tasks.segmentation import run_segmentation
+from vlc.evaluate.tasks.wrong_texts import run_wrong_texts
 from vlc.inference import Model
 from vlc.inference.comparison import compared_by
 from vlc.parallel import check_shared
@@ -27,6 +28,7 @@ TASKS: dict[str, Callable[[Cache, Options, str, Sequence[str]], Outcome]] = {
     "classification": run_classification,
     "retrieval": run_retrieval,
     **dict.fromkeys(SUITES, run_compositionality),
+    "wrong_texts": run_wrong_texts,
     "segmentation": run_segmentation,
     "linear": run_probe,
     "knn": run_probe,

@@ -16,11 +16,10 @@ from PIL import Image
 
 from vlc.data.decoding import decode
 from vlc.errors import DataError
-from vlc.evaluate.embeddings import Cache, Embedded
-from vlc.evaluate.metrics.retrieval import token_scores
+from vlc.evaluate.embeddings import Cache
+from vlc.evaluate.metrics.some import Scores
 from vlc.evaluate.pictures import ENDINGS, Pictures, files_version
 from vlc.evaluate.tasks.base import Options, Outcome
-from vlc.models import TextEncoding
 from vlc.storage import local_copy, read_bytes
 
 SUITES = ("sugarcrepe", "winoground", "aro")
@@ -141,7 +140,7 @@ def compositionality(cache: Cache, cases: Sequence[Case], by: Sequence[str]) -> 
     usable = [case for case in cases if all(place in row for place in case.images)]
     found: dict[str, Any] = {}
     for one in by:
-        score = _Scores(image, text, one)
+        score = Scores(image, text, one)
         outcomes = [
             (case.group, _outcome(*score([row[p] for p in case.images], [column[t] for t in case.texts])))
             for case in usable
@@ -164,24 +163,6 @@ def _pictures(places: Sequence[tuple[str, tuple[int, int, int, int] | None]]) ->
     keys = [path if box is None else f"{path} {box}" for path, box in places]
     versions = " ".join(sorted({files_version(path) for path, _ in places}))
     return Pictures(keys, read, versions)
-
-
-class _Scores:
-    """Scores of a few images with a few texts, both ways."""
-
-    def __init__(self, image: Embedded, text: Embedded, by: str):
-        self.by = by
-        names = ("tokens",) if by == "tokens" else ("embed",)
-        self.images = image.array(names[0])
-        self.texts = text.array(names[0])
-        self.mask = text.array("mask") if by == "tokens" else None
-
-    def __call__(self, images: list[int], texts: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        if self.mask is None:
-            scores = self.images[images] @ self.texts[texts].T
-            return scores, scores
-        tokens = self.texts[texts]
-        return token_scores(self.images[images], TextEncoding(tokens, tokens[:, 0], self.mask[texts]), block=len(texts))
 
 
 def _outcome(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, bool]:
