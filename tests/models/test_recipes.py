@@ -9,7 +9,7 @@ from flax import nnx
 from tests.tiny import VOCAB, tiny_batch, tiny_config, tiny_model
 from vlc.models.cached_decoder import CachedDecoder
 from vlc.models.rotary import image_angles, rotate, text_angles
-from vlc.models.stem import ConvStem, strides_of
+from vlc.models.stem import ConvStem, ImageNorm, strides_of
 from vlc.models.vit import sine_positions
 from vlc.train.patches import kept_patches, random_patches
 
@@ -27,19 +27,32 @@ def numbers(*shape):
 
 
 def test_strides_are_the_factors_of_a_patch():
-    assert strides_of(16) == (2, 2, 2, 2) and strides_of(12) == (2, 2, 3) and strides_of(14) == (2, 7)
-    assert strides_of(1) == ()
+    """With one more of stride 1 after each but the first and the last."""
+    assert strides_of(16) == (2, 2, 1, 2, 1, 2) and strides_of(12) == (2, 2, 1, 3) and strides_of(14) == (2, 7)
+    assert strides_of(1) == () and strides_of(2) == (2,)
+
+
+def test_a_stem_normalises_each_channel_over_the_image():
+    x, norm = numbers(2, 3, 4, 5), ImageNorm(5)
+    norm.scale[...], norm.bias[...] = numbers(5), numbers(5)
+    wide = np.asarray(x, np.float64)
+    mean, deviation = wide.mean((1, 2), keepdims=True), np.sqrt(wide.var((1, 2), keepdims=True) + 1e-3)
+    wanted = (wide - mean) / deviation * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
+    np.testing.assert_allclose(norm(x), wanted, atol=1e-5)
+    assert norm(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    flat = norm(jnp.full((1, 2, 2, 5), 7.0))
+    np.testing.assert_allclose(flat, jnp.broadcast_to(norm.bias[...], flat.shape), atol=1e-6)
 
 
 @pytest.mark.parametrize(("patch", "grid"), [(8, 4), (14, 2), (1, 6)])
 def test_a_stem_gives_a_place_for_each_patch(patch, grid):
-    stem = ConvStem(patch, 32, eps=1e-6, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    stem = ConvStem(patch, 32, dtype=jnp.float32, rngs=nnx.Rngs(0))
     assert stem(numbers(2, patch * grid, patch * grid, 3)).shape == (2, grid * grid, 32)
 
 
 def test_a_stem_sees_the_same_at_every_place():
     """Away from the border: a picture moved by a patch gives features that are moved by a place."""
-    stem = ConvStem(4, 16, eps=1e-6, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    stem = ConvStem(4, 16, dtype=jnp.float32, rngs=nnx.Rngs(0))
     picture = jnp.zeros((1, 24, 24, 3)).at[:, 5:11, 6:12].set(numbers(1, 6, 6, 3))
     here = stem(picture).reshape(6, 6, 16)
     moved = stem(jnp.roll(picture, 4, axis=2)).reshape(6, 6, 16)

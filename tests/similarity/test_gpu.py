@@ -83,7 +83,9 @@ def test_a_tiling_divides_what_it_is_given():
 @needs_compiler
 @pytest.mark.parametrize(
     "patches, tokens, width",
-    [(*shape, width) for shape in ((49, 32), (196, 64), (196, 77), (256, 77)) for width in (256, 512, 768)] + [ALONE],
+    [(*shape, 512) for shape in ((49, 32), (196, 64), (196, 77), (256, 77))]
+    + [(*shape, width) for shape in ((49, 32), (256, 77)) for width in (256, 768)]
+    + [ALONE],
 )
 def test_the_gpu_compiler_takes_them_and_spills_nothing(patches, tokens, width, tmp_path, monkeypatch):
     monkeypatch.setenv("MOSAIC_GPU_DUMP_TO", str(tmp_path))

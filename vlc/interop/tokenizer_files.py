@@ -131,7 +131,7 @@ def _json_tokenizer(path: Path, rows: int, clean: str, marks: Mapping[str, str],
         raise CheckpointError(
             f"{path.parent}: {end} is {marks[end]!r}, but tokenizer.json ends texts with {plain.piece(plain.end_id)!r}."
         )
-    return JsonTokenizer(plain.with_special(marks.values()), Rules(clean=clean, rows=rows, pad=pad, end=last))
+    return plain.marked(marks.values(), Rules(clean=clean, rows=rows, pad=pad, end=last))
 
 
 def clip(folder: Path, rows: int) -> Tokenizer:
@@ -182,7 +182,7 @@ def _clip_bytes(
     index = plain.id_of(pad)
     if index is None:
         raise CheckpointError(f"{path.parent}: pad_token is {pad!r}, which is not in the vocabulary.")
-    return JsonTokenizer(plain.with_special([pad]), Rules(clean=clean, rows=rows, pad=index))
+    return plain.marked([pad], Rules(clean=clean, rows=rows, pad=index))
 
 
 def open_clip(folder: Path, text: Mapping[str, Any], rows: int) -> Tokenizer:

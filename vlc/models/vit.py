@@ -83,7 +83,7 @@ class ImageTower(nnx.Module):
         self.mean, self.std = tuple(mean), tuple(std)
         self.patches = (size // config.patch) ** 2
         self.embed = (
-            ConvStem(config.patch, width, eps=eps, dtype=dtype, rngs=rngs)
+            ConvStem(config.patch, width, dtype=dtype, rngs=rngs)
             if config.stem == "conv"
             else linear(
                 3 * config.patch**2, width, ("pixels", "embed"), dtype=dtype, rngs=rngs, use_bias=config.patch_bias

@@ -30,10 +30,10 @@ class JsonTokenizer(Tokenizer):
 
     kind = "json"
 
-    def __init__(self, model: bytes, rules: Rules):
+    def __init__(self, model: bytes, rules: Rules, parsed: hf.Tokenizer | None = None):
         self.model = model
         try:
-            self._hf = hf.Tokenizer.from_str(model.decode())
+            self._hf = parsed or hf.Tokenizer.from_str(model.decode())
         except Exception as error:  # the library raises bare Exception
             raise DataError(f"Not a tokenizer.json ({len(model)} bytes): {error}.") from error
         self._hf.no_padding()
@@ -78,11 +78,15 @@ class JsonTokenizer(Tokenizer):
         pieces = self._hf.encode(text, add_special_tokens=False).ids
         return [*before, *pieces[: length - len(before) - len(after)], *after]
 
-    def with_special(self, tokens: Iterable[str]) -> bytes:
-        """The file with these tokens kept whole wherever they stand in a text, as transformers keeps marks."""
+    def marked(self, tokens: Iterable[str], rules: Rules) -> "JsonTokenizer":
+        """This tokenizer by other rules, with these tokens kept whole in every text, as transformers keeps marks."""
+        whole = {token.content for token in self._hf.get_added_tokens_decoder().values() if token.special}
+        more = [token for token in dict.fromkeys(tokens) if token not in whole and self.id_of(token) is not None]
+        if not more:
+            return JsonTokenizer(self.model, rules, self._hf)  # the file is large: it is read once
         made = hf.Tokenizer.from_str(self.model.decode())
-        made.add_special_tokens([token for token in dict.fromkeys(tokens) if made.token_to_id(token) is not None])
-        return made.to_str().encode()
+        made.add_special_tokens(more)
+        return JsonTokenizer(made.to_str().encode(), rules)
 
     def id_of(self, token: str) -> int | None:
         """The id of a token; `None` where there is none."""
@@ -135,7 +139,7 @@ def clip_tokenizer(merges: Sequence[str], rules: Rules, *, marks: tuple[str, str
     made.post_processor = processors.TemplateProcessing(
         single=f"{begin} $A {end}", special_tokens=[(name, vocab[name]) for name in marks]
     )
-    return JsonTokenizer(made.to_str().encode(), rules)
+    return JsonTokenizer(made.to_str().encode(), rules, made)
 
 
 def read_merges(data: bytes, where: str) -> list[str]:
