@@ -57,12 +57,12 @@ def _measure(name: str, topology: str, fsdp: int, exchange: str) -> dict:
         memory = lower_train_step(config, make_mesh(config.mesh, devices)).compile().memory_analysis()
     except Exception as error:  # the compiler's refusal, whatever its type
         return row | {"refused": str(error).splitlines()[0][:300]}
-    stop_frozen_gradients = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    taken = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     return row | {
         "arguments GiB": round(memory.argument_size_in_bytes / 2**30, 2),
         "temporary GiB": round(memory.temp_size_in_bytes / 2**30, 2),
         "HBM GiB": HBM_GIB.get(topology.split(":")[0]),
-        "share of HBM": round(stop_frozen_gradients / 2**30 / HBM_GIB[topology.split(":")[0]], 2),
+        "share of HBM": round(taken / 2**30 / HBM_GIB[topology.split(":")[0]], 2),
         "compile s": round(time.perf_counter() - begun),
     }
 

@@ -109,11 +109,11 @@ def main() -> None:
         train(folder, name, data, mix, options.steps, options.seed, f"--config.init={folder / 'alt'}")
     for name in ("alt", *options.arms):
         run("eval", folder / name, "--data", "scenes", "--guidance-scale", "1")
-        stop_frozen_gradients = json.loads((folder / name / "eval.json").read_text())
+        result = json.loads((folder / name / "eval.json").read_text())
         found[name] = {
-            "retrieval": stop_frozen_gradients["retrieval"],
-            "binding": {edit: row["text"] for edit, row in stop_frozen_gradients["binding"].items()},
-            "matched": stop_frozen_gradients["matched"],
+            "retrieval": result["retrieval"],
+            "binding": {edit: row["text"] for edit, row in result["binding"].items()},
+            "matched": result["matched"],
         }
         print(name, found[name], flush=True)
     settings = {key: str(value) for key, value in vars(options).items() if key not in ("workdir", "out", "arms")}

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+import vlc
 from vlc.data.record import Record, Source
 from vlc.data.sources import Scenes
-from vlc.data.sources.scenes import language
+from vlc.data.sources.scenes import language, world
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.metrics.ranking import Block, ranks, recall
 from vlc.evaluate.metrics.retrieval import recalls
@@ -13,7 +14,7 @@ from vlc.evaluate.metrics.zero_shot import accuracy
 from vlc.evaluate.overview import good_records
 from vlc.evaluate.report.page import Report
 from vlc.evaluate.tasks.guidance import word_f1
-from vlc.evaluate.tasks.scenes import _pair_accuracy, _patch_cover, caption_facts
+from vlc.evaluate.tasks.scenes import _pair_accuracy, _patch_cover, caption_facts, edit_twin_accuracy
 
 
 def test_ranks_count_ties_as_wrong():
@@ -50,6 +51,11 @@ def test_pairs_need_both_sides_for_a_group():
     assert _pair_accuracy(np.ones((2, 2)), np.ones((2, 2))) == {"text": 0.0, "image": 0.0, "group": 0.0}
     biased = np.array([[2.0, 1.0], [4.0, 3.0]])  # the first caption always wins, and so does the second image
     assert _pair_accuracy(biased, biased) == {"text": 0.5, "image": 0.5, "group": 0.0}
+
+
+def test_scenes_of_one_object_have_no_swaps(tiny_folder):
+    found = edit_twin_accuracy(vlc.load(tiny_folder), Scenes(side=32, objects=(1, 1), length=20), 4)
+    assert set(found) == set(world.ATTRIBUTES)
 
 
 def test_patch_cover():

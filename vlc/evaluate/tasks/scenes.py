@@ -34,11 +34,14 @@ def edit_twin_accuracy(model: Model, scenes: Scenes, count: int) -> dict[str, di
         count: Pairs for each edit.
 
     Returns:
-        By edit of `world.EDITS`, accuracies by embedding and, with the suffix `_tokens`, by late interaction.
+        By edit of `world.EDITS`, accuracies by embedding and, with the suffix `_tokens`, by late interaction; an edit
+        that these scenes cannot have (a swap in scenes of one object) is not there.
     """
     results = {}
     for edit in world.EDITS:
         twins = _collect_twins(scenes, edit, count)
+        if not twins:
+            continue
         images = [record.image for pair in twins for record in pair]
         texts = [record.captions["long"][0] for pair in twins for record in pair]
         image, text = model.encode_image(images), model.encode_text(texts)

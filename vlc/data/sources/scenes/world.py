@@ -88,28 +88,28 @@ def sample_scene(
         pairs: `"seen"` leaves out `HELD_OUT_PAIRS`; `"held_out"` makes the first object one of them; `"any"`.
     """
     count = int(rng.integers(objects[0], objects[1] + 1))
-    cross_caches = _sample_looks(rng, count, pairs)
+    looks = _sample_looks(rng, count, pairs)
     sizes = [SIZES[i] for i in rng.integers(len(SIZES), size=count)]
     textures = [TEXTURES[i] for i in rng.integers(len(TEXTURES), size=count)]
     places, sizes = _sample_places(rng, sizes, overlap_rate)
     made = tuple(
         SceneObject(shape, colour, size, texture, x, y)
-        for (colour, shape), size, texture, (x, y) in zip(cross_caches, sizes, textures, places, strict=True)
+        for (colour, shape), size, texture, (x, y) in zip(looks, sizes, textures, places, strict=True)
     )
     return Scene(BACKGROUNDS[rng.integers(len(BACKGROUNDS))], made)
 
 
 def _sample_looks(rng: np.random.Generator, count: int, pairs: str) -> list[tuple[str, str]]:
     """Distinct (colour, shape) pairs."""
-    cross_caches: list[tuple[str, str]] = []
+    looks: list[tuple[str, str]] = []
     if pairs == "held_out":
         held = sorted(HELD_OUT_PAIRS)
-        cross_caches.append(held[rng.integers(len(held))])
-    while len(cross_caches) < count:
+        looks.append(held[rng.integers(len(held))])
+    while len(looks) < count:
         look = (COLOURS[rng.integers(len(COLOURS))], SHAPES[rng.integers(len(SHAPES))])
-        if look not in cross_caches and not (pairs == "seen" and look in HELD_OUT_PAIRS):
-            cross_caches.append(look)
-    return cross_caches
+        if look not in looks and not (pairs == "seen" and look in HELD_OUT_PAIRS):
+            looks.append(look)
+    return looks
 
 
 def _sample_places(
@@ -204,10 +204,8 @@ def _is_binding_change(scene: Scene, twin: Scene, attribute: str, i: int, j: int
         return a.size == b.size and relation(scene, i, j) in RELATIONS[:4]
     if getattr(a, attribute) == getattr(b, attribute):
         return False
-    cross_caches = [(o.colour, o.shape) for o in twin.objects]
-    return len(set(cross_caches)) == len(cross_caches) and set(cross_caches) != {
-        (o.colour, o.shape) for o in scene.objects
-    }
+    looks = [(o.colour, o.shape) for o in twin.objects]
+    return len(set(looks)) == len(looks) and set(looks) != {(o.colour, o.shape) for o in scene.objects}
 
 
 def matched_scene(scene: Scene, rng: np.random.Generator, keep: str) -> Scene:
@@ -232,6 +230,6 @@ def matched_scene(scene: Scene, rng: np.random.Generator, keep: str) -> Scene:
                 dataclasses.replace(new, **{keep: getattr(old, keep)})
                 for new, old in zip(fresh.objects, scene.objects, strict=True)
             ]
-        cross_caches = {(o.colour, o.shape) for o in made}
-        if len(cross_caches) == count:
+        looks = {(o.colour, o.shape) for o in made}
+        if len(looks) == count:
             return Scene(scene.background, tuple(made))
