@@ -95,7 +95,7 @@ def learn(data: tuple[np.ndarray, np.ndarray], norm: str, pool: str, rate: float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=240)
     options = parser.parse_args()
     data, rows = examples(), []
     for norm, pool, rate in itertools.product(NORMS, POOLS, (3e-3, 1e-2)):
