@@ -53,7 +53,7 @@ def test_muon_makes_each_matrix_orthogonal_and_leaves_the_rest_to_adamw():
         *(layer[:, half].reshape(32, -1) for layer in blocks["attention"]["key_value"]["kernel"] for half in (0, 1)),
         *(layer.reshape(-1, 32) for layer in blocks["attention"]["out"]["kernel"]),
         *blocks["mlp"]["up"]["kernel"],
-        update["image_tower"]["embed"]["convolutions"][1]["kernel"].reshape(-1, 16),
+        (convolution := update["image_tower"]["embed"]["convolutions"][1]["kernel"]).reshape(-1, convolution.shape[-1]),
     ]
     for matrix in matrices:
         values = np.linalg.svd(matrix, compute_uv=False)
