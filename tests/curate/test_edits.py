@@ -107,7 +107,8 @@ def test_as_many_as_asked_for_of_different_rules():
 def test_any_text_is_read():
     for text in ("", " ", "?!", "12 %", "犬が走る。", "a\nb", "A" * 500, "it 's a dog 's dog"):
         for reader in (GRAMMAR, LISTS):
-            assert wrong_texts(text, [text], reader, np.random.default_rng(0), count=3, rules=tuple(RULES)) is not None
+            edits = wrong_texts(text, [text], reader, np.random.default_rng(0), count=3, rules=tuple(RULES))
+            assert len(edits) <= 3 and all(edit.text and edit.text != text for edit in edits)
 
 
 def test_a_rule_that_is_not_there():
@@ -141,3 +142,5 @@ def test_a_rule_needs_a_number(tmp_path, capsys):
     make_source(tmp_path / "a", texts("a red ball"))
     command = ["data", "build", str(tmp_path / "a"), "--out", str(tmp_path / "out"), "--rule", "swap_nouns"]
     assert main(command) == 2 and "--negatives" in capsys.readouterr().err
+    assert main([*command, "--negatives", "-1"]) == 2 and "0 or more" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

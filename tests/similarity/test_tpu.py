@@ -49,6 +49,7 @@ needs_compiler = pytest.mark.skipif(
         *itertools.product(["v5e:2x2"], SHAPES, [256, 768], [0, 1 << 40]),
         ("v5e:2x2", (196, 77), 512, 0),
         *itertools.product(["v5p:2x2x2", "v6e:2x2"], [SHAPES[0], SHAPES[-1]], [256, 768], [1 << 40]),
+        *itertools.product(["v5p:2x2x2", "v6e:2x2"], SHAPES[-1:], [768], [0]),
     ],
 )
 def test_the_tpu_compiler_takes_them(topology, shape, width, keep):

@@ -69,7 +69,9 @@ def _data_build(options: argparse.Namespace) -> int:
     from vlc.curate.build import Plan, build
     from vlc.data.workers import cores
 
-    if options.rule and options.negatives < 1:
+    if options.negatives < 0:
+        raise ConfigError(f"--negatives is {options.negatives}; it is the most wrong texts for a caption, 0 or more.")
+    if options.rule and not options.negatives:
         raise ConfigError("--rule says how wrong texts are made; say how many for a caption with --negatives.")
     if options.shard_records < 1:
         raise ConfigError(f"--shard-records is {options.shard_records}; a shard holds at least one record.")

@@ -185,11 +185,11 @@ def _write_shard(shared: tuple[Selection, Plan], task: tuple[Path, int, str]) ->
 
 
 def _with_wrong_texts(records: Iterator[Record], plan: Plan, made: dict[str, Any]) -> Iterator[Record]:
-    """Records with wrong texts; what was made is counted in `made`."""
+    """Records with wrong texts; after the last, `made` says what was made."""
     reader, tally = find_reader(), Tally()
     for record in records:
         yield add_wrong_texts(record, reader, plan.negatives, plan.rules, tally)
-        made["negatives"] = tally.plain()
+    made["negatives"] = tally.plain()
 
 
 def _sum_up(made: list[dict[str, Any]]) -> dict[str, Any]:

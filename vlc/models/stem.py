@@ -36,9 +36,9 @@ class ConvStem(nnx.Module):
     """Convolutions of 3 x 3, each with a norm and a rectifier, that make one place of a patch; then a linear map.
 
     The paper's, but with each channel normalised over the places of an image: its batch normalisation would mix the
-    records of a batch, and a norm of each place over its channels takes away how strong an edge is, after which shapes
-    are learned late (`benchmarks/tower_classes.py`). Channels double from one convolution to the next, up to the width
-    of the tower.
+    records of a batch, and with a norm of each place over its channels shapes are learned late, where the best place
+    counts (`benchmarks/stem_norms.py`). The mean of the places says little after it: it is near the same for every
+    image. Channels double from one convolution to the next, up to the width of the tower.
     """
 
     def __init__(self, patch: int, width: int, *, dtype: Any, rngs: nnx.Rngs):

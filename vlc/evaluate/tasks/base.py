@@ -11,6 +11,7 @@ import numpy as np
 from vlc.data.record import Source
 from vlc.data.sources import Annotations, open_source
 from vlc.errors import ConfigError, DataError
+from vlc.evaluate.pictures import Pictures
 from vlc.evaluate.report.page import Report
 from vlc.evaluate.tasks.labelled import EVAL_SPLITS
 from vlc.evaluate.tasks.scenes import open_test_scenes
@@ -111,6 +112,33 @@ def open_captioned(model: Model, spec: str, options: Options) -> Source:
     if options.split:
         raise ConfigError(f"--split {options.split}: the split of {spec} is written PATH#SPLIT, where it has several.")
     return source
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Some records of captioned data, evenly spaced.
+
+    Attributes:
+        source: All of the data.
+        records: Place, key and captions of those that can be read.
+        pictures: Their images, in the same order.
+        unread: How many cannot be read, by reason.
+    """
+
+    source: Source
+    records: list[tuple[int, str, tuple[str, ...]]]
+    pictures: Pictures
+    unread: dict[str, int]
+
+
+def read_captioned(model: Model, spec: str, options: Options) -> Captioned:
+    """The captioned images that the options ask for; see `read_captions` for its error."""
+    source = open_captioned(model, spec, options)
+    count = min(options.examples or len(source), len(source))
+    records, version, unread = read_captions(source, [index * len(source) // count for index in range(count)])
+    places = [place for place, _, _ in records]
+    pictures = Pictures([key for _, key, _ in records], lambda index: source[places[index]].image, version)
+    return Captioned(source, records, pictures, unread)
 
 
 def read_captions(

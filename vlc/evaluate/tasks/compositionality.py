@@ -17,7 +17,7 @@ from PIL import Image
 from vlc.data.decoding import decode
 from vlc.errors import DataError
 from vlc.evaluate.embeddings import Cache
-from vlc.evaluate.metrics.some import Scores
+from vlc.evaluate.metrics.stored_scores import StoredScores
 from vlc.evaluate.pictures import ENDINGS, Pictures, files_version
 from vlc.evaluate.tasks.base import Options, Outcome
 from vlc.storage import local_copy, read_bytes
@@ -140,7 +140,7 @@ def compositionality(cache: Cache, cases: Sequence[Case], by: Sequence[str]) -> 
     usable = [case for case in cases if all(place in row for place in case.images)]
     found: dict[str, Any] = {}
     for one in by:
-        score = Scores(image, text, one)
+        score = StoredScores(image, text, one)
         outcomes = [
             (case.group, _outcome(*score([row[p] for p in case.images], [column[t] for t in case.texts])))
             for case in usable

@@ -8,23 +8,18 @@ import numpy as np
 from vlc.data.record import add_counts
 from vlc.evaluate.embeddings import Cache
 from vlc.evaluate.metrics.retrieval import stored_recalls
-from vlc.evaluate.pictures import Pictures
-from vlc.evaluate.tasks.base import Options, Outcome, cut_text, left_out_text, open_captioned, read_captions
+from vlc.evaluate.tasks.base import Options, Outcome, cut_text, left_out_text, read_captioned
 
 
 def run_retrieval(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:
     spec = options.path(task)
-    source = open_captioned(cache.model, spec, options)
-    count = min(options.examples or len(source), len(source))
-    records, version, unread = read_captions(source, [index * len(source) // count for index in range(count)])
-    places = [place for place, _, _ in records]
-    pictures = Pictures([key for _, key, _ in records], lambda index: source[places[index]].image, version)
+    data = read_captioned(cache.model, spec, options)
     tokens = "tokens" in by
-    image = cache.images(pictures, tokens=tokens)
-    texts = [records[place][2] for place in image.kept]
+    image = cache.images(data.pictures, tokens=tokens)
+    texts = [data.records[place][2] for place in image.kept]
     text = cache.texts([caption for captions in texts for caption in captions], tokens=tokens)
     owner = np.repeat(np.arange(len(texts)), [len(captions) for captions in texts])
-    skipped = add_counts(source.skipped, image.skipped, unread)
+    skipped = add_counts(data.source.skipped, image.skipped, data.unread)
     cut, cut_words = cut_text(cache.model, [caption for captions in texts for caption in captions])
     figures: dict[str, Any] = {"images": len(texts), "texts": len(owner), "skipped": skipped} | cut
     rows = []

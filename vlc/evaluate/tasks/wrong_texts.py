@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from vlc.curate.edits import Tally, add_wrong_texts, find_reader
+from vlc.curate.edits import Reader, edits_of, find_reader
 from vlc.data.record import Record, add_counts
 from vlc.errors import DataError
 from vlc.evaluate.embeddings import Cache
 from vlc.evaluate.metrics.intervals import Figure, interval
-from vlc.evaluate.metrics.some import Scores
-from vlc.evaluate.pictures import Pictures
-from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, open_captioned, read_captions
+from vlc.evaluate.metrics.stored_scores import StoredScores
+from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, read_captioned
 
 _EACH = 3  # wrong texts of a caption
 _OWN = "of the data"
@@ -24,26 +23,21 @@ _OWN = "of the data"
 
 def run_wrong_texts(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:
     spec = options.path(task)
-    source = open_captioned(cache.model, spec, options)
-    count = min(options.examples or len(source), len(source))
-    records, version, unread = read_captions(source, [index * len(source) // count for index in range(count)])
-    places = [place for place, _, _ in records]
-    pictures = Pictures([key for _, key, _ in records], lambda index: source[places[index]].image, version)
+    data = read_captioned(cache.model, spec, options)
     reader = find_reader()
-    asked = {place: _questions(source[place], reader) for place in places}
     tokens = "tokens" in by
-    image = cache.images(pictures, tokens=tokens)
-    kept = [asked[places[number]] for number in image.kept]
+    image = cache.images(data.pictures, tokens=tokens)
+    kept = [_questions(data.source[data.records[number][0]], reader) for number in image.kept]
     texts = list(dict.fromkeys(text for questions in kept for right, wrong, _ in questions for text in (right, wrong)))
     if not texts:
         raise DataError(f"{spec}: no wrong text could be made of its captions, which were read by {reader.name}.")
     text = cache.texts(texts, tokens=tokens)
     column = {name: number for number, name in enumerate(texts)}
-    skipped = add_counts(source.skipped, image.skipped, unread)
+    skipped = add_counts(data.source.skipped, image.skipped, data.unread)
     figures: dict[str, Any] = {"images": len(kept), "reader": reader.name, "skipped": skipped}
     rows = []
     for how in by:
-        figures[how] = _preferred(Scores(image, text, how), kept, column)
+        figures[how] = _preferred(StoredScores(image, text, how), kept, column)
         rows += [(how, name, found["preferred"]) for name, found in figures[how].items()]
         low, high = figures[how]["all"]["interval"]
         rows += [(how, "all, 95% from", low), (how, "all, 95% to", high)]
@@ -54,18 +48,19 @@ def run_wrong_texts(cache: Cache, options: Options, task: str, by: Sequence[str]
     return Outcome(figures, rows, note)
 
 
-def _questions(record: Record, reader: Any) -> list[tuple[str, str, str]]:
+def _questions(record: Record, reader: Reader) -> list[tuple[str, str, str]]:
     """Caption, wrong text, and the rule that made it."""
-    own = {(right, wrong) for right, texts in record.negatives.items() for wrong in texts}
-    made = add_wrong_texts(record, reader, _EACH, (), tally := Tally())
-    return [
-        (right, wrong, _OWN if (right, wrong) in own else tally.rules[right, wrong])
-        for right, texts in made.negatives.items()
-        for wrong in texts
+    own = [(right, wrong) for right, texts in record.negatives.items() for wrong in dict.fromkeys(texts)]
+    made = edits_of(record, reader, _EACH, ())
+    return [(right, wrong, _OWN) for right, wrong in own] + [
+        (right, edit.text, edit.kind)
+        for right, edits in made.items()
+        for edit in edits
+        if (right, edit.text) not in own
     ]
 
 
-def _preferred(scores: Scores, asked: Sequence[Sequence[tuple[str, str, str]]], column: dict[str, int]) -> dict:
+def _preferred(scores: StoredScores, asked: Sequence[Sequence[tuple[str, str, str]]], column: dict[str, int]) -> dict:
     """By rule and for all: how often the caption is preferred, its interval over images, and how many pairs."""
     won: list[dict[str, list[bool]]] = []
     for row, questions in enumerate(asked):

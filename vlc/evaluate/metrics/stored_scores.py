@@ -7,14 +7,13 @@ from vlc.evaluate.metrics.retrieval import token_scores
 from vlc.models import TextEncoding
 
 
-class Scores:
+class StoredScores:
     """Scores of a few images with a few texts, both ways."""
 
     def __init__(self, image: Embedded, text: Embedded, by: str):
         self.by = by
-        names = ("tokens",) if by == "tokens" else ("embed",)
-        self.images = image.array(names[0])
-        self.texts = text.array(names[0])
+        name = "tokens" if by == "tokens" else "embed"
+        self.images, self.texts = image.array(name), text.array(name)
         self.mask = text.array("mask") if by == "tokens" else None
 
     def __call__(self, images: list[int], texts: list[int]) -> tuple[np.ndarray, np.ndarray]:
