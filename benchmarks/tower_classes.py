@@ -20,7 +20,7 @@ from vlc.config import default_config
 from vlc.data.sources import Scenes
 from vlc.data.sources.scenes import world
 from vlc.data.sources.scenes.render import draw
-from vlc.models.layers import linear
+from vlc.models.linear import linear
 from vlc.models.vit import ImageTower
 from vlc.train.muon import scale_by_muon_or
 

@@ -58,3 +58,9 @@ def tiny_batch(config, count=8, seed=0):
     if config.data.captions.negatives:  # the second record has none
         batch["hard"] = ids(count, config.data.captions.negatives).at[1].set(VOCAB).at[3, 1].set(VOCAB)
     return batch
+
+
+def leaves(params):
+    """Arrays by their path."""
+    found = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(x) for path, x in found}

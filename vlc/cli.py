@@ -10,14 +10,16 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from vlc.commands.captioning import add_caption
 from vlc.commands.data import add_data_commands
 from vlc.commands.distributed import add_start, distributed
 from vlc.commands.evaluate import add_eval
 from vlc.commands.huge_pages import use_huge_pages
+from vlc.commands.mix import add_mix
 from vlc.commands.plan import add_plan
-from vlc.commands.shared import add_command, add_step, exit_status, load_model
+from vlc.commands.shared import add_command, add_step, exit_status, load_model, read_step
 from vlc.errors import ConfigError, VlcError
 
 # Imports and tracing make millions of objects that live on; Python's own thresholds would look through them again and
@@ -74,16 +76,21 @@ def _make_parser() -> argparse.ArgumentParser:
     bring.add_argument("--out", required=True, help="the folder to write, which vlc.load reads")
     bring.add_argument("--tokenizer", default="", help="its tokenizer's file, where it does not lie beside the weights")
     bring.add_argument("--image-size", type=int, default=0, help="resample the positions for images of this size")
+    bring.add_argument(
+        "--text-length", type=int, default=0, help="stretch the text positions for texts of so many tokens"
+    )
+    bring.add_argument("--keep-positions", type=int, default=20, help="with --text-length: how many stay as they are")
     bring.add_argument("--role", default="", help="query or document, of a ColBERT or a model with prompts")
 
     send = add_command(commands, "export", _export, "write a model for transformers, open_clip, or as safetensors")
     send.add_argument("model", help="a training workdir, or any other model that vlc loads")
-    send.add_argument("--format", required=True, help="huggingface, open_clip or safetensors")
+    send.add_argument("--format", required=True, help="huggingface, open_clip, safetensors, or lora")
     send.add_argument("--out", default="", help="a folder that is new or empty; not needed with --push")
     send.add_argument("--push", default="", metavar="hf://ORG/NAME[@BRANCH]", help="upload it to the hub as well")
     send.add_argument("--private", action="store_true", help="of a model that --push makes")
     add_step(send)
 
+    add_mix(commands)
     data = commands.add_parser("data", help="look at data, build a dataset, train a tokenizer").add_subparsers(
         required=True, metavar="COMMAND"
     )
@@ -112,13 +119,15 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from vlc.interop import at_size, describe, import_model, write_native
+    from vlc.interop import at_length, at_size, describe, import_model, write_native
     from vlc.storage import from_hub, local_copy, made_for
 
     words = local_copy(from_hub(options.tokenizer)) if options.tokenizer else ""
     model = import_model(local_copy(from_hub(options.model)), tokenizer=words, role=options.role)
     if options.image_size:
         model = at_size(model, options.image_size)
+    if options.text_length:
+        model = at_length(model, options.text_length, options.keep_positions)
     with made_for(options.out, new=True) as folder:
         write_native(model, folder)
     print(describe(model))
@@ -127,20 +136,28 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from vlc.interop import export_model
     from vlc.storage import made_for, push_to_hub
 
     if not options.out and not options.push:
         raise ConfigError("Name where the model goes: --out FOLDER, or --push hf://ORG/NAME.")
-    with tempfile.TemporaryDirectory() as scratch:
-        model = load_model(options.model, options.step).as_imported()
-        with made_for(options.out or f"{scratch}/model", new=True) as folder:
-            notes = export_model(model, folder, options.format)
-            pushed = push_to_hub(folder, options.push, private=options.private) if options.push else ""
+    with tempfile.TemporaryDirectory() as scratch, made_for(options.out or f"{scratch}/model", new=True) as folder:
+        notes = _write(options, folder)
+        pushed = push_to_hub(folder, options.push, private=options.private) if options.push else ""
     for note in notes:
         print(f"note: {note}")
     print(f"Written: {' and '.join(filter(None, (options.out, pushed)))}")
     return 0
+
+
+def _write(options: argparse.Namespace, folder: Path) -> tuple[str, ...]:
+    """Writes the model in the form that is asked for; what the other side cannot use."""
+    from vlc.inference import export_lora
+    from vlc.interop import export_model
+
+    if options.format == "lora":
+        export_lora(options.model, read_step(options.step), folder)
+        return ()
+    return export_model(load_model(options.model, options.step).as_imported(), folder, options.format)
 
 
 if __name__ == "__main__":

@@ -9,21 +9,17 @@ import pytest
 
 import vlc
 from tests.conftest import read_config
-from tests.tiny import tiny_batch, tiny_config, tiny_model
+from tests.tiny import leaves, tiny_batch, tiny_config, tiny_model
 from vlc.errors import CheckpointError, ConfigError
 from vlc.inference import load_initial
 from vlc.interop import write_native
 from vlc.interop.load import abstract_params, fill, paths_of
 from vlc.train import train
-from vlc.train.optimizer import is_frozen, make_optimizer
+from vlc.train.frozen import is_frozen
+from vlc.train.optimizer import make_optimizer
 from vlc.train.step import loss_and_gradient
 
 FROZEN = ("image_tower", "text_tower", "image_embed", "text_embed", "image_token", "text_token")
-
-
-def leaves(params):
-    found = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(x) for path, x in found}
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +130,9 @@ def test_a_model_of_one_tower_starts_a_dual_encoder(tiny_import, tmp_path, tower
 def test_frozen_parameters_have_no_gradient_and_no_state():
     config = tiny_config(optimizer__frozen=("image_tower", "text_tower/embed"))
     graph, params = tiny_model(config)
-    frozen = tuple(config.optimizer.frozen)
-    step = jax.jit(lambda p, b: loss_and_gradient(graph, p, b, config.objectives, 1, frozen)[2])
+    step = jax.jit(lambda p, b: loss_and_gradient(graph, p, b, config.objectives, 1, config.optimizer)[2])
     gradient = leaves(step(params, tiny_batch(config)))
-    still = leaves(is_frozen(params, frozen))
+    still = leaves(is_frozen(params, config.optimizer))
     assert {name for name, hold in still.items() if hold} == {
         name for name in gradient if name.startswith(("image_tower/", "text_tower/embed/"))
     }
@@ -155,4 +150,4 @@ def test_bad_starts_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="no such file or folder"):
         train(config, tmp_path, load_initial=load_initial)
     with pytest.raises(ConfigError, match='no parameter is called "image_towr"'):
-        is_frozen(tiny_model(tiny_config())[1], ("image_towr",))
+        is_frozen(tiny_model(tiny_config())[1], tiny_config(optimizer__frozen=("image_towr",)).optimizer)

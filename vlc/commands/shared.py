@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from typing import Literal
 
 from vlc.errors import ConfigError, StoreAway, TrainingDiverged, VlcError
 
@@ -35,11 +36,16 @@ def read_numbers(text: str, name: str = "--guidance-scale") -> list[float]:
 def load_model(path: str, step: str, tokenizer: str = ""):
     from vlc.inference import load
 
-    if step in ("last", "best"):
-        return load(path, step=step, tokenizer=tokenizer)
-    if not step.isdigit():
-        raise ConfigError(f'--step is "{step}"; it must be last, best, or a number.')
-    return load(path, step=int(step), tokenizer=tokenizer)
+    return load(path, step=read_step(step), tokenizer=tokenizer)
+
+
+def read_step(text: str) -> int | Literal["last", "best"]:
+    """The value of --step."""
+    if text == "last" or text == "best":
+        return text
+    if not text.isdigit():
+        raise ConfigError(f'--step is "{text}"; it must be last, best, or a number.')
+    return int(text)
 
 
 def load_here(path: str, step: str = "last", tokenizer: str = ""):

@@ -187,6 +187,17 @@ class Decoder(Transformer):
     control = Control
 
 
+class Lora(Section):
+    """Matrices of low rank beside those of the model, which alone are trained (docs/fine_tuning.md)."""
+
+    rank = integer(0, "columns of the first; 0: none", low=0)
+    alpha = number(16.0, "what they add counts `alpha / rank`", above=0)
+    matrices = names(
+        ("query", "key_value", "out", "up", "down"),
+        'the maps that have them, ("text_tower/*/query",): a path or its end',
+    )
+
+
 class Model(Section):
     """The architecture."""
 
@@ -194,6 +205,7 @@ class Model(Section):
     image = ImageTower
     text = TextTower
     decoder = Decoder
+    lora = Lora
     token_head = choice("own", ("own", "pooled"), "the projection of tokens: its own, or that of the pooled features")
     init_logit_scale = number(1 / 0.07, "the multiplier of similarities (1/temperature) at the start", above=0)
     init_logit_bias = number(-10.0, "the bias of the sigmoid loss at the start")
@@ -225,6 +237,7 @@ class Optimizer(Section):
     layer_decay = number(1.0, "learning rate of a block as a share of that of the one above", above=0, high=1)
     skip_spikes = number(0.0, "leave out steps whose gradient is this many times as long as usual; 0: none", low=0)
     frozen = names((), 'parameters that stay as they are, ("image_tower", "text_tower")')
+    trained = names((), 'the only parameters that change, beside LoRA\'s, ("image_embed",); empty: all but `frozen`')
     ema = number(0.0, "decay of the moving average of the parameters; 0: none", low=0, below=1)
 
 

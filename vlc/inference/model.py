@@ -8,22 +8,25 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from vlc.config import config_from_json, resolve_auto
-from vlc.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from vlc.config import resolve_auto
+from vlc.errors import ConfigError, DataError, did_you_mean
 from vlc.generate import DecodingOptions
 from vlc.inference.captioning import Caption, CaptionRequest, Scorer, generate_captions, model_scorer, reranked
 from vlc.inference.comparison import all_scores, compared_by, logits_of
 from vlc.inference.encoder import Encoder, caption_logits
 from vlc.inference.image_inputs import AnyImage, Images, check_pixels, image_chunks, read_images
-from vlc.interop import Imported, at_size, import_model, is_native, read_native
+from vlc.inference.stored import read_stored
+from vlc.interop import (
+    Imported,
+    at_size,
+    merge_lora,
+)
 from vlc.interop.late_interaction import Role
-from vlc.interop.load import abstract_params, rows_of
+from vlc.interop.load import rows_of
 from vlc.models import ImageEncoding
 from vlc.settings import is_whole
-from vlc.storage import Place, from_hub, is_hub, local_copy, place
-from vlc.train.checkpoint import has_checkpoints, open_checkpoints
+from vlc.storage import from_hub, is_hub, place
 from vlc.train.initial import Initial
-from vlc.train.restoring import read_meta
 from vlc.train.state import count_parameters, make_graph
 
 
@@ -48,9 +51,10 @@ class Model(Encoder):
         """Loads a model with its tokenizer and preprocessing.
 
         Args:
-            path: The workdir of a run, a folder that `vlc import` or `vlc export` wrote, a folder of transformers
-                (CLIP, SigLIP, BERT) or open_clip (CLIP, SigLIP, CoCa), or a `.npz` of big_vision; on the disk, in a
-                bucket (`gs://`, `s3://`), or on the Hugging Face hub (`hf://ORG/NAME@REVISION`).
+            path: The workdir of a run, a folder that `vlc import` or `vlc export` wrote (of LoRA with the model
+                that it was made for), one of transformers (CLIP, SigLIP, BERT) or open_clip (CLIP, SigLIP, CoCa), or a
+                `.npz` of big_vision; on the disk, in a bucket (`gs://`, `s3://`), or on the Hugging Face hub
+                (`hf://ORG/NAME@REVISION`).
             step: Which checkpoint of a run: the newest, the one with the best dev score, or a number.
             tokenizer: Of another library's model, where it does not lie beside the weights.
             image_size: Pixels on a side, where other than the model's own; position embeddings are then resampled.
@@ -61,31 +65,11 @@ class Model(Encoder):
             CheckpointError: There is none, it is damaged, a weight is missing or not expected, or the tokenizer or the
                 preprocessing is missing.
         """
-        there = place(from_hub(path))
-        if not (step in ("last", "best") or is_whole(step)):
-            raise ConfigError(f'step is {step!r}; it must be "last", "best", or the number of a checkpoint.')
         if not is_whole(image_size) or image_size < 0:
             raise ConfigError(f"image_size is {image_size!r}; it must be a whole number of pixels.")
-        is_run = has_checkpoints(there)
-        if not is_run and not there.exists():
-            raise CheckpointError(
-                f"{path}: no such file or folder. A run's workdir is meant (train first), or another library's model; "
-                "one of the hub is hf://ORG/NAME."
-            )
-        if step != "last" and not is_run:
-            raise CheckpointError(f"{path}: --step chooses among the checkpoints of a run, and this is none.")
-        folder = None if is_run else local_copy(there)
-        if tokenizer and (folder is None or is_native(folder)):
-            raise CheckpointError(f"{path}: has its tokenizer; another cannot be named.")
-        if role and (folder is None or is_native(folder)):
-            raise ConfigError(f'role="{role}": {path} was written with the one way in which it reads texts.')
-        if folder is None:
-            model = cls._load_run(there, step)
-            model = cls.of(at_size(model.as_imported(), image_size)) if image_size else model
-        else:
-            words = local_copy(from_hub(tokenizer)) if tokenizer else ""
-            imported = read_native(folder) if is_native(folder) else import_model(folder, tokenizer=words, role=role)
-            model = cls.of(at_size(imported, image_size) if image_size else imported)
+        there = place(from_hub(path))
+        imported = merge_lora(read_stored(path, there, step, tokenizer, role))
+        model = cls.of(at_size(imported, image_size) if image_size else imported)
         model.path = str(path if is_hub(path) else there)
         return model
 
@@ -97,31 +81,6 @@ class Model(Encoder):
         made = cls(graph, imported.params, config, tokenizer, imported.preprocess)
         made.step, made.notes = imported.step, imported.notes
         return made
-
-    @classmethod
-    def _load_run(cls, path: Place, step: int | Literal["last", "best"]) -> "Model":
-        checkpoints = open_checkpoints(path, read_only=True)
-        loaded: dict[str, Any] = {}
-
-        def abstract(meta: dict) -> dict[str, Any]:
-            saved, tokenizer, preprocess = read_meta(meta, str(path))
-            config = config_from_json(saved)
-            loaded.update(config=config, tokenizer=tokenizer, preprocess=preprocess)
-            here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            shapes = abstract_params(config, tokenizer)
-            shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), shapes)
-            return {"ema" if config.optimizer.ema else "params": shapes}
-
-        if step == "best":
-            step = checkpoints.best_step() or "last"
-        try:
-            restored = checkpoints.restore(abstract, step=None if step == "last" else int(step))
-        finally:
-            checkpoints.close()
-        if restored is None:
-            raise CheckpointError(f"{path}: no finished checkpoint there yet.")
-        state, meta = restored
-        return cls.of(Imported(params=next(iter(state.values())), step=meta["step"], **loaded))
 
     # -- what a user does
 

@@ -33,7 +33,7 @@ def write_native(model: Imported, folder: Path) -> None:
     check_empty(folder)
     write_tensors(folder / WEIGHTS, {path: np.asarray(value) for path, value in paths_of(model.params).items()})
     meta = make_meta(model.config.to_dict(), model.tokenizer, model.preprocess)
-    own = {"step": model.step, "notes": list(model.notes), "sha256": _sha256(folder / WEIGHTS)}
+    own = {"step": model.step, "notes": list(model.notes), "sha256": sha256_of(folder / WEIGHTS)}
     write_text(folder / META, json.dumps(meta | own, indent=1))
 
 
@@ -49,11 +49,7 @@ def read_native(folder: Path) -> Imported:
         config = config_from_json(saved)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder / META}: {error}") from error
-    weights = Safetensors(folder / WEIGHTS)
-    if _sha256(folder / WEIGHTS) != meta.get("sha256"):
-        raise CheckpointError(
-            f"{folder / WEIGHTS}: the checksum is not that of {META}; the file was damaged or changed."
-        )
+    weights = checked_weights(folder / WEIGHTS, meta)
     shapes = abstract_params(config, tokenizer)
     ours = paths_of(shapes)
     arrays = read_arrays([rule(path, path) for path in ours], weights, ours, ignored=lambda *_: False)
@@ -86,7 +82,20 @@ def _write(path: Path, data: bytes) -> None:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
-def _sha256(path: Path) -> str:
+def checked_weights(path: Path, meta: dict[str, Any]) -> Safetensors:
+    """The arrays of a file whose checksum its description has.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or another.
+    """
+    weights = Safetensors(path)
+    if sha256_of(path) != meta.get("sha256"):
+        raise CheckpointError(f"{path}: the checksum is not that of its description; the file was damaged or changed.")
+    return weights
+
+
+def sha256_of(path: Path) -> str:
+    """The checksum of a file."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

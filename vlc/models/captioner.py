@@ -13,7 +13,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from vlc.data.controls import slot_sizes
-from vlc.models.layers import Attention, KeyValue, Stack, attention_of, linear, mlp_of, norm_of, shard_batch, table
+from vlc.models.layers import Attention, KeyValue, Stack, attention_of, mlp_of, norm_of, shard_batch, table
+from vlc.models.linear import linear
 from vlc.models.text import TokenEmbedding
 from vlc.models.vit import AttentionPool
 

@@ -11,7 +11,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from vlc.models.captioner import CrossCache, cross_attend, make_cross_cache
-from vlc.models.layers import Block, KeyValue, Stack, attention_of, linear, mlp_of, norm_of, shard_batch
+from vlc.models.layers import Block, KeyValue, Stack, attention_of, mlp_of, norm_of, shard_batch
+from vlc.models.linear import linear
 
 
 class CrossBlock(nnx.Module):

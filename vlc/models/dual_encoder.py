@@ -11,7 +11,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vlc.models.captioner import CaptionDecoder
 from vlc.models.coca import TextReadingDecoder
-from vlc.models.layers import l2_normalise, linear
+from vlc.models.layers import l2_normalise
+from vlc.models.linear import linear
+from vlc.models.lora import add_lora
 from vlc.models.text import TextTower
 from vlc.models.vit import ImageTower
 
@@ -90,6 +92,8 @@ class DualEncoder(nnx.Module):
         self.token_log_scale = nnx.Param(jnp.float32(math.log(config.init_logit_scale)), out_sharding=())
         self.logit_bias = nnx.Param(jnp.float32(config.init_logit_bias), out_sharding=())
         self.decoder = self._make_decoder(config, image_width, vocab_size, common)
+        if config.lora.rank:
+            add_lora(self, config.lora, rngs)
 
     @staticmethod
     def _make_decoder(config: Any, image_width: int, vocab_size: int, common: dict[str, Any]) -> Decoder | None:

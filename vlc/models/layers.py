@@ -19,6 +19,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from vlc.models.linear import linear
 from vlc.models.rotary import rotate
 
 # Parameters only carry the names of their axes; the rules are applied once, at the jit boundary. With flax's eager
@@ -53,26 +54,6 @@ def shard_batch(x: Array) -> Array:
     """
     axes = batch_axes()
     return jax.lax.with_sharding_constraint(x, PartitionSpec(axes)) if axes else x
-
-
-def linear(
-    fan_in: int | tuple[int, ...], fan_out: int | tuple[int, ...], axes: tuple[str, ...], *, dtype: Any, rngs: nnx.Rngs,
-    use_bias: bool = True,
-) -> nnx.LinearGeneral:  # fmt: skip
-    """A linear map with named axes; `axes` names the input axes, then the output axes."""
-    outputs = len(fan_out) if isinstance(fan_out, tuple) else 1
-    contracted = tuple(range(-len(fan_in), 0)) if isinstance(fan_in, tuple) else -1
-    return nnx.LinearGeneral(
-        fan_in,
-        fan_out,
-        axis=contracted,
-        use_bias=use_bias,
-        dtype=dtype,
-        rngs=rngs,
-        kernel_init=nnx.initializers.variance_scaling(1.0, "fan_in", "uniform"),
-        kernel_metadata={"out_sharding": axes},
-        bias_metadata={"out_sharding": axes[-outputs:]},
-    )
 
 
 def layer_norm(width: int, *, eps: float = 1e-6, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vlc.models.layers import linear
+from vlc.models.linear import linear
 
 _NARROWEST = 8  # channels
 _EPS = 1e-3

@@ -15,11 +15,11 @@ from vlc.models.layers import (
     Stack,
     hidden_width,
     layer_norm,
-    linear,
     norm_of,
     shard_batch,
     table,
 )
+from vlc.models.linear import linear
 from vlc.models.rotary import image_angles
 from vlc.models.stem import ConvStem
 

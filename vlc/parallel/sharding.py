@@ -23,6 +23,7 @@ RULES: tuple[tuple[str, str | None], ...] = (
     ("image", None),
     ("shared", None),
     ("vocab", None),
+    ("rank", None),
 )
 
 

@@ -18,7 +18,7 @@ from vlc.parallel import print_once
 from vlc.train.restoring import read_meta
 from vlc.train.state import State
 
-_OWN = ("dtype", "scan", "remat")  # how a model is computed, not what it is
+_OWN = ("dtype", "scan", "remat", "lora")  # how a model is computed and trained, not what it is
 _MASK = "['decoder']['mask'].value"
 _SCALES = ("['log_scale']", "['token_log_scale']", "['logit_bias']")
 _PIXELS = ("crop_scale", "flip", "interpolation", "augment")  # how training pictures are varied

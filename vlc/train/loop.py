@@ -139,7 +139,7 @@ def _train(
 
     # -- the state: shapes first, then shardings, so that every array is born where it will live.
     run = resolve_auto(config, jax.default_backend())
-    optimizer = make_optimizer(run.optimizer, run.steps)
+    optimizer = make_optimizer(run.optimizer, run.steps, lora=bool(run.model.lora.rank))
     graph = make_graph(run, tokenizer.vocab_size)
 
     def fresh(key: jax.Array) -> Any:

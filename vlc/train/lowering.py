@@ -44,7 +44,7 @@ def lower_train_step(config: Config, mesh: Mesh) -> Any:
 
 def plain_step(config: Config, vocab_size: int) -> tuple[Any, Any]:
     """The step's function, not yet compiled, and its optimizer, of a resolved config."""
-    optimizer = make_optimizer(config.optimizer, config.steps)
+    optimizer = make_optimizer(config.optimizer, config.steps, lora=bool(config.model.lora.rank))
     return make_train_step(make_graph(config, vocab_size), optimizer, config), optimizer
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from vlc.config import Config
-from vlc.errors import ConfigError, did_you_mean
+from vlc.train.frozen import with_frozen
 from vlc.train.guards import scale_by_depth, skip_spikes
 from vlc.train.muon import scale_by_muon_or
 from vlc.train.names import names_of
@@ -33,50 +33,18 @@ def make_schedule(config: Config, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, config.lr, warmup), after], [warmup])
 
 
-def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
-    """The gradient transformation of `config.optimizer`. Frozen parameters stay as they are, and have no state."""
-    trained = _make_trained(config, steps)
-    if config.frozen:
-        trained = _with_frozen(trained, tuple(config.frozen))
-    return skip_spikes(trained, config.skip_spikes) if config.skip_spikes else trained
+def make_optimizer(config: Config, steps: int, *, lora: bool = False) -> optax.GradientTransformation:
+    """The gradient transformation of `config.optimizer`. Frozen parameters stay as they are, and have no state.
 
-
-def _with_frozen(trained: optax.GradientTransformation, frozen: tuple[str, ...]) -> optax.GradientTransformation:
-    """The same, but for parameters below these names."""
-
-    def labels(params: Any) -> Any:
-        return jax.tree.map(lambda still: "frozen" if still else "trained", is_frozen(params, frozen))
-
-    return optax.multi_transform({"trained": trained, "frozen": optax.set_to_zero()}, labels)
-
-
-def is_frozen(params: Any, frozen: tuple[str, ...]) -> Any:
-    """True for the parameters below one of the names, `image_tower` or `text_tower/embed`.
-
-    Raises:
-        ConfigError: A name stands for no parameter.
+    Args:
+        config: `config.optimizer`.
+        steps: Of the whole run.
+        lora: Whether the model has LoRA, so that all else stays.
     """
-    paths = {"/".join(names_of(path)) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
-    for name in frozen:
-        if not any(_is_below(path, name) for path in paths):
-            known = sorted({path.split("/")[0] for path in paths})
-            raise ConfigError(f'config.optimizer.frozen: no parameter is called "{name}".{did_you_mean(name, known)}')
-
-    def below(path: Any, _: Any) -> bool:
-        return any(_is_below("/".join(names_of(path)), name) for name in frozen)
-
-    return jax.tree_util.tree_map_with_path(below, params)
-
-
-def _is_below(path: str, name: str) -> bool:
-    return path == name or path.startswith(name + "/")
-
-
-def stop_frozen_gradients(params: Any, frozen: tuple[str, ...]) -> Any:
-    """Parameters of which the frozen ones have no gradient, so that none is computed."""
-    if not frozen:
-        return params
-    return jax.tree.map(lambda still, x: jax.lax.stop_gradient(x) if still else x, is_frozen(params, frozen), params)
+    trained = _make_trained(config, steps)
+    if lora or config.frozen or config.trained:
+        trained = with_frozen(trained, config)
+    return skip_spikes(trained, config.skip_spikes) if config.skip_spikes else trained
 
 
 def _make_trained(config: Config, steps: int) -> optax.GradientTransformation:

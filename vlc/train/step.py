@@ -17,8 +17,9 @@ from flax import nnx
 from vlc.config import Config
 from vlc.models import DualEncoder
 from vlc.objectives import encode_batch, total_loss
+from vlc.train.frozen import stop_frozen_gradients
 from vlc.train.guards import skipped_steps
-from vlc.train.optimizer import make_schedule, stop_frozen_gradients
+from vlc.train.optimizer import make_schedule
 from vlc.train.patches import random_patches
 from vlc.train.state import State
 
@@ -32,12 +33,14 @@ def loss_and_gradient(
     batch: Batch,
     objectives: Any,
     accumulate: int = 1,
-    frozen: tuple[str, ...] = (),
+    optimizer: Config | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
-    """Total loss, its terms, and the gradient of the parameters, which is zero for those that are frozen."""
+    """Total loss, its terms, and the gradient of the parameters, which is zero for those that `config.optimizer`, if
+    given, leaves frozen."""
 
     def encode(params, batch):
-        return encode_batch(nnx.merge(graph, stop_frozen_gradients(params, frozen)), batch, objectives)
+        moving = params if optimizer is None else stop_frozen_gradients(params, optimizer)
+        return encode_batch(nnx.merge(graph, moving), batch, objectives)
 
     def compare(params, encoded):
         return total_loss(encoded, nnx.merge(graph, params).scales(), objectives)
@@ -78,7 +81,7 @@ def make_train_step(
     """The function to compile. Its randomness is a function of `config.seed` and the step alone."""
     schedule = make_schedule(config.optimizer, config.steps)
     null_rate, decay = config.objectives.caption.null_rate, config.optimizer.ema
-    parallel_rate, frozen = config.model.decoder.parallel, tuple(config.optimizer.frozen)
+    parallel_rate = config.model.decoder.parallel
 
     def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
         params = state["params"]
@@ -89,7 +92,9 @@ def make_train_step(
             batch["parallel"] = jax.random.bernoulli(jax.random.fold_in(key, 1), parallel_rate, rows)
         if config.model.image.drop_patches:
             batch["kept"] = random_patches(config, jax.random.fold_in(key, 2), rows[0])
-        total, terms, gradient = loss_and_gradient(graph, params, batch, config.objectives, config.accumulate, frozen)
+        total, terms, gradient = loss_and_gradient(
+            graph, params, batch, config.objectives, config.accumulate, config.optimizer
+        )
         with jax.named_scope("optimizer"):
             updates, opt = optimizer.update(gradient, state["opt"], params)
             new = {"params": optax.apply_updates(params, updates), "opt": opt, "step": state["step"] + 1}
