@@ -10,7 +10,7 @@ from flax import nnx
 import vlc
 from tests.tiny import leaves
 from vlc.errors import CheckpointError, ConfigError
-from vlc.interop import at_length
+from vlc.interop import at_length, write_native
 from vlc.interop.text_length import stretched
 from vlc.train.state import build_model
 
