@@ -1,4 +1,4 @@
-"""Muon and Lion, rates that fall with the depth, the guard against spikes, FLIP in a step, twins in a batch."""
+"""Other optimizers, rates that fall with the depth, the guard against spikes, FLIP in a step, twins in a batch."""
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ from vlc.data.sources.sample import Sample
 from vlc.data.sources.scenes import language
 from vlc.errors import ConfigError, DataError
 from vlc.objectives.captioning import caption_loss, caption_nll
+from vlc.parallel import make_mesh
+from vlc.parallel.sharding import state_sharding
 from vlc.train.flops import step_flops
 from vlc.train.guards import scale_by_depth, skip_spikes
 from vlc.train.inputs import make_example_maker, open_split
@@ -63,6 +65,48 @@ def test_muon_makes_each_matrix_orthogonal_and_leaves_the_rest_to_adamw():
     for name in ("cls", "positions"):
         assert np.array_equal(update["image_tower"][name], others["image_tower"][name])
     assert np.array_equal(update["log_scale"], others["log_scale"])
+
+
+def test_adafactor_keeps_rows_and_columns_of_matrices_alone():
+    """Against the paper's equations, on a matrix that is factored and a vector that is not."""
+    config = tiny_config(optimizer__name="adafactor", optimizer__clip_norm=0.0, **PLAIN).optimizer
+    rng = np.random.default_rng(0)
+    params = {"kernel": jnp.zeros((40, 50)), "bias": jnp.zeros(7)}
+    rule = make_optimizer(config, 10)
+    state = rule.init(params)
+    assert sum(x.size for x in jax.tree.leaves(state)) < 2.2 * (40 * 50 + 7)  # Adam's two moments and a half
+    rows, columns, whole, mean = 0.0, 0.0, 0.0, {"kernel": 0.0, "bias": 0.0}
+    for step in range(4):
+        gradient = {name: rng.normal(size=x.shape).astype(np.float32) for name, x in params.items()}
+        update, state = rule.update(gradient, state, params)
+        keep = min(1 - (step + 1.0) ** -0.8, config.b2)
+        square = gradient["kernel"] ** 2
+        rows = keep * rows + (1 - keep) * square.mean(1)
+        columns = keep * columns + (1 - keep) * square.mean(0)
+        whole = keep * whole + (1 - keep) * gradient["bias"] ** 2
+        second = {"kernel": np.outer(rows, columns) / rows.mean(), "bias": whole}
+        for name, value in second.items():
+            wanted = gradient[name] / np.sqrt(value)
+            wanted /= max(1.0, np.sqrt((wanted**2).mean()))
+            mean[name] = config.b1 * mean[name] + (1 - config.b1) * wanted
+            np.testing.assert_allclose(update[name], -config.lr * mean[name], rtol=2e-4, atol=1e-9)
+
+
+def test_adafactor_s_state_lies_on_any_mesh():
+    config = tiny_config(optimizer__name="adafactor", model__image__width=64, model__text__width=64)
+    optimizer = make_optimizer(config.optimizer, 10)
+    mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2}, jax.devices()[:8])
+
+    def fresh(key):
+        return init_state(config, VOCAB, optimizer, key)
+
+    sharding = state_sharding(jax.eval_shape(fresh, jax.random.key(0)), mesh)
+    step = jax.jit(make_train_step(make_graph(config, VOCAB), optimizer, config))
+    with jax.set_mesh(mesh):
+        state = jax.jit(fresh, out_shardings=sharding)(jax.random.key(0))
+        batch = {name: x for name, x in tiny_batch(config).items() if name != "null"}
+        _, metrics = step(state, batch)
+    assert np.isfinite(metrics["loss"])
 
 
 def test_lion_is_optax_s():

@@ -224,7 +224,9 @@ Objectives = type(
 class Optimizer(Section):
     """Optimizer and learning rate."""
 
-    name = choice("adamw", ("adamw", "lamb", "lion", "muon"), "the optimizer; with `muon` the rest is AdamW's")
+    name = choice(
+        "adamw", ("adamw", "lamb", "lion", "muon", "adafactor"), "the optimizer; with `muon` the rest is AdamW's"
+    )
     lr = number(1e-3, "the peak learning rate", low=0)
     schedule = choice("cosine", ("cosine", "linear", "constant"), "the decay after the warm-up")
     warmup_steps = integer(100, "steps of linear warm-up", low=0)

@@ -36,12 +36,14 @@ def state_sharding(state: Any, mesh: Mesh) -> Any:
     with nnx.logical_axis_rules(RULES):
         named = dict(jax.tree_util.tree_leaves_with_path(nnx.get_named_sharding(state, mesh)))
     # Flax names also what an optimizer has no state for, such as frozen parameters.
-    sharding = jax.tree_util.tree_map_with_path(lambda path, leaf: named[path], state)
+    sharding = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: named[path] if _is_param(path) or _fits(leaf, named[path]) else replicated(mesh), state
+    )
     problems = []
     shapes = dict(jax.tree_util.tree_leaves_with_path(state))
     for path, spec in jax.tree_util.tree_leaves_with_path(sharding):
         leaf = shapes[path]
-        if "params" not in jax.tree_util.keystr(path):
+        if not _is_param(path):
             continue
         for size, axis in zip(leaf.shape, spec.spec, strict=False):
             if axis is not None and size % mesh.shape[axis]:
@@ -50,6 +52,18 @@ def state_sharding(state: Any, mesh: Mesh) -> Any:
     if problems:
         raise ConfigError("config.mesh does not divide the model:\n" + "\n".join(sorted(set(problems))))
     return sharding
+
+
+def _is_param(path: Any) -> bool:
+    return "params" in jax.tree_util.keystr(path)
+
+
+def _fits(leaf: Any, sharding: NamedSharding) -> bool:
+    """Whether an array can lie as its name says. What an optimizer keeps of the rows of a parameter cannot."""
+    axes = sharding.spec
+    return len(axes) <= len(leaf.shape) and all(
+        axis is None or size % sharding.mesh.shape[axis] == 0 for size, axis in zip(leaf.shape, axes, strict=False)
+    )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -12,6 +12,8 @@ from vlc.train.guards import scale_by_depth, skip_spikes
 from vlc.train.muon import scale_by_muon_or
 from vlc.train.names import names_of
 
+_ADAFACTOR_POWER = 0.8  # the second moment forgets by 1 - step ** -0.8
+_FACTORED = 32  # sides of a matrix, at the least, for which rows and columns are kept alone
 # Parameters whose updates LAMB does not scale, by the last part of their names.
 _UNSCALED = ("bias", "scale", "log_scale", "token_log_scale", "logit_bias")
 
@@ -64,8 +66,27 @@ def _make_rule(config: Config) -> optax.GradientTransformation:
     """What the optimizer makes of a gradient, before decay and learning rate."""
     if config.name == "lion":
         return optax.scale_by_lion(b1=config.b1, b2=config.b2, mu_dtype=config.moment_dtype)
+    if config.name == "adafactor":
+        return scale_by_adafactor(config)
     adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=config.moment_dtype)
     return scale_by_muon_or(adam, config.moment_dtype) if config.name == "muon" else adam
+
+
+def scale_by_adafactor(config: Config) -> optax.GradientTransformation:
+    """Adafactor (Shazeer & Stern, ICML 2018, arXiv 1804.04235) as vision transformers are trained with it (Zhai et al.,
+    CVPR 2022, arXiv 2106.04560, section 3.4): the second moment of a matrix is kept as that of its rows and columns
+    with a decay of at most `b2`, each update is clipped to a root mean square of 1, and there is a first moment in
+    `moment_dtype`. Learning rates are those of AdamW.
+    """
+    return optax.chain(
+        optax.scale_by_factored_rms(
+            decay_rate=_ADAFACTOR_POWER,
+            min_dim_size_to_factor=_FACTORED,
+            decay_rate_fn=lambda step, power: jnp.minimum(1 - (step + 1.0) ** -power, config.b2),
+        ),
+        optax.clip_by_block_rms(1.0),
+        optax.ema(config.b1, debias=False, accumulator_dtype=config.moment_dtype),
+    )
 
 
 def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
