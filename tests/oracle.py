@@ -72,6 +72,11 @@ def filip(images, texts, mask, scale):
     return (pair_loss(scale * i2t, 1) + pair_loss(scale * t2i, 0)) / 2
 
 
+def filip_by_text(images, texts, mask, scale):
+    _, t2i = late_interaction(images, texts, mask)
+    return (pair_loss(scale * t2i, 1) + pair_loss(scale * t2i, 0)) / 2
+
+
 def multi_positive(image, captions, scale, negatives):
     slots = range(captions.shape[1])
     if negatives == "slot":
@@ -105,6 +110,12 @@ def hard_filip(images, texts, mask, wrong, wrong_mask, scale):
         for way in (0, 1)
     )
     return np.mean([hard_texts(*scores, there) for scores in ways])
+
+
+def hard_filip_by_text(images, texts, mask, wrong, wrong_mask, scale):
+    own = [late_interaction(images[[i]], texts[[i]], mask[[i]])[1][0, 0] for i in range(len(images))]
+    others = [late_interaction(images[[i]], wrong[i], wrong_mask[i])[1][0] for i in range(len(images))]
+    return hard_texts(scale * np.array(own), scale * np.array(others), wrong_mask.any(axis=2))
 
 
 def choose_among_wrong(i2t, t2i, wrong_i2t, there, scale, weight):

@@ -8,6 +8,9 @@ from flax import nnx
 import vlc
 from tests.tiny import tiny_config
 from vlc.errors import CheckpointError, ConfigError
+from vlc.evaluate.metrics.retrieval import token_scores
+from vlc.evaluate.metrics.zero_shot import class_scores
+from vlc.inference.comparison import pair_scores
 from vlc.interop import Imported, write_native
 from vlc.parallel.mesh import make_mesh
 from vlc.train.inputs import make_preprocess
@@ -77,6 +80,23 @@ def test_a_score_by_something_else_names_the_choices(tokenizer):
     model = model_of(tokenizer)
     with pytest.raises(ConfigError, match=r'by is "token", which is not known. Did you mean "tokens"'):
         model.score(pictures(1), ["a star"], by="token")
+
+
+def test_tokens_are_compared_as_they_were_trained(tokenizer, texts):
+    """By both directions, or by the words of a text alone: in scores, ranks, retrieval and zero-shot classes."""
+    both, by_text = (model_of(tokenizer, objectives__filip__scores=how) for how in ("both", "text"))
+    assert (both.one_way, by_text.one_way) == (False, True)
+    image, text = both.encode_image(pictures(3)), both.encode_text(texts[:4])
+    i2t, t2i = vlc.late_interaction(image.tokens, text.tokens, text.mask)
+    np.testing.assert_allclose(both.score(pictures(3), texts[:4], by="tokens"), (i2t + t2i) / 2, atol=1e-6)
+    np.testing.assert_allclose(by_text.score(pictures(3), texts[:4], by="tokens"), t2i, atol=1e-6)
+    pairs = pair_scores(by_text, image, text, np.array([0, 1, 2, 0]), "tokens")
+    np.testing.assert_allclose(pairs, np.asarray(t2i)[[0, 1, 2, 0], range(4)], atol=1e-6)
+    for model, ranked in ((both, i2t), (by_text, t2i)):
+        found = token_scores(image.tokens, text, one_way=model.one_way)
+        np.testing.assert_allclose(found[0], ranked, atol=1e-6)
+        classes = class_scores(model, image, texts[:4], ["{}"], by="tokens")
+        np.testing.assert_allclose(classes, ranked, atol=1e-6)
 
 
 def test_a_generator_is_read_a_batch_at_a_time(tokenizer):

@@ -9,7 +9,7 @@ from flax import nnx
 from tests.tiny import VOCAB, tiny_batch, tiny_config, tiny_model
 from vlc.models.cached_decoder import CachedDecoder
 from vlc.models.rotary import image_angles, rotate, text_angles
-from vlc.models.stem import ConvStem, ImageNorm, strides_of
+from vlc.models.stem import ConvStem, strides_of
 from vlc.models.vit import sine_positions
 from vlc.train.patches import kept_patches, random_patches
 
@@ -30,18 +30,6 @@ def test_strides_are_the_factors_of_a_patch():
     """With one more of stride 1 after each but the first and the last."""
     assert strides_of(16) == (2, 2, 1, 2, 1, 2) and strides_of(12) == (2, 2, 1, 3) and strides_of(14) == (2, 7)
     assert strides_of(1) == () and strides_of(2) == (2,)
-
-
-def test_a_stem_normalises_each_channel_over_the_image():
-    x, norm = numbers(2, 3, 4, 5), ImageNorm(5)
-    norm.scale[...], norm.bias[...] = numbers(5), numbers(5)
-    wide = np.asarray(x, np.float64)
-    mean, deviation = wide.mean((1, 2), keepdims=True), np.sqrt(wide.var((1, 2), keepdims=True) + 1e-3)
-    wanted = (wide - mean) / deviation * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
-    np.testing.assert_allclose(norm(x), wanted, atol=1e-5)
-    assert norm(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
-    flat = norm(jnp.full((1, 2, 2, 5), 7.0))
-    np.testing.assert_allclose(flat, jnp.broadcast_to(norm.bias[...], flat.shape), atol=1e-6)
 
 
 @pytest.mark.parametrize(("patch", "grid"), [(8, 4), (14, 2), (1, 6)])

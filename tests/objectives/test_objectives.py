@@ -90,6 +90,11 @@ def inputs(name):
             lambda v, t, s: o.filip_loss(v, t, jnp.asarray(mask), s),
             lambda v, t, s: oracle.filip(v, t, mask, s),
         ),
+        "filip, by text": (
+            (patches, tokens, 9.0),
+            lambda v, t, s: o.filip_loss(v, t, jnp.asarray(mask), s, scores="text"),
+            lambda v, t, s: oracle.filip_by_text(v, t, mask, s),
+        ),
         "slot": (
             (image, captions, 9.0),
             lambda *a: o.multi_positive_loss(*a, negatives="slot"),
@@ -115,6 +120,13 @@ def inputs(name):
             (patches, tokens, hard_words, 9.0),
             lambda v, t, w, s: o.hard_texts.hard_filip_loss(v, t, jnp.asarray(mask), w, jnp.asarray(hard_mask), s),
             lambda v, t, w, s: oracle.hard_filip(v, t, mask, w, hard_mask, s),
+        ),
+        "hard_filip, by text": (
+            (patches, tokens, hard_words, 9.0),
+            lambda v, t, w, s: o.hard_texts.hard_filip_loss(
+                v, t, jnp.asarray(mask), w, jnp.asarray(hard_mask), s, scores="text"
+            ),
+            lambda v, t, w, s: oracle.hard_filip_by_text(v, t, mask, w, hard_mask, s),
         ),
         "clip, wrong texts": (
             (image, text, hard, 9.0),
@@ -149,6 +161,7 @@ def inputs(name):
 NAMES = [
     "clip", "align", "siglip", "filip", "slot", "all", "grouping", "grouping, batch", "caption, token",
     "caption, example", "hard_clip", "hard_filip", "clip, wrong texts", "siglip, wrong texts", "filip, wrong texts",
+    "filip, by text", "hard_filip, by text",
 ]  # fmt: skip
 
 

@@ -39,6 +39,9 @@ def example(count=16, patches=5, tokens=6, width=8):
 
 LOSSES = {
     "filip": lambda x, s, b, **k: filip_loss(x["images"], x["texts"], x["mask"] > 0, s, **k),
+    "filip, by text": lambda x, s, b, **k: filip_loss(
+        x["images"], x["texts"], x["mask"] > 0, s, further=(x["wrong"], x["wrong_mask"] > 0), scores="text", **k
+    ),
     "clip": lambda x, s, b, **k: clip_loss(x["image_embed"], x["text_embed"], s, **k),
     "align": lambda x, s, b, **k: clip_loss(
         x["image_embed"], x["text_embed"], s, label_smoothing=0.1, reduction="sum", **k

@@ -14,6 +14,7 @@ from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import MakeExample, train_batches, twin_of
 from vlc.data.sources import Scenes
+from vlc.data.sources.mixture import Mixture
 from vlc.data.sources.sample import Sample
 from vlc.data.sources.scenes import language
 from vlc.errors import ConfigError, DataError
@@ -209,6 +210,36 @@ def test_twins_depend_on_neither_processes_nor_where_a_run_was_resumed(tokenizer
     _, odd = pairs(tokenizer, 0.5, rows=[1, 3, 5, 7])
     assert np.array_equal(next(resumed)["image"], whole[2]["image"])
     assert np.array_equal(next(odd)["text"], whole[0]["text"][1::2])
+
+
+def test_twins_come_after_the_step_from_which_there_are_some(tokenizer):
+    _, plain = pairs(tokenizer, 0.0)
+    _, from_start = pairs(tokenizer, 0.5)
+    _, late = pairs(tokenizer, 0.5, twins_from=1)
+    assert np.array_equal(next(late)["image"], next(plain)["image"])
+    next(from_start)
+    assert np.array_equal(next(late)["text"], next(from_start)["text"])
+
+
+def test_a_curriculum_shows_its_first_scenes_first(tokenizer):
+    scenes = Scenes(side=16, length=200, objects=(3, 3), first_objects=(1, 1), first_share=0.5)
+    both = Mixture({"a": scenes, "b": Scenes(side=16, length=10, objects=(2, 2))}, {"a": 1.0, "b": 1.0})
+    assert len(scenes.at(0.4).scene(5)[0].objects) == 1 and scenes.at(0.5) is scenes
+    assert [len(both.at(0.0)[i].extra["scene"].objects) for i in (0, 200)] == [1, 2] and both.at(0.5) is both
+    choice = CaptionChoice(Mix({"short": 1.0}))
+    make = MakeExample(scenes, Preprocess(16), choice, tokenizer, (60, 60, 60), draws=32)
+    batches = train_batches(make, batch_size=8, seed=3, twins=0.25)
+    for step in range(4):
+        batch = next(batches)
+        for row in (0, 1, 7):
+            objects = language.read_facts(tokenizer.decode(batch["text"][row])).mentions
+            assert len(objects) == (1 if step < 2 else 3)
+
+
+def test_a_curriculum_does_not_go_with_filters():
+    config = tiny_config(data__scenes__first_share=0.5, data__filters=("words(min=3)",))
+    with pytest.raises(ConfigError, match=r"first_share changes the scenes"):
+        check_config(config)
 
 
 def test_data_without_twins_are_refused(tokenizer, tmp_path):

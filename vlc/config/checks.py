@@ -30,6 +30,11 @@ def check_config(config: Config) -> None:
         raise ConfigError(
             "config.data.twins pairs records by their main captions, and config.data.captions.first=pool has none."
         )
+    if config.data.scenes.first_share and (config.data.filters or config.data.join):
+        raise ConfigError(
+            "config.data.scenes.first_share changes the scenes during training; filters and joins know those of one "
+            "kind only."
+        )
     check_trackers(config.track)
     for key in ("mix", "mix_end", "target"):
         parse_weights(config.data.captions[key], f"data.captions.{key}")

@@ -80,6 +80,8 @@ class Scenes(Section):
 
     seed = integer(0, "another seed is another world", low=0)
     objects = numbers((2, 5), "fewest and most objects of a scene", length=2, low=1, rising=True)
+    first_objects = numbers((1, 1), "the same, for the first part of training", length=2, low=1, rising=True)
+    first_share = number(0.0, "share of training that is that part; 0: none", low=0, high=1)
     overlap_rate = number(0.2, "chance that an object partly covers another", low=0, high=1)
     alt_generic_rate = number(0.5, "share of alt-texts that fit any scene", low=0, high=1)
     alt_wrong_rate = number(0.2, "share of the others that name an object which is not there", low=0, high=1)
@@ -96,6 +98,7 @@ class Data(Section):
     mixture = Mixture
     mixture_rule = choice("weights", RULES, "weights are shares of the draws, or `epochs`: visits of a record an epoch")
     twins = number(0.0, "share of a batch that are twins of records beside them (docs/data.md)", low=0, high=0.5)
+    twins_from = number(0.0, "share of training after which there are twins", low=0, high=1)
     columns = text("", 'which columns are the image and which captions, "image=file,alt=title"')
     join = text("", "a file with more captions for the same images, by path or URL")
     filters = names((), 'steps that leave records out before training, ("align_image", "words(min=3)")')

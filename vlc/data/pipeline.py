@@ -53,7 +53,7 @@ class MakeExample(grain.RandomMapTransform):
 
     Attributes:
         lengths: T, U and V: tokens of the main caption, of a sub-caption, and of the captioner's target.
-        draws: Examples that training will see in all; caption mixes that move do so by this measure.
+        draws: Examples that training will see in all; what changes during training does so by this measure.
         controls: What the captioner can be asked for; then an example has `control` `[S]` as well.
     """
 
@@ -69,13 +69,14 @@ class MakeExample(grain.RandomMapTransform):
         progress = min(element.draw / self.draws, 1.0) if self.draws else 0.0
         if element.pair is not None:  # both of a pair are worded and cropped alike
             rng = np.random.default_rng(element.pair)
+        source = self.source.at(progress)
         skipped, first = 0, ""
         for attempt in range(_SUBSTITUTES):
-            index = (int(element.record) + attempt) % len(self.source)
+            index = (int(element.record) + attempt) % len(source)
             try:
                 begun = time.perf_counter()
-                record = self._twin(element, progress) if element.is_twin and not attempt else None
-                record = record or self.source[index]
+                record = self._twin(source, element, progress) if element.is_twin and not attempt else None
+                record = record or source[index]
                 read = time.perf_counter() - begun
                 example = self.make(record, rng, progress)
                 example["seconds"][0] = read
@@ -87,12 +88,12 @@ class MakeExample(grain.RandomMapTransform):
             f"The first says: {first}"
         )
 
-    def _twin(self, visit: Visit, progress: float) -> Record | None:
+    def _twin(self, source: Source, visit: Visit, progress: float) -> Record | None:
         """The twin of the record that stands before it in the batch; `None` where none is known."""
         assert visit.pair is not None
         _, of = visit.pair
         rng = np.random.default_rng(visit.pair)
-        return twin_of(self.source, of, self.captions, rng, progress)
+        return twin_of(source, of, self.captions, rng, progress)
 
     def make(self, record: Record, rng: np.random.Generator, progress: float = 0.0) -> Batch:
         """One record as the model will see it on this visit.
@@ -135,22 +136,23 @@ class MakeExample(grain.RandomMapTransform):
 class _Visits(grain.MapDataset):
     """The records in the order of the draws, some of them in pairs of a record and its twin, side by side."""
 
-    def __init__(self, order: grain.MapDataset, batch_size: int, twins: float):
+    def __init__(self, order: grain.MapDataset, batch_size: int, twins: float, first: int):
         """
         Args:
             order: Of the records.
             batch_size: Of the global batch.
             twins: Share of a batch that are twins, at most a half.
+            first: The first batch that has some.
         """
         super().__init__(order)
-        self._size, self._paired = batch_size, 2 * round(twins * batch_size)
+        self._size, self._paired, self._first = batch_size, 2 * round(twins * batch_size), first
 
     def __len__(self) -> int:
         return len(self._parent)
 
     def __getitem__(self, draw: Any) -> Any:
-        row = draw % self._size
-        if row >= self._paired:
+        batch, row = divmod(draw, self._size)
+        if row >= self._paired or batch < self._first:
             return Visit(draw, int(self._parent[draw]))
         first = draw - row % 2
         index = int(self._parent[first])
@@ -198,6 +200,7 @@ def train_batches(
     threads: int = 2,
     workers: int = 0,
     twins: float = 0.0,
+    twins_from: int = 0,
 ) -> grain.DatasetIterator[Batch]:
     """An endless stream of batches, or of this process's rows of every global batch.
 
@@ -214,9 +217,10 @@ def train_batches(
         threads: Reading threads (of each worker).
         workers: Worker processes; 0 reads in this one.
         twins: Share of a batch that are twins of the records beside them (`Source.twin`), at most a half.
+        twins_from: The first step whose batch has some.
     """
     order = visits(make_example.source, seed)
-    examples = _Visits(order, batch_size, twins).random_map(make_example)
+    examples = _Visits(order, batch_size, twins, twins_from).random_map(make_example)
     wanted = range(batch_size) if rows is None else rows
     dataset = _Rows(examples, order, make_example.source, batch_size, wanted, threads).batch(len(wanted))[start_step:]
     read = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4, threads)))

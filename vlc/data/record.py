@@ -103,6 +103,11 @@ class Source(ABC):
         del index, caption, rng
         return None
 
+    def at(self, progress: float) -> "Source":
+        """The source as it is after this share of training, for one that changes: it has as many records."""
+        del progress
+        return self
+
     @property
     def prefetches(self) -> bool:
         """Whether `prefetch` is of any use: records lie where they have to be waited for."""

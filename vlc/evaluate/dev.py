@@ -42,7 +42,7 @@ def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[
         mesh = jax.tree.leaves(params)[0].sharding.mesh
         model = Model(graph, params, config, tokenizer, make_preprocess(config.data.image), mesh=mesh)
         records, texts, image, text = _encoded(model, source, config.eval.examples)
-        found = both_retrievals(image, text, _owners(texts), by=compared)
+        found = both_retrievals(image, text, _owners(texts), by=compared, one_way=model.one_way)
         named = {
             f"{figure}{'_tokens' if how == 'tokens' else ''}": rates[figure]
             for how, rates in found.items()
@@ -66,7 +66,7 @@ def retrieval_score(model: Model, source: Source, examples: int) -> float:
     """
     by = comparable(model)[-1]
     _, texts, image, text = _encoded(model, source, examples)
-    return _score(both_retrievals(image, text, _owners(texts), by=(by,))[by])
+    return _score(both_retrievals(image, text, _owners(texts), by=(by,), one_way=model.one_way)[by])
 
 
 def _encoded(

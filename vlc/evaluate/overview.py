@@ -89,7 +89,7 @@ def _retrieval(model: Model, report: Report, results: dict, records: Sequence[Re
     owner = [i for i, captions in enumerate(texts) for _ in captions]
     flat = [caption for captions in texts for caption in captions]
     text = model.encode_text(flat)
-    found = both_retrievals(image, text, owner, by=comparable(model))
+    found = both_retrievals(image, text, owner, by=comparable(model), one_way=model.one_way)
     results["retrieval"] = found
     chance, main = 1 / len(records), found[compared_by(model)]
     report.tile(f"{100 * main['t2i_r1']:.1f}%", f"text to image R@1 (chance {100 * chance:.1f}%)")
@@ -185,7 +185,7 @@ def _novel(model: Model, scenes: Scenes, count: int) -> dict[str, dict[str, floa
     records = [novel[index] for index in range(count)]
     image = model.encode_image([record.image for record in records])
     text = model.encode_text([record.captions["long"][0] for record in records])
-    return both_retrievals(image, text, range(count), by=comparable(model))
+    return both_retrievals(image, text, range(count), by=comparable(model), one_way=model.one_way)
 
 
 def of_trained(found: dict[str, Any], may: Sequence[str], by: str = "embed") -> dict[str, Any]:

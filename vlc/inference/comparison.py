@@ -55,14 +55,15 @@ def all_scores(
 ) -> tuple[Float[np.ndarray, "B N"], Float[np.ndarray, "B N"]]:
     """Scores of every image with every text, as they rank texts for an image, and images for a text.
 
-    By embedding both are the cosine; by tokens those of `late_interaction`.
+    By embedding both are the cosine; by tokens those of `late_interaction`, or its `t2i` twice where the model was
+    trained by that alone.
     """
     how = compared_by(model, by)
     if how == "embed" or not len(image.embed) or not len(text.embed):
         cosine = image.embed @ text.embed.T
         return cosine, cosine
     i2t, t2i = late_interaction(jnp.asarray(image.tokens), jnp.asarray(text.tokens), jnp.asarray(text.mask))
-    return np.asarray(i2t), np.asarray(t2i)
+    return np.asarray(t2i if model.one_way else i2t), np.asarray(t2i)
 
 
 def pair_scores(
@@ -84,7 +85,8 @@ def pair_scores(
     for start in range(0, len(owner), _PAIRS):
         rows = np.arange(start, min(start + _PAIRS, len(owner)))
         filled = np.concatenate([rows, np.full(_PAIRS - len(rows), rows[-1])])  # one shape, so that it compiles once
-        scores = _pairs(image.tokens[owner[filled]], text.tokens[filled], text.mask[filled])
+        i2t, t2i = _pairs(image.tokens[owner[filled]], text.tokens[filled], text.mask[filled])
+        scores = t2i if model.one_way else (i2t + t2i) / 2
         found[rows] = np.asarray(scores)[: len(rows)]
     return found
 
@@ -99,9 +101,11 @@ def logits_of(model: Encoder, image: ImageEncoding, text: TextEncoding) -> Float
 
 
 @jax.jit
-def _pairs(images: Float[Array, "N P D"], texts: Float[Array, "N T D"], mask: Any) -> Float[Array, " N"]:
-    """FILIP's two similarities (arXiv 2111.07783, eq. 3 to 5) of row with row, and their mean."""
+def _pairs(
+    images: Float[Array, "N P D"], texts: Float[Array, "N T D"], mask: Any
+) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
+    """FILIP's two similarities (arXiv 2111.07783, eq. 3 to 5) of row with row."""
     products = jnp.einsum("npd,ntd->npt", images, texts, preferred_element_type=jnp.float32, precision="highest")
     i2t = jnp.where(mask[:, None], products, -jnp.inf).max(axis=2).mean(axis=1)
     t2i = jnp.where(mask, products.max(axis=1), 0).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)
-    return jnp.where(mask.any(axis=1), (i2t + t2i) / 2, 0)
+    return jnp.where(mask.any(axis=1), i2t, 0), jnp.where(mask.any(axis=1), t2i, 0)

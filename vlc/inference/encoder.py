@@ -22,7 +22,7 @@ from vlc.inference.image_inputs import check_pixels
 from vlc.interop import Imported
 from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
 from vlc.models.cached_decoder import unstack_layers
-from vlc.objectives import compared_by
+from vlc.objectives import compared_by, one_way
 from vlc.parallel import batch_sharding, data_shares, fetch, local_mesh, state_sharding
 from vlc.train.restoring import array_checksums
 
@@ -97,6 +97,11 @@ class Encoder:
     def compares(self) -> tuple[str, ...]:
         """What the model was trained to compare: `tokens`, `embed`, both, or nothing (a captioner alone)."""
         return compared_by(self.config.objectives)
+
+    @property
+    def one_way(self) -> bool:
+        """Whether it was trained to compare tokens by the words of a text alone (`filip.scores=text`)."""
+        return one_way(self.config.objectives)
 
     @property
     def params(self) -> Any:

@@ -44,6 +44,12 @@ def compared_by(objectives: Any) -> tuple[str, ...]:
     return tuple(how for how in ("tokens", "embed") if how in trained)
 
 
+def one_way(objectives: Any) -> bool:
+    """Whether tokens are compared by the words of a text alone (`filip.scores=text`)."""
+    trained = [objective for objective in weighted(objectives) if objective.compares == "tokens"]
+    return any(getattr(objectives[objective.name], "scores", "both") == "text" for objective in trained)
+
+
 def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -> Encoded:
     """Runs the towers, and the decoder where a caption objective has weight.
 

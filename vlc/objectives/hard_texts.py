@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 
 from vlc.models import Scales
 from vlc.objectives.base import Encoded, Objective, Weighted
+from vlc.objectives.late_interaction import SCORES
+from vlc.settings import choice
 
 
 def among_own(own: Float[Array, " B"], wrong: Float[Array, "B K"], there: Float[Array, "B K"]) -> Float[Array, ""]:
@@ -59,6 +61,7 @@ def hard_filip_loss(
     hard_tokens: Float[Array, "B K T D"],
     hard_mask: Float[Array, "B K T"],
     logit_scale: Float[Array, ""] | float,
+    scores: str = "both",
 ) -> Float[Array, ""]:
     """`among_own` of both token-wise similarities of an image and a text, their mean (FILIP, arXiv 2111.07783).
 
@@ -69,12 +72,14 @@ def hard_filip_loss(
         hard_tokens: Row i holds the wrong texts of image i.
         hard_mask: 1 for their real tokens; a text of none is not there.
         logit_scale: The multiplier, 1/temperature.
+        scores: Of `filip_loss`.
     """
     texts = jnp.concatenate([text_tokens[:, None], hard_tokens], axis=1)
     mask = jnp.concatenate([text_mask[:, None], hard_mask], axis=1)
     there = hard_mask.max(axis=2)
-    scores = (logit_scale * score for score in own_scores(image_tokens, texts, mask))
-    return 0.5 * sum((among_own(score[:, 0], score[:, 1:], there) for score in scores), start=jnp.float32(0))
+    i2t, t2i = (logit_scale * score for score in own_scores(image_tokens, texts, mask))
+    by_text = among_own(t2i[:, 0], t2i[:, 1:], there)
+    return by_text if scores == "text" else 0.5 * (among_own(i2t[:, 0], i2t[:, 1:], there) + by_text)
 
 
 def own_scores(
@@ -97,16 +102,18 @@ class HardClip(Weighted):
 class HardFilip(Weighted):
     """Cross-entropy of the caption among wrong ones that were made of it, by tokens."""
 
+    scores = choice("both", SCORES, "as of `filip`")
+
 
 def _hard_clip(encoded: Encoded, scales: Scales, _: Any) -> Array:
     there = encoded.hard_mask.max(axis=2)
     return hard_clip_loss(encoded.image_embed, encoded.text_embed[:, 0], encoded.hard_embed, there, scales.logit_scale)
 
 
-def _hard_filip(encoded: Encoded, scales: Scales, _: Any) -> Array:
+def _hard_filip(encoded: Encoded, scales: Scales, options: Any) -> Array:
     return hard_filip_loss(
         encoded.image_tokens, encoded.text_tokens, encoded.text_mask, encoded.hard_tokens, encoded.hard_mask,
-        scales.token_logit_scale,
+        scales.token_logit_scale, options.scores,
     )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from vlc.similarity import late_interaction
 from vlc.similarity.ring import Ring, ring_axes, ring_softmax_loss, weigh_further
 from vlc.similarity.selection import select_tokens
 
+SCORES = ("both", "text")
+
 
 def filip_loss(
     image_tokens: Float[Array, "B P D"],
@@ -29,6 +31,7 @@ def filip_loss(
     exchange: str = "gather",
     keep_tokens: float = 1.0,
     buckets: tuple[int, ...] = (),
+    scores: str = "both",
     same: Bool[Array, "B B"] | None = None,
     further: Further | None = None,
     further_weight: float = 1.0,
@@ -50,6 +53,9 @@ def filip_loss(
         keep_tokens: Share of the tokens that take part, those most similar to anything in the local batch
             (section 3.1; the paper keeps 0.25); 1 is all.
         buckets: Of `vlc.late_interaction`.
+        scores: `both` as above. `text`: the images too choose among the texts by `t2i`, the mean over the words of a
+            text of the best patch of each (MaxSim of ColBERT, arXiv 2004.12832, section 3.3). No patch then has to
+            resemble a word, and words are found where they are shown.
         same: Pairs that are no negatives, off the diagonal (`objectives.duplicates`).
         further: Tokens `[B, H, T, D]` of wrong texts, which all images choose from too (NegCLIP, arXiv 2210.01936), and
             1 `[B, H, T]` for real ones; a text of none is not there.
@@ -66,7 +72,9 @@ def filip_loss(
         image_tokens, text_tokens, text_mask = select_tokens(
             image_tokens, text_tokens, text_mask, keep=keep_tokens, groups=batch_shares(len(image_tokens))
         )
-    score = functools.partial(_score, implementation, smoothing, tuple(buckets))
+    if scores not in SCORES:
+        raise ConfigError(f"filip_loss: scores is {scores!r}; it must be one of {SCORES}.")
+    score = functools.partial(_score, implementation, smoothing, tuple(buckets), scores == "text")
     texts: Any = text_tokens
     mask: Any = text_mask
     if further is not None:
@@ -82,9 +90,13 @@ def filip_loss(
 
 
 def _score(
-    implementation: str, smoothing: float, buckets: tuple[int, ...], images: Array, texts: Array, mask: Array
-) -> tuple[Array, Array]:
-    return late_interaction(images, texts, mask, implementation=implementation, smoothing=smoothing, buckets=buckets)
+    implementation: str, smoothing: float, buckets: tuple[int, ...], one_way: bool, images: Array, texts: Array,
+    mask: Array,
+) -> tuple[Array, Array]:  # fmt: skip
+    i2t, t2i = late_interaction(
+        images, texts, mask, implementation=implementation, smoothing=smoothing, buckets=buckets
+    )
+    return (t2i, t2i) if one_way else (i2t, t2i)
 
 
 class Filip(Exchanged):
@@ -96,6 +108,7 @@ class Filip(Exchanged):
     dtype = choice("auto", ("auto", "float32", "bfloat16"), "of the tokens that are compared, as `model.dtype`")
     smoothing = number(0.0, "temperature of soft maxima; 0: maxima", low=0)
     keep_tokens = number(1.0, "share of tokens that take part; FILIP keeps 0.25", above=0, high=1)
+    scores = choice("both", SCORES, "of patches and of words, or of words alone, for both softmaxes (ColBERT's MaxSim)")
     buckets = numbers(
         (), "widths that captions of similar length are cut to, (16, 32, 48); the loss is the same", low=1, rising=True
     )
@@ -110,7 +123,8 @@ def _filip(encoded: Encoded, scales: Scales, options: Any) -> Array:
     return filip_loss(
         compared(encoded.image_tokens), compared(encoded.text_tokens), encoded.text_mask > 0, scales.token_logit_scale,
         implementation=options.implementation, smoothing=options.smoothing, exchange=options.exchange,
-        keep_tokens=options.keep_tokens, buckets=tuple(options.buckets), same=same_of(encoded, options),
+        keep_tokens=options.keep_tokens, buckets=tuple(options.buckets), scores=options.scores,
+        same=same_of(encoded, options),
         further=further and (compared(further[0]), further[1] > 0), further_weight=options.hard_texts,
     )  # fmt: skip
 

@@ -202,6 +202,7 @@ def _train(
     host_batches = train_batches(
         make_example, batch_size=run.batch_size, seed=run.seed, start_step=first_batch, rows=share.rows.tolist(),
         threads=run.data.threads, workers=run.data.workers, twins=run.data.twins,
+        twins_from=round(run.data.twins_from * run.steps),
     )  # fmt: skip
     if is_primary():  # every check has passed
         write_whole(workdir / "config.json", (json.dumps(saved_config, indent=1) + "\n").encode())

@@ -82,7 +82,9 @@ def scale_by_adafactor(config: Config) -> optax.GradientTransformation:
         optax.scale_by_factored_rms(
             decay_rate=_ADAFACTOR_POWER,
             min_dim_size_to_factor=_FACTORED,
-            decay_rate_fn=lambda step, power: jnp.minimum(1 - (step + 1.0) ** -power, config.b2),
+            decay_rate_fn=lambda step, power: jnp.minimum(
+                1 - jnp.power(jnp.asarray(step) + 1.0, -jnp.asarray(power)), config.b2
+            ),
         ),
         optax.clip_by_block_rms(1.0),
         optax.ema(config.b1, debias=False, accumulator_dtype=config.moment_dtype),

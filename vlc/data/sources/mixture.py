@@ -1,7 +1,7 @@
 """Several sources as one: a list, or a weighted mixture."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,11 @@ class Mixture(Source):
     def __getitem__(self, index: int) -> Record:
         part, place = self._parts.find(index)
         return list(self.sources.values())[part][place]
+
+    def at(self, progress: float) -> "Mixture":
+        changed = {name: source.at(progress) for name, source in self.sources.items()}
+        same = all(changed[name] is source for name, source in self.sources.items())
+        return self if same else replace(self, sources=changed)
 
     def names(self, index: int) -> tuple[str, str]:
         part, place = self._parts.find(index)

@@ -18,9 +18,16 @@ _HELD = 1 << 26  # scores that are kept for the second look; more are computed a
 
 
 def token_scores(
-    image_tokens: Float[np.ndarray, "B P D"], text: TextEncoding, *, block: int = _TEXTS
+    image_tokens: Float[np.ndarray, "B P D"], text: TextEncoding, *, one_way: bool = False, block: int = _TEXTS
 ) -> tuple[Float[np.ndarray, "B N"], Float[np.ndarray, "B N"]]:
-    """`late_interaction` of all images with all texts, in blocks of texts, so that device memory stays bounded."""
+    """`late_interaction` of all images with all texts, in blocks of texts, so that device memory stays bounded.
+
+    Args:
+        image_tokens: Of the images.
+        text: The texts.
+        one_way: Whether images rank texts as texts rank images, as the model was trained (`Encoder.one_way`).
+        block: Texts at once.
+    """
     images = jnp.asarray(image_tokens)
     columns = []
     count = len(text.mask)
@@ -30,7 +37,7 @@ def token_scores(
         tokens, mask = np.pad(text.tokens[part], (*fill, (0, 0))), np.pad(text.mask[part], fill)
         columns.append(jax.device_get(_late_interaction(images, tokens, mask)))
     i2t, t2i = (np.concatenate(matrices, axis=1)[:, :count] for matrices in zip(*columns, strict=True))
-    return i2t, t2i
+    return (t2i, t2i) if one_way else (i2t, t2i)
 
 
 _late_interaction = jax.jit(late_interaction)
@@ -55,13 +62,15 @@ def embed_blocks(images: np.ndarray, texts: np.ndarray) -> Iterator[Block]:
             yield Block(slice(i, i + len(rows)), slice(t, t + len(columns)), scores, scores)
 
 
-def token_blocks(images: Iterable[np.ndarray], texts: Callable[[], Iterable[TextEncoding]]) -> Iterator[Block]:
+def token_blocks(
+    images: Iterable[np.ndarray], texts: Callable[[], Iterable[TextEncoding]], *, one_way: bool
+) -> Iterator[Block]:
     """Late interaction of all pairs, a part of the images with a part of the texts at a time."""
     row = 0
     for tokens in images:
         column = 0
         for text in texts():
-            scores = token_scores(tokens, text)
+            scores = token_scores(tokens, text, one_way=one_way)
             yield Block(slice(row, row + len(tokens)), slice(column, column + len(text.mask)), *scores)
             column += len(text.mask)
         row += len(tokens)
@@ -84,18 +93,23 @@ def recalls(make_blocks: Callable[[], Iterable[Block]], owner: Int[np.ndarray, "
 
 
 def both_retrievals(
-    image: ImageEncoding, text: TextEncoding, owner: Sequence[int], *, by: Sequence[str] = ("embed", "tokens")
+    image: ImageEncoding,
+    text: TextEncoding,
+    owner: Sequence[int],
+    *,
+    by: Sequence[str] = ("embed", "tokens"),
+    one_way: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Recall by embedding (`embed`) and by late interaction (`tokens`: images rank with i2t, texts with t2i)."""
     index, count = np.asarray(owner), len(image.embed)
     blocks: dict[str, Callable[[], Iterable[Block]]] = {
         "embed": lambda: embed_blocks(image.embed, text.embed),
-        "tokens": lambda: token_blocks([image.tokens], lambda: [text]),
+        "tokens": lambda: token_blocks([image.tokens], lambda: [text], one_way=one_way),
     }
     return {how: recalls(blocks[how], index, count) for how in ("embed", "tokens") if how in by}
 
 
-def stored_recalls(image: Embedded, text: Embedded, owner: np.ndarray, by: str) -> dict[str, float]:
+def stored_recalls(image: Embedded, text: Embedded, owner: np.ndarray, by: str, *, one_way: bool) -> dict[str, float]:
     """Recall of embeddings on disk, by `embed` or `tokens`.
 
     Args:
@@ -103,6 +117,7 @@ def stored_recalls(image: Embedded, text: Embedded, owner: np.ndarray, by: str) 
         text: The texts of those images that can be read.
         owner: The image of each text, among those that can be read.
         by: What is compared.
+        one_way: Of `token_scores`.
     """
     count = len(image.kept)
     if by == "tokens":
@@ -110,5 +125,5 @@ def stored_recalls(image: Embedded, text: Embedded, owner: np.ndarray, by: str) 
         def texts() -> Iterator[TextEncoding]:
             return (TextEncoding(tokens, tokens[:, 0], mask) for tokens, mask in text.blocks("tokens", "mask"))
 
-        return recalls(lambda: token_blocks(image.token_blocks(), texts), owner, count)
+        return recalls(lambda: token_blocks(image.token_blocks(), texts, one_way=one_way), owner, count)
     return recalls(lambda: embed_blocks(image.embed, text.embed), owner, count)

@@ -10,8 +10,8 @@ from vlc.models import TextEncoding
 class StoredScores:
     """Scores of a few images with a few texts, both ways."""
 
-    def __init__(self, image: Embedded, text: Embedded, by: str):
-        self.by = by
+    def __init__(self, image: Embedded, text: Embedded, by: str, *, one_way: bool):
+        self.by, self.one_way = by, one_way
         name = "tokens" if by == "tokens" else "embed"
         self.images, self.texts = image.array(name), text.array(name)
         self.mask = text.array("mask") if by == "tokens" else None
@@ -21,4 +21,5 @@ class StoredScores:
             scores = self.images[images] @ self.texts[texts].T
             return scores, scores
         tokens = self.texts[texts]
-        return token_scores(self.images[images], TextEncoding(tokens, tokens[:, 0], self.mask[texts]), block=len(texts))
+        text = TextEncoding(tokens, tokens[:, 0], self.mask[texts])
+        return token_scores(self.images[images], text, one_way=self.one_way, block=len(texts))

@@ -61,13 +61,13 @@ def token_class_scores(
     for start in range(0, len(classes), _CLASSES):
         some = classes[start : start + _CLASSES]
         prompts = model.encode_text(fill_templates(some, templates))
-        rows = [_mean_by_class(block, prompts, len(some)) for block in images()]
+        rows = [_mean_by_class(block, prompts, len(some), one_way=model.one_way) for block in images()]
         columns.append(np.concatenate(rows))
     return np.concatenate(columns, axis=1)
 
 
-def _mean_by_class(tokens: np.ndarray, prompts: TextEncoding, classes: int) -> np.ndarray:
-    i2t, _ = token_scores(tokens, prompts)
+def _mean_by_class(tokens: np.ndarray, prompts: TextEncoding, classes: int, *, one_way: bool) -> np.ndarray:
+    i2t, _ = token_scores(tokens, prompts, one_way=one_way)
     return i2t.reshape(len(i2t), classes, -1).mean(axis=2)
 
 

@@ -140,7 +140,7 @@ def compositionality(cache: Cache, cases: Sequence[Case], by: Sequence[str]) -> 
     usable = [case for case in cases if all(place in row for place in case.images)]
     found: dict[str, Any] = {}
     for one in by:
-        score = StoredScores(image, text, one)
+        score = StoredScores(image, text, one, one_way=cache.model.one_way)
         outcomes = [
             (case.group, _outcome(*score([row[p] for p in case.images], [column[t] for t in case.texts])))
             for case in usable

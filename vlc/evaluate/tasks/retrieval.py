@@ -24,7 +24,7 @@ def run_retrieval(cache: Cache, options: Options, task: str, by: Sequence[str]) 
     figures: dict[str, Any] = {"images": len(texts), "texts": len(owner), "skipped": skipped} | cut
     rows = []
     for how in by:
-        figures[how] = stored_recalls(image, text, owner, how)
+        figures[how] = stored_recalls(image, text, owner, how, one_way=cache.model.one_way)
         rows += [(how, figure, value) for figure, value in figures[how].items()]
     note = (
         f"{len(owner)} captions of {len(texts)} images; t2i: a caption finds its image, i2t: an image finds any of its "

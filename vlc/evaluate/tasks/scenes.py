@@ -45,7 +45,7 @@ def edit_twin_accuracy(model: Model, scenes: Scenes, count: int) -> dict[str, di
         images = [record.image for pair in twins for record in pair]
         texts = [record.captions["long"][0] for pair in twins for record in pair]
         image, text = model.encode_image(images), model.encode_text(texts)
-        i2t, t2i = token_scores(image.tokens, text)
+        i2t, t2i = token_scores(image.tokens, text, one_way=model.one_way)
         cosine = image.embed @ text.embed.T
         by_tokens = {f"{name}_tokens": value for name, value in _pair_accuracy(i2t, t2i).items()}
         results[edit] = _pair_accuracy(cosine, cosine) | by_tokens
@@ -86,7 +86,7 @@ def matched_gallery_recall(model: Model, scenes: Scenes, groups: int, size: int 
         records = [record for index in range(groups) for record in scenes.matched(index, keep, size)]
         image = model.encode_image([record.image for record in records])
         text = model.encode_text([record.captions["long"][0] for record in records])
-        _, by_tokens = token_scores(image.tokens, text)
+        _, by_tokens = token_scores(image.tokens, text, one_way=model.one_way)
         for name, scores in (("embed", image.embed @ text.embed.T), ("tokens", by_tokens)):
             blocks = [scores[i : i + size, i : i + size].T for i in range(0, len(records), size)]
             rank = np.concatenate([ranks(block, np.eye(size, dtype=bool)) for block in blocks])
@@ -100,7 +100,7 @@ def sentence_recall(model: Model, records: Sequence[Record]) -> dict[str, float]
     image = model.encode_image([record.image for record in records])
     text = model.encode_text(sentences)
     belongs = np.eye(len(records), dtype=bool)
-    _, by_tokens = token_scores(image.tokens, text)
+    _, by_tokens = token_scores(image.tokens, text, one_way=model.one_way)
     by_embed = recall(ranks((image.embed @ text.embed.T).T, belongs), "t2i")
     return by_embed | {f"{k}_tokens": v for k, v in recall(ranks(by_tokens.T, belongs), "t2i").items()}
 

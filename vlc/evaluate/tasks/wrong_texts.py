@@ -37,7 +37,7 @@ def run_wrong_texts(cache: Cache, options: Options, task: str, by: Sequence[str]
     figures: dict[str, Any] = {"images": len(kept), "reader": reader.name, "skipped": skipped}
     rows = []
     for how in by:
-        figures[how] = _preferred(StoredScores(image, text, how), kept, column)
+        figures[how] = _preferred(StoredScores(image, text, how, one_way=cache.model.one_way), kept, column)
         rows += [(how, name, found["preferred"]) for name, found in figures[how].items()]
         low, high = figures[how]["all"]["interval"]
         rows += [(how, "all, 95% from", low), (how, "all, 95% to", high)]

@@ -30,6 +30,8 @@ class Scenes(Source):
             a colour-shape pair that no training scene shows.
         seed: Another seed is another world.
         objects: Fewest and most objects in a scene.
+        first_objects: The same, for the first part of training (a curriculum, Bengio et al., ICML 2009).
+        first_share: How much of training that is.
         overlap_rate: Chance that an object partly covers another.
         alt_generic_rate: Share of alt-texts that fit any scene.
         alt_wrong_rate: Share of the others that name an object which is not there.
@@ -43,6 +45,8 @@ class Scenes(Source):
     split: str = "train"
     seed: int = 0
     objects: tuple[int, int] = (2, 5)
+    first_objects: tuple[int, int] = (1, 1)
+    first_share: float = 0.0
     overlap_rate: float = 0.2
     alt_generic_rate: float = 0.5
     alt_wrong_rate: float = 0.2
@@ -56,6 +60,9 @@ class Scenes(Source):
     def __getitem__(self, index: int) -> Record:
         record = self.record(*self.scene(index), key=self._key(index), index=index)
         return dataclasses.replace(record, negatives=self.wrong_texts(index)) if self.negatives else record
+
+    def at(self, progress: float) -> "Scenes":
+        return self.subset(objects=self.first_objects) if progress < self.first_share else self
 
     def _key(self, index: int) -> str:
         return f"scenes-{self.split}-{self.seed}-{index:08d}"
