@@ -77,6 +77,21 @@ def filip_by_text(images, texts, mask, scale):
     return (pair_loss(scale * t2i, 1) + pair_loss(scale * t2i, 0)) / 2
 
 
+def transport(logits, rounds=50):
+    """Sinkhorn's scaling of positive numbers, not of their logarithms."""
+    plan = np.exp(np.asarray(logits, np.float64))
+    for _ in range(rounds):
+        plan /= plan.sum(1, keepdims=True)
+        plan /= plan.sum(0, keepdims=True)
+    return plan
+
+
+def clip_transported(image, text, scale, share, plan):
+    logits = scale * image @ text.T
+    targets = (1 - share) * np.eye(len(logits)) + share * plan
+    return -(targets * (log_softmax(logits, 1) + log_softmax(logits, 0))).sum() / 2 / len(logits)
+
+
 def multi_positive(image, captions, scale, negatives):
     slots = range(captions.shape[1])
     if negatives == "slot":

@@ -15,6 +15,7 @@ from vlc.objectives import encode_batch, total_loss
 from vlc.objectives.contrastive import refuse_same
 from vlc.objectives.duplicates import digest, first_of_their_kind
 from vlc.objectives.grouping import group_patches
+from vlc.objectives.transport import sinkhorn
 
 SCALE = 1 / 0.07
 
@@ -83,6 +84,11 @@ def inputs(name):
             (image, text, 9.0),
             lambda *a: o.clip_loss(*a, label_smoothing=0.1, reduction="sum"),
             lambda *a: oracle.clip(*a, 0.1, "sum"),
+        ),
+        "clip, transport": (
+            (image, text, 9.0),
+            lambda *a: o.clip_loss(*a, transport=0.3),
+            lambda *a: oracle.clip_transported(*a, 0.3, oracle.transport(9.0 * image @ text.T)),  # no gradient of it
         ),
         "siglip": ((image, text, 9.0, -3.0), o.siglip_loss, oracle.siglip),
         "filip": (
@@ -161,7 +167,7 @@ def inputs(name):
 NAMES = [
     "clip", "align", "siglip", "filip", "slot", "all", "grouping", "grouping, batch", "caption, token",
     "caption, example", "hard_clip", "hard_filip", "clip, wrong texts", "siglip, wrong texts", "filip, wrong texts",
-    "filip, by text", "hard_filip, by text",
+    "filip, by text", "hard_filip, by text", "clip, transport",
 ]  # fmt: skip
 
 
@@ -353,3 +359,19 @@ def test_losses_at_the_start_have_their_closed_forms():
 def test_unknown_options_are_errors(call):
     with pytest.raises(ConfigError):
         call(vlc.objectives)
+
+
+def test_a_transport_plan_is_doubly_stochastic_and_survives_large_logits(rng):
+    logits = jnp.asarray(100 * rng.normal(size=(6, 6)), jnp.float32)
+    plan = sinkhorn(logits, 500)
+    assert np.isfinite(plan).all()
+    np.testing.assert_allclose(plan.sum(0), 1, atol=1e-4)
+    np.testing.assert_allclose(sinkhorn(jnp.asarray(rng.normal(size=(3, 6))), 50).sum(1), 1, atol=1e-4)
+    np.testing.assert_allclose(sinkhorn(logits / 100, 50), oracle.transport(logits / 100), atol=1e-5)
+
+
+def test_what_does_not_go_with_transport_is_refused(rng):
+    image, text = unit_rows(rng, 4, 3), unit_rows(rng, 4, 3)
+    for others in ({"exchange": "ring"}, {"label_smoothing": 0.1}, {"same": jnp.zeros((4, 4), bool)}):
+        with pytest.raises(ConfigError, match=r"clip\.transport needs"):
+            vlc.objectives.clip_loss(image, text, 9.0, transport=0.3, **others)

@@ -10,6 +10,7 @@ from vlc.errors import ConfigError
 from vlc.objectives.base import Encoded, Exchanged, Objective
 from vlc.objectives.duplicates import same_pairs, without, without_wide
 from vlc.objectives.further_texts import Further, check_weight, further_texts, with_further
+from vlc.objectives.transport import transport_targets
 from vlc.settings import choice, number
 from vlc.similarity.ring import (
     Ring,
@@ -19,6 +20,8 @@ from vlc.similarity.ring import (
     sigmoid_losses,
     weigh_further,
 )
+
+_ROUNDS = 50  # of Sinkhorn's scaling, as in Norton's code
 
 
 def cross_entropy_of_pairs(logits: Float[Array, "N N"], axis: int, *, label_smoothing: float = 0.0) -> Float[Array, ""]:
@@ -42,6 +45,7 @@ def clip_loss(
     *,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
+    transport: float = 0.0,
     exchange: str = "gather",
     same: Bool[Array, "B B"] | None = None,
     further: Further | None = None,
@@ -58,6 +62,7 @@ def clip_loss(
         logit_scale: The multiplier s, 1/temperature.
         label_smoothing: Share of the target that is spread over all candidates.
         reduction: `mean` or `sum` of the two directions.
+        transport: Share of the target that optimal transport of the batch's logits gives (`objectives.transport`).
         exchange: How devices compare their shares of the batch: `gather` or `ring` (`vlc.similarity.ring`).
         same: Pairs that are no negatives, off the diagonal (`objectives.duplicates`).
         further: Embeddings `[B, H, D]` of wrong texts, which all images choose from too (NegCLIP), and 1 `[B, H]` for
@@ -66,13 +71,17 @@ def clip_loss(
 
     Raises:
         ConfigError: The reduction or the exchange is unknown, or `ring` is to leave pairs out, or labels are to be
-            smoothed over wrong texts.
+            smoothed over wrong texts, or `transport` is to go with any of these.
     """
-    check_weight(further_weight, further, label_smoothing=label_smoothing > 0)
+    check_weight(further_weight, further, label_smoothing=label_smoothing > 0, transport=transport > 0)
     if reduction not in ("mean", "sum"):
         raise ConfigError(f'clip_loss: reduction is "{reduction}"; it must be "mean" or "sum".')
     half = 0.5 if reduction == "mean" else 1.0
     score, texts, constants = _with_wrong(text_embed, further)
+    if transport:
+        if exchange == "ring" or same is not None or label_smoothing:
+            raise ConfigError('clip.transport needs exchange="gather", duplicates="negatives" and no label_smoothing.')
+        return half * _transported(logit_scale * score(image_embed, texts, constants)[0], transport)
     if axes := ring_axes(exchange, len(image_embed)):
         refuse_same(same)
         ring = Ring(score, axes, len(image_embed), label_smoothing, further_weight)
@@ -83,6 +92,13 @@ def clip_loss(
         cross_entropy_of_pairs(i2t, 1, label_smoothing=label_smoothing)
         + cross_entropy_of_pairs(without(t2i, same), 0, label_smoothing=label_smoothing)
     )
+
+
+def _transported(logits: Float[Array, "N N"], share: float) -> Float[Array, ""]:
+    """The sum of both cross-entropies with targets by optimal transport."""
+    targets = transport_targets(logits, share, _ROUNDS)
+    log_probs = jax.nn.log_softmax(logits, axis=1) + jax.nn.log_softmax(logits, axis=0)
+    return -(targets * log_probs).sum() / len(logits)
 
 
 def siglip_loss(
@@ -166,6 +182,7 @@ class Clip(Exchanged):
     weight = number(1.0, "weight in the total loss; 0: left out", low=0)
     label_smoothing = number(0.0, "share of the target that is spread over all candidates", low=0, below=1)
     reduction = choice("mean", ("mean", "sum"), "of the two directions")
+    transport = number(0.0, "share of the target by optimal transport of the batch (Norton: 0.3)", low=0, below=1)
 
 
 class SigLip(Exchanged):
@@ -178,7 +195,8 @@ CLIP = Objective(
     ("text_embed",),
     lambda encoded, scales, options: clip_loss(
         encoded.image_embed, encoded.text_embed[:, 0], scales.logit_scale,
-        label_smoothing=options.label_smoothing, reduction=options.reduction, exchange=options.exchange,
+        label_smoothing=options.label_smoothing, reduction=options.reduction, transport=options.transport,
+        exchange=options.exchange,
         same=same_of(encoded, options), further=further_texts(encoded, options), further_weight=options.hard_texts,
     ),
     compares="embed",
