@@ -133,6 +133,13 @@ def hard_filip_by_text(images, texts, mask, wrong, wrong_mask, scale):
     return hard_texts(scale * np.array(own), scale * np.array(others), wrong_mask.any(axis=2))
 
 
+def hard_margin(image, text, wrong, there, scale, bound, margin=None):
+    gaps = [scale * (v @ t - v @ w) for v, t, ws, ts in zip(image, text, wrong, there, strict=True)
+            for w, is_there in zip(ws, ts, strict=True) if is_there]  # fmt: skip
+    margin = min(max(np.mean(gaps), 0), bound) if margin is None else margin
+    return np.mean([max(0, margin - gap) for gap in gaps]), margin
+
+
 def choose_among_wrong(i2t, t2i, wrong_i2t, there, scale, weight):
     """NegCLIP: an image chooses among the captions and the wrong texts of the batch, a caption among the images."""
     rows = [

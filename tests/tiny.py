@@ -10,7 +10,10 @@ from vlc.train.state import build_model
 
 VOCAB = 50
 # The objectives that need wrong texts.
-HARD = {"data__captions__negatives": 2, "objectives__hard_clip__weight": 0.7, "objectives__hard_filip__weight": 0.7}
+HARD = {
+    "data__captions__negatives": 2,
+    **{f"objectives__{name}__weight": 0.7 for name in ("hard_clip", "hard_filip", "hard_margin")},
+}
 
 
 def tiny_config(**changes):

@@ -78,6 +78,7 @@ def inputs(name):
     there = hard_mask.any(axis=2)
     labels, logits = rng.integers(0, 6, (5, 4)), rng.normal(size=(5, 4, 6)).astype(np.float32)
     o = vlc.objectives
+    _, margin = oracle.hard_margin(image, text, hard, there, 9.0, 2.0)  # no gradient is taken of it
     return {
         "clip": ((image, text, 9.0), o.clip_loss, oracle.clip),
         "align": (
@@ -127,6 +128,11 @@ def inputs(name):
             lambda v, t, w, s: o.hard_texts.hard_filip_loss(v, t, jnp.asarray(mask), w, jnp.asarray(hard_mask), s),
             lambda v, t, w, s: oracle.hard_filip(v, t, mask, w, hard_mask, s),
         ),
+        "hard_margin": (
+            (image, text, hard, 9.0),
+            lambda v, t, w, s: o.hard_margin.hard_margin_loss(v, t, w, jnp.asarray(there, jnp.float32), s, 2.0),
+            lambda v, t, w, s: oracle.hard_margin(v, t, w, there, s, 2.0, margin)[0],
+        ),
         "hard_filip, by text": (
             (patches, tokens, hard_words, 9.0),
             lambda v, t, w, s: o.hard_texts.hard_filip_loss(
@@ -167,7 +173,7 @@ def inputs(name):
 NAMES = [
     "clip", "align", "siglip", "filip", "slot", "all", "grouping", "grouping, batch", "caption, token",
     "caption, example", "hard_clip", "hard_filip", "clip, wrong texts", "siglip, wrong texts", "filip, wrong texts",
-    "filip, by text", "hard_filip, by text", "clip, transport",
+    "filip, by text", "hard_filip, by text", "clip, transport", "hard_margin",
 ]  # fmt: skip
 
 
@@ -375,3 +381,14 @@ def test_what_does_not_go_with_transport_is_refused(rng):
     for others in ({"exchange": "ring"}, {"label_smoothing": 0.1}, {"same": jnp.zeros((4, 4), bool)}):
         with pytest.raises(ConfigError, match=r"clip\.transport needs"):
             vlc.objectives.clip_loss(image, text, 9.0, transport=0.3, **others)
+
+
+@pytest.mark.parametrize("near", [False, True])
+def test_a_margin_adapts_and_is_bounded(rng, near):
+    """Where captions are well above, the margin is the bound and nothing is lost; where they are below, it is 0."""
+    image = unit_rows(rng, 4, 3)
+    wrong = jnp.asarray((image if near else -image)[:, None])
+    loss = vlc.objectives.hard_margin.hard_margin_loss(image, -image if near else image, wrong, jnp.ones((4, 1)), 9.0)
+    assert float(loss) == pytest.approx(18.0 if near else 0.0, abs=1e-4)
+    none = vlc.objectives.hard_margin.hard_margin_loss(image, image, wrong, jnp.zeros((4, 1)), 9.0)
+    assert float(none) == 0.0

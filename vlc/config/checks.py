@@ -82,8 +82,8 @@ def _check_objectives(config: Config) -> None:
         raise ConfigError("config.objectives.caption has weight, but config.model.decoder.layers is 0: no captioner.")
     if "hard_texts" in used and not config.data.captions.negatives:
         raise ConfigError(
-            "config.objectives.hard_clip, .hard_filip and .hard_texts of the others need wrong texts of each caption: "
-            "set config.data.captions.negatives to their number."
+            "config.objectives.hard_clip, .hard_filip, .hard_margin and .hard_texts of the others need wrong texts of "
+            "each caption: set config.data.captions.negatives to their number."
         )
     clip, filip = config.objectives.clip, config.objectives.filip
     if clip.weight and clip.hard_texts and clip.label_smoothing:

@@ -72,7 +72,7 @@ class Captions(Section):
     sub_length = integer(0, "tokens of a sub-caption; 0: `model.text.length`", low=0)
     merge = integer(1, "consecutive sentences joined into one sub-caption", low=1)
     target = text("", "weights of the caption sources for the captioner's target; empty: the main caption")
-    negatives = integer(0, "wrong texts of the main caption, for hard_clip, hard_filip and hard_texts", low=0)
+    negatives = integer(0, "wrong texts of the main caption, for `hard_texts` and the objectives hard_*", low=0)
 
 
 class Scenes(Section):

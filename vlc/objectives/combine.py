@@ -16,13 +16,14 @@ from vlc.objectives.captioning import CAPTION, caption_nll
 from vlc.objectives.contrastive import CLIP, SIGLIP
 from vlc.objectives.duplicates import first_of_their_kind, image_digests, text_digests
 from vlc.objectives.grouping import GROUPING
+from vlc.objectives.hard_margin import HARD_MARGIN
 from vlc.objectives.hard_texts import HARD_CLIP, HARD_FILIP
 from vlc.objectives.late_interaction import FILIP
 from vlc.objectives.multi_positive import MULTI_POSITIVE
 
 OBJECTIVES: dict[str, Objective] = {
     objective.name: objective
-    for objective in (CLIP, SIGLIP, FILIP, MULTI_POSITIVE, GROUPING, CAPTION, HARD_CLIP, HARD_FILIP)
+    for objective in (CLIP, SIGLIP, FILIP, MULTI_POSITIVE, GROUPING, CAPTION, HARD_CLIP, HARD_FILIP, HARD_MARGIN)
 }
 
 

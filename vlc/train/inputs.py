@@ -312,5 +312,5 @@ def _check_negatives(source: Source, name: str) -> None:
                 return
     raise DataError(
         f"{name}: none of {min(_LOOKED_AT, len(source))} records has wrong texts (`negatives`, docs/data.md), which "
-        "config.objectives.hard_clip, .hard_filip and .hard_texts compare captions with."
+        "config.objectives.hard_clip, .hard_filip, .hard_margin and .hard_texts compare captions with."
     )
