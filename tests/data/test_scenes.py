@@ -128,3 +128,14 @@ def test_matched_scenes_share_what_they_should(keep):
 def test_an_index_beyond_the_end_is_an_error():
     with pytest.raises(IndexError):
         Scenes(length=10)[10]
+
+
+def test_brief_captions_say_one_thing_of_an_object_at_the_most():
+    scenes = Scenes(side=16, length=300, objects=(1, 3), varied=True)
+    said = [scenes.captions(index)["brief"][0] for index in range(300)]
+    facts = [language.read_facts(text) for text in said]
+    assert all(language.is_true(scenes.scene(index)[0], text) for index, text in enumerate(said))
+    counts = {len(mention) for one in facts for mention in one.mentions}
+    assert counts == {1, 2} and {len(one.mentions) for one in facts} == {1, 2, 3}
+    kinds = {name for one in facts for mention in one.mentions for name in mention}
+    assert kinds == {"shape", "size", "texture", "colour"} and len(set(said)) > 200

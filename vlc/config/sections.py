@@ -86,7 +86,7 @@ class Scenes(Section):
     alt_generic_rate = number(0.5, "share of alt-texts that fit any scene", low=0, high=1)
     alt_wrong_rate = number(0.2, "share of the others that name an object which is not there", low=0, high=1)
     reference_generic_rate = number(0.8, "share of `reference` captions that are generic", low=0, high=1)
-    varied = flag(False, "captions of all lengths as well, as the source `varied`")
+    varied = flag(False, "captions of all lengths, and brief ones, as well: the sources `varied` and `brief`")
 
 
 class Data(Section):

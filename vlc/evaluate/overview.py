@@ -252,10 +252,11 @@ def summary(results: dict[str, Any]) -> str:
         pointing = results["pointing"]
         lines.append(f"pointing {100 * pointing['accuracy']:.1f}% (blind {100 * pointing['blind']:.1f}%)")
     if "binding" in results:
-        chosen = {edit: row["text"] if row["text"] is not None else row["text_tokens"]
-                  for edit, row in results["binding"].items()}  # fmt: skip
-        groups = "  ".join(f"{edit} {100 * value:.0f}%" for edit, value in chosen.items())
-        lines.append(f"edit twins, caption chosen rightly (chance 50%): {groups}")
+        lines.append("edit twins, caption chosen rightly (chance 50%)")
+        for by, name in (("embed", "text"), ("tokens", "text_tokens")):
+            known = {edit: row[name] for edit, row in results["binding"].items() if row[name] is not None}
+            if known:
+                lines.append(f"  by {by:7}" + "  ".join(f"{edit} {100 * value:.0f}%" for edit, value in known.items()))
     for row in results.get("captions", []):
         named = f"  facts {row['named']:.1f}" if "named" in row else ""
         if row.get("attributes") is not None:

@@ -131,28 +131,34 @@ def _list_objects(scene: Scene, order: Sequence[int] | np.ndarray) -> Caption:
     return writer.done()
 
 
-def varied_caption(scene: Scene, rng: np.random.Generator, *, relation_rate: float = 0.0) -> str:
-    """Some of the objects with some of their attributes, and sometimes the background: all lengths from 2 words on.
-
-    Args:
-        scene: The scene.
-        rng: Draws what is said.
-        relation_rate: Chance, where there are several objects, of two and how the one stands to the other instead.
-    """
-    related = len(scene.objects) > 1 and relation_rate > 0 and rng.random() < relation_rate
-    count = 2 if related else int(rng.integers(1, len(scene.objects) + 1))
-    order = [int(i) for i in rng.permutation(len(scene.objects))[:count]]
+def varied_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """Some of the objects with some of their attributes, and sometimes the background: all lengths from 2 words on."""
+    order = rng.permutation(len(scene.objects))[: rng.integers(1, len(scene.objects) + 1)]
     chance = rng.random() ** 0.5  # drawn for the whole caption, so that long and short ones are common
-    phrases = []
+    said = []
     for obj in (scene.objects[i] for i in order):
-        words = [word for word in (obj.size, obj.texture, obj.colour) if rng.random() < chance]
-        phrase = " ".join([*words, obj.shape])
-        phrases.append(f"{_article(phrase)} {phrase}")
-    if related:
-        wordings = RELATION_WORDINGS[relation(scene, *order)]
-        return f"{phrases[0]} {wordings[rng.integers(len(wordings))]} {phrases[1]}"
-    text = ", ".join(phrases[:-1]) + (" and " if len(phrases) > 1 else "") + phrases[-1]
+        said.append([word for word in (obj.size, obj.texture, obj.colour) if rng.random() < chance] + [obj.shape])
+    text = _join_phrases(said)
     return f"{text} on a {scene.background} background" if rng.random() < 0.3 else text
+
+
+def brief_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """Some of the objects by their shape and at most one thing more: `a star and a small circle`.
+
+    What says little can only be told from other captions by what it says: with all attributes named, colours do.
+    """
+    order = rng.permutation(len(scene.objects))[: rng.integers(1, len(scene.objects) + 1)]
+    said = []
+    for obj in (scene.objects[i] for i in order):
+        more = ([], [obj.size], [obj.texture], [obj.colour])[rng.integers(4)]
+        said.append([*more, obj.shape])
+    return _join_phrases(said)
+
+
+def _join_phrases(said: list[list[str]]) -> str:
+    phrases = [" ".join(words) for words in said]
+    phrases = [f"{_article(phrase)} {phrase}" for phrase in phrases]
+    return ", ".join(phrases[:-1]) + (" and " if len(phrases) > 1 else "") + phrases[-1]
 
 
 def alt_text(scene: Scene, rng: np.random.Generator, *, generic_rate: float = 0.5, wrong_rate: float = 0.2) -> str:

@@ -36,7 +36,8 @@ class Scenes(Source):
         alt_generic_rate: Share of alt-texts that fit any scene.
         alt_wrong_rate: Share of the others that name an object which is not there.
         reference_generic_rate: Share of `reference` captions that are generic; the others name every object.
-        varied: With a caption source `varied` as well: captions of all lengths from 2 words on.
+        varied: With two caption sources more: `varied`, of all lengths from 2 words on, and `brief`, which say one
+            thing of an object at the most.
         negatives: With wrong texts for each `short` and `long` caption: those of the scene's edit twins.
     """
 
@@ -103,7 +104,13 @@ class Scenes(Source):
             "short": (language.short_caption(scene, style).text,),
             "long": (language.long_caption(scene, style).text, language.long_caption(scene, style + _VARIANTS).text),
             "reference": (reference,),
-            **({"varied": (language.varied_caption(scene, self._rng(index, 30)),)} if self.varied else {}),
+            **(self._further(scene, index) if self.varied else {}),
+        }
+
+    def _further(self, scene: world.Scene, index: int) -> dict[str, tuple[str, ...]]:
+        return {
+            "varied": (language.varied_caption(scene, self._rng(index, 30)),),
+            "brief": (language.brief_caption(scene, self._rng(index, 31)),),
         }
 
     def edit_twin(self, index: int, edit: str) -> tuple[Record, Record] | None:
