@@ -140,6 +140,12 @@ def _check_positions(model: Config) -> None:
             f"config.model.image.positions=sines needs a width that is a multiple of 4 and at least 8; it is "
             f"{model.image.width}."
         )
+    text = model.text
+    if text.prompts and (text.pool == "cls" or text.length + text.prompts > text.positions):
+        raise ConfigError(
+            f"config.model.text.prompts={text.prompts} vectors and length={text.length} tokens need as many positions, "
+            f"and a pool other than cls; config.model.text.positions is {text.positions}."
+        )
     if model.text.rotary and model.decoder.layers and model.decoder.reads == "text":
         raise ConfigError("config.model.decoder.reads=text (CoCa) does not go with config.model.text.rotary.")
 

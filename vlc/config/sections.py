@@ -150,6 +150,7 @@ class TextTower(Transformer):
     layers = integer(12, "transformer blocks; 0: no such tower", low=0)
     length = integer(77, "tokens of a text, begin and end marks included", low=3)
     positions = integer(0, "rows of the position table, where more than `length`", low=0)
+    prompts = integer(0, "learned vectors behind the begin mark, which take positions (CoOp, arXiv 2109.01134)", low=0)
     causal = flag(True, "whether a token sees only those before it")
     pool = choice(
         "last", ("last", "end", "mean", "first", "cls"),

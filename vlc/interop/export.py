@@ -43,11 +43,12 @@ _COCA_IMAGE = {"pool": "queries", "pre_norm": True, "patch_bias": False, "projec
 _COCA_TEXT = {"causal": True, "pool": "cls", "projection": "linear", "post_norm": False, "positions": 0}
 # What no class of theirs has.
 _PLAIN = {"norm": "layer", "qk_norm": False, "rotary": False}
+_PLAIN_TEXT = {"prompts": 0, **_PLAIN}
 _PLAIN_IMAGE = {"stem": "patch", "positions": "learned", "registers": 0, **_PLAIN}
 _KINDS = {
-    "clip": (_CLIP_IMAGE | _PLAIN_IMAGE, _CLIP_TEXT | _PLAIN),
-    "siglip": (_SIGLIP_IMAGE | _PLAIN_IMAGE, _SIGLIP_TEXT | _PLAIN),
-    "coca": (_COCA_IMAGE | _PLAIN_IMAGE, _COCA_TEXT | _PLAIN),
+    "clip": (_CLIP_IMAGE | _PLAIN_IMAGE, _CLIP_TEXT | _PLAIN_TEXT),
+    "siglip": (_SIGLIP_IMAGE | _PLAIN_IMAGE, _SIGLIP_TEXT | _PLAIN_TEXT),
+    "coca": (_COCA_IMAGE | _PLAIN_IMAGE, _COCA_TEXT | _PLAIN_TEXT),
 }
 
 

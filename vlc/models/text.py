@@ -52,6 +52,8 @@ class TextTower(nnx.Module):
         rows = (config.positions or config.length) + has_cls
         self.embed = TokenEmbedding(vocab_size, rows, config.width, pad_row=config.pad_row, dtype=dtype, rngs=rngs)
         self.cls = table(1, config.width, ("position", "embed"), rngs=rngs, scale=0.01) if has_cls else None
+        # CoOp (Zhou et al., IJCV 2022, arXiv 2109.01134): they take part in attention, and nothing is read from them.
+        self.prompts = table(config.prompts, config.width, ("position", "embed"), rngs=rngs) if config.prompts else None
         self.stack = Stack(
             lambda rngs: Block(config, post_norm=config.post_norm, dtype=dtype, rngs=rngs),
             config.layers, scan=scan, remat=remat, rngs=rngs,
@@ -74,14 +76,25 @@ class TextTower(nnx.Module):
         return counted & ~jnp.isin(self.embed.rows(ids), jnp.asarray(self.skip)) if self.skip else counted
 
     def _without_cls(self, ids: Int[Array, "N T"], mask: Bool[Array, "N T"]) -> tuple[Array, Array]:
-        x = self.embed(ids)
+        x, real = (self.embed(ids), mask) if self.prompts is None else self._with_prompts(ids, mask)
         x = shard_batch(self.pre_norm(x) if self.pre_norm is not None else x)
         # In a causal tower no real token sees a pad, since pads come last.
-        seen = None if self.causal or self.attend_pads else mask[:, None, None, :]
-        angles = text_angles(ids.shape[1], self.head) if self.rotary else None
+        seen = None if self.causal or self.attend_pads else real[:, None, None, :]
+        angles = text_angles(x.shape[1], self.head) if self.rotary else None
         x = self.stack(x, mask=seen, causal=self.causal, angles=angles)
+        if self.prompts is not None:
+            x = jnp.concatenate([x[:, :1], x[:, 1 + len(self.prompts[...]) :]], axis=1)
         x = self.norm(x) if self.norm is not None else x
         return x, self._pooled(x, ids, mask)
+
+    def _with_prompts(self, ids: Int[Array, "N T"], mask: Bool[Array, "N T"]) -> tuple[Array, Array]:
+        """Tokens with the learned vectors behind the begin mark, and which of them all are no pads."""
+        assert self.prompts is not None
+        tokens = jnp.take(self.embed.tokens[...], self.embed.rows(ids), axis=0)
+        prompts = jnp.broadcast_to(self.prompts[...], (len(ids), *self.prompts.shape))
+        joined = jnp.concatenate([tokens[:, :1], prompts, tokens[:, 1:]], axis=1)
+        real = jnp.concatenate([mask[:, :1], jnp.ones(prompts.shape[:2], bool), mask[:, 1:]], axis=1)
+        return self.embed.at(joined, joined.shape[1]), real
 
     def _pooled(
         self, x: Float[Array, "N T W"], ids: Int[Array, "N T"], mask: Bool[Array, "N T"]

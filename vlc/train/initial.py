@@ -80,6 +80,10 @@ def inherit_architecture(config: Config, initial: Initial) -> Config:
     else:
         for name in towers:
             made.model[name].update({key: value for key, value in theirs.model[name].items() if key != "projection"})
+    if config.model.text.prompts and "text" in towers:  # they take positions of the words
+        rows = made.model.text.positions or made.model.text.length
+        kept = {"prompts": config.model.text.prompts, "positions": rows}
+        made.model.text.update(kept | {"length": min(made.model.text.length, rows - config.model.text.prompts)})
     made.model.decoder.parallel = config.model.decoder.parallel
     if slot_sizes(config.model.decoder.control):
         made.model.decoder.control = copy.deepcopy(config.model.decoder.control)

@@ -1,17 +1,19 @@
-"""LoRA on a model that is there already: what moves, that merging changes nothing, and the small folder."""
+"""Fine-tuning: LoRA (what moves, that merging changes nothing, the small folder), heads alone, prompt vectors."""
 
 import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 import vlc
 from tests.conftest import read_config
-from tests.tiny import leaves
+from tests.tiny import leaves, tiny_config
 from vlc.cli import main
+from vlc.config import check_config
 from vlc.errors import CheckpointError, ConfigError
 from vlc.inference import load_initial
 from vlc.inference.stored import read_run
@@ -132,6 +134,48 @@ def test_heads_alone_are_trained_on_request(tiny_import):
     config.optimizer.trained, config.optimizer.frozen = ("image_embd",), ()
     with pytest.raises(ConfigError, match=r'optimizer.trained: no parameter is called "image_embd"'):
         is_frozen(tiny_import.params, config.optimizer)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_prompt_vectors_that_are_words_give_the_text_with_these_words(tokenizer, causal):
+    config = tiny_config(model__text__causal=causal, model__text__length=20, model__decoder__layers=0)
+    plain = build_model(config, tokenizer.vocab_size, jax.random.key(1))
+    config.model.text.update({"prompts": 3, "positions": 20, "length": 17})
+    prompted = build_model(config, tokenizer.vocab_size, jax.random.key(1))
+    prompted = with_weights_of(plain, prompted)
+    words = tokenizer.encode(["a small red"], 20)[0]
+    prompted.text_tower.prompts[...] = plain.text_tower.embed.tokens[...][words[1:4]]
+    short = jnp.asarray(tokenizer.encode(["circle", "star and ring"], 17))
+    whole = jnp.concatenate([short[:, :1], jnp.broadcast_to(words[1:4], (2, 3)), short[:, 1:]], axis=1)
+    ours, theirs = prompted.encode_text(short), plain.encode_text(whole)
+    if config.model.text.pool != "mean":
+        np.testing.assert_allclose(ours.embed, theirs.embed, atol=1e-5)
+    real = np.asarray(ours.mask)
+    np.testing.assert_allclose(ours.tokens[:, 1:][real[:, 1:]], theirs.tokens[:, 4:][real[:, 1:]], atol=1e-5)
+
+
+def with_weights_of(source, target):
+    theirs, (graph, ours) = nnx.state(source, nnx.Param).flat_state(), nnx.split(target)
+    known = dict(theirs)
+    for path, value in ours.flat_state():
+        if path in known:
+            value[...] = known[path][...]
+    return nnx.merge(graph, ours)
+
+
+def test_prompt_vectors_alone_are_trained(tiny_import, tuned, tmp_path):
+    config = read_config("clip_b16", "smoke")
+    config.init, config.mesh.fsdp, config.model.text.prompts = str(tuned / "base"), 1, 2
+    config.optimizer.trained = ("text_tower/prompts",)
+    assert train(config, tmp_path / "run", load_initial=load_initial) == 0
+    before, after = leaves(tiny_import.params), leaves(vlc.load(tmp_path / "run").params)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert after.keys() - before.keys() == {"text_tower/prompts/value"}
+    made = vlc.load(tmp_path / "run").config.model.text
+    assert made.length == tiny_import.config.model.text.length - 2 and made.positions == made.length + 2
+    assert vlc.load(tmp_path / "run").encode_text(TEXTS).tokens.shape[1] == made.length
+    with pytest.raises(ConfigError, match=r"need as many positions"):
+        check_config(tiny_config(model__text__prompts=4))
 
 
 def test_a_matrix_that_is_not_there_is_named(tiny_import):
