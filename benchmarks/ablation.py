@@ -2,8 +2,8 @@
 
     python benchmarks/ablation.py --out benchmarks/results/ablation.json
 
-Every run is `configs/quickstart.py` (captioner included) with other weights. DreamLIP adds two sub-captions an image
-with the multi-positive and the grouping loss. About 35 minutes on two CPU cores.
+Every run is `configs/quickstart.py:plain` (captioner included) with other weights. DreamLIP adds two sub-captions an
+image with the multi-positive and the grouping loss. About 35 minutes on two CPU cores.
 """
 
 import argparse
@@ -33,7 +33,7 @@ VARIANTS = {
 def run(variant: str, seed: int, workdir: Path) -> dict[str, float]:
     """Trains and evaluates one variant; returns its numbers."""
     vlc = [sys.executable, "-m", "vlc.cli"]
-    train = ["train", "--config", "configs/quickstart.py", "--workdir", str(workdir), f"--config.seed={seed}"]
+    train = ["train", "--config", "configs/quickstart.py:plain", "--workdir", str(workdir), f"--config.seed={seed}"]
     begun = time.time()
     subprocess.run([*vlc, *train, *VARIANTS[variant]], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     seconds = time.time() - begun

@@ -1,10 +1,10 @@
-"""The quickstart's steps with one recipe after another: what each of them is worth for fine detail.
+"""The quickstart with one ingredient changed at a time: what each of them is worth for fine detail.
 
     python benchmarks/ladder.py --out benchmarks/results/ladder.json --seeds 3
-    python benchmarks/ladder.py --out ... --only "as it is" --only "places as sines, Muon"
+    python benchmarks/ladder.py --out ... --only "as it is" --only "AdamW"
 
-Every rung is `configs/quickstart.py` with the flags that are named below, 320 steps, and the whole of `vlc eval`. About
-three minutes a rung and seed on two CPU cores. Rungs and seeds that the file already has are not run again.
+Every rung is `configs/quickstart.py` with the flags that are named below, and the whole of `vlc eval`. About four
+minutes a rung and seed on two CPU cores. Rungs and seeds that the file already has are not run again.
 """
 
 import argparse
@@ -19,27 +19,27 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-SINES = ["model.image.positions=sines"]
-MUON = [*SINES, "optimizer.name=muon"]
-LENGTHS = ["data.scenes.varied=True", "data.captions.mix=long:0.6,varied:0.4"]
-SHORT = [*LENGTHS, "data.captions.target=reference:0.4,short:0.6"]
-WRONG = ["data.captions.negatives=3", "objectives.clip.hard_texts=1", "objectives.filip.hard_texts=1"]
 RUNGS = {
     "as it is": [],
-    "places as sines": SINES,
-    "places as sines, Muon": MUON,
-    "convolutional stem": ["model.image.stem=conv"],
-    "sines, Muon, wrong texts (NegCLIP)": [*MUON, *WRONG],
-    "sines, Muon, captions of all lengths": [*MUON, *SHORT],
-    "sines, Muon, captions of all lengths, convolutional stem": [*MUON, *SHORT, "model.image.stem=conv"],
-    "sines, Muon, captions of all lengths, twins": [*MUON, *SHORT, "data.twins=0.5"],
-    "convolutional stem, some captions of all lengths, twins": [
-        "model.image.stem=conv",
-        "data.scenes.varied=True",
-        "data.captions.mix=long:0.7,varied:0.3",
-        "data.twins=0.5",
+    "no curriculum: two or three objects from the first step": [
+        "data.scenes.first_share=0",
+        "data.captions.mix=long:0.7,brief:0.3",
+        "data.captions.mix_end=",
     ],
-    "sines, Muon, half of the patches (FLIP)": [*MUON, "model.image.drop_patches=0.5"],
+    "long captions alone after the first part": ["data.captions.mix_end=long"],
+    "both similarities of FILIP": ["objectives.filip.scores=both"],
+    "hard maxima": ["objectives.filip.smoothing=0"],
+    "a linear map of patches": ["model.image.stem=patch"],
+    "AdamW": ["optimizer.name=adamw", "optimizer.lr=1e-3"],
+    "the mean of the patches": ["model.image.pool=mean"],
+    "four layers of the image tower": ["model.image.layers=4"],
+    "twins after the first part": ["data.twins=0.5", "data.twins_from=0.35"],
+    "wrong texts among those of the batch (NegCLIP)": [
+        "data.captions.negatives=1",
+        "objectives.clip.hard_texts=1",
+        "objectives.filip.hard_texts=1",
+    ],
+    "half of the patches (FLIP)": ["model.image.drop_patches=0.5"],
 }
 
 
@@ -62,7 +62,9 @@ def numbers_of(found: dict[str, Any]) -> dict[str, float]:
     return {
         "t2i R@1": found["retrieval"]["embed"]["t2i_r1"],
         **{f"right caption, {edit}": row["text"] for edit, row in found["binding"].items()},
+        **{f"right caption by tokens, {edit}": row["text_tokens"] for edit, row in found["binding"].items()},
         "classes of shape": found["zero_shot"]["shape_embed"]["top1"],
+        "classes of shape by tokens": found["zero_shot"]["shape_tokens"]["top1"],
         "pointing": found["pointing"]["accuracy"],
         "captions find their image, best scale": max(row["self_r1"] for row in captions),
         "their attributes true, best scale": max(row["attributes"] or 0.0 for row in captions),

@@ -18,7 +18,7 @@ from caption_noise import SIDE, generate_captions, write_images
 
 from vlc.cli import main as vlc
 
-CONFIG = "configs/quickstart.py"
+CONFIG = "configs/quickstart.py:plain"
 COMMON = [
     f"--config.data.image.size={SIDE}",
     "--config.data.vocab_size=256",

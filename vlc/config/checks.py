@@ -30,7 +30,8 @@ def check_config(config: Config) -> None:
         raise ConfigError(
             "config.data.twins pairs records by their main captions, and config.data.captions.first=pool has none."
         )
-    if config.data.scenes.first_share and (config.data.filters or config.data.join):
+    shows_scenes = "scenes" in (config.data.train, *config.data.sources.values())
+    if shows_scenes and config.data.scenes.first_share and (config.data.filters or config.data.join):
         raise ConfigError(
             "config.data.scenes.first_share changes the scenes during training; filters and joins know those of one "
             "kind only."
