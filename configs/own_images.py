@@ -18,12 +18,13 @@ def get_config(form: str = "") -> Config:
     config.data.image.size = 96
     config.data.image.crop_scale = (0.5, 1.0)
     config.model.embed_dim = 128
-    config.model.image.update({"patch": 12, "width": 192, "layers": 4, "heads": 6, "pool": "mean"})
+    config.model.image.update({"patch": 12, "width": 192, "layers": 2, "heads": 6, "pool": "map"})
+    config.model.image.update({"stem": "conv", "positions": "sines"})
     config.model.text.update({"width": 192, "layers": 3, "heads": 6, "length": 32})
     config.model.decoder.update({"layers": 2, "width": 192, "heads": 6})
-    config.objectives.filip.weight = 1.0
+    config.objectives.filip.update({"weight": 1.0, "scores": "text", "smoothing": 0.05})
     config.objectives.caption.weight = 1.0
-    config.optimizer.lr = 1e-3
+    config.optimizer.update({"name": "muon", "lr": 3e-3})
     config.optimizer.warmup_steps = 100
     config.checkpoint.every = 200
     config.eval.every = 200
