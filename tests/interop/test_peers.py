@@ -1,6 +1,7 @@
 """Models of transformers, open_clip and big_vision give here what they give there, and again when exported."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from vlc.errors import CheckpointError, ConfigError
 from vlc.inference import load_initial
 from vlc.inference.captioning import CaptionRequest, generate_ids
 from vlc.inference.comparison import logits_of
-from vlc.interop import export_model
+from vlc.interop import Imported, export_model, merge_lora
+from vlc.interop.load import abstract_params, fill, paths_of
 from vlc.similarity import max_sim
 from vlc.train import train
 
@@ -115,12 +117,17 @@ def test_an_export_gives_the_same_in_the_other_library(references, tmp_path):
             except CheckpointError as error:
                 assert "has no model" in str(error) or "no resizing" in str(error) or "timm's names" in str(error)
     held = {form: {name for its, name in exported if its == form} for form in ("huggingface", "open_clip")}
+    models["lora"] = vlc.Model.of(with_lora(models["clip_gelu_32"].as_imported()))
+    for form in held:  # LoRA goes out merged
+        export_model(merge_lora(models["lora"].as_imported()), tmp_path / form / "lora", form)
+        exported.append((form, "lora"))
     assert held["huggingface"] >= {"clip_quick_16", "clip_gelu_14", "clip_gelu_32", "siglip", "siglip2"}
     assert held["open_clip"] >= {name for name in TWO_TOWERS if name.startswith("open_clip")} | {"clip_gelu_32"}
     run_peer("exported", tmp_path)
     for form, name in exported:
-        there, before = (dict(np.load(folder / f"{name}.npz")) for folder in (tmp_path / form, references))
+        there = dict(np.load(tmp_path / form / f"{name}.npz"))
         if name.startswith("open_clip" if form == "open_clip" else ("clip", "siglip")):  # to where it came from
+            before = dict(np.load(references / f"{name}.npz"))
             for part in ("ids", "pixels", "image", "text", "logits"):
                 assert np.abs(there[part] - before[part]).max() < 1e-5, (form, name, part)
             continue
@@ -134,6 +141,17 @@ def test_an_export_gives_the_same_in_the_other_library(references, tmp_path):
         plain = [text for text in inputs.TEXTS if "&eacute;" not in text]
         theirs, ours = (model.encode_text(plain).embed for model in (back, models[name]))
         assert np.abs(theirs - ours).max() < 1e-5, (form, name)
+
+
+def with_lora(model: Imported) -> Imported:
+    """The model with LoRA of rank 2 that changes it."""
+    config = model.config.copy_and_resolve_references()
+    config.model.lora.update({"rank": 2, "alpha": 4.0})
+    shapes, known, rng = abstract_params(config, model.tokenizer), paths_of(model.params), np.random.default_rng(0)
+    arrays = {
+        path: known[path] if path in known else 0.1 * rng.normal(size=x.shape) for path, x in paths_of(shapes).items()
+    }
+    return replace(model, config=config, params=fill(shapes, arrays))
 
 
 @pytest.mark.slow
