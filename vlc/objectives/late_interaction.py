@@ -55,7 +55,7 @@ def filip_loss(
         buckets: Of `vlc.late_interaction`.
         scores: `both` as above. `text`: the images too choose among the texts by `t2i`, the mean over the words of a
             text of the best patch of each (MaxSim of ColBERT, arXiv 2004.12832, section 3.3). No patch then has to
-            resemble a word, and words are found where they are shown.
+            resemble a word.
         same: Pairs that are no negatives, off the diagonal (`objectives.duplicates`).
         further: Tokens `[B, H, T, D]` of wrong texts, which all images choose from too (NegCLIP, arXiv 2210.01936), and
             1 `[B, H, T]` for real ones; a text of none is not there.
