@@ -39,7 +39,7 @@ def test_each_changed_setting_is_a_line_with_what_it_means():
     lines = changes_of(before, after, 2, 32)
     assert "config.batch_size was 8 and is now 16: the data continue at example 32" in lines
     assert any(line.startswith("config.seed was 0 and is now 7") for line in lines)
-    assert any(line.startswith("config.optimizer.lr was 0.001 and is now 0.0005") for line in lines)
+    assert any(line.startswith("config.optimizer.lr was 0.004 and is now 0.0005") for line in lines)
     assert any(line.startswith("config.data.captions.mix was '' and is now 'long'") for line in lines)
     assert any(line.startswith("config.objectives.filip.weight was 1.0 and is now 0.5") for line in lines)
     assert len(lines) == 5
@@ -56,7 +56,7 @@ def test_another_batch_size_goes_on_where_the_examples_ended(stopped, capsys):
 def test_another_optimizer_is_named_and_nothing_is_written(stopped):
     before = (stopped / "config.json").read_text()
     for changes, said in (
-        ({"optimizer__name": "lamb"}, "config.optimizer.name was 'adamw' and is now 'lamb'"),
+        ({"optimizer__name": "lamb"}, "config.optimizer.name was 'muon' and is now 'lamb'"),
         ({"optimizer__ema": 0.9}, "config.optimizer.ema was 0.0 and is now 0.9"),
         ({"model__embed_dim": 64}, "config.model.embed_dim was 32 and is now 64"),
     ):
