@@ -14,11 +14,9 @@ test: lint
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 # What takes longer as well: programs compiled for TPUs and GPUs, runs of several processes, and, where `make peers` has
-# made their environment, the libraries that ours is compared with. Many of these tests wait for other processes: there is
-# one worker more than there are cores.
+# made their environment, the libraries that ours is compared with.
 test-all: test $(COMPILERS)
-	workers=$$($(VENV)/bin/python -c "from vlc.data.workers import cores; print(cores() + 1)") && \
-	PYTHONPATH=$(COMPILERS) $(VENV)/bin/python -m pytest -n $$workers --dist worksteal -m slow
+	PYTHONPATH=$(COMPILERS) $(VENV)/bin/python -m pytest -n auto --dist worksteal -m slow
 
 # The compilers for TPU and GPU that this jax names run without either. They lie outside the environment, where JAX would
 # look for such devices at every start.
