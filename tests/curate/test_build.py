@@ -27,10 +27,10 @@ def contents(folder):
 @pytest.mark.slow
 def test_a_killed_build_goes_on_to_the_same_bytes(tmp_path):
     source = make_source(tmp_path / "a", texts(*(f"caption {i}" for i in range(400))))
-    plan = Plan(str(tmp_path / "a"), filters=("words(min=2)", "unique(distance=2)"), shard_records=12)
+    plan = Plan(str(tmp_path / "a"), filters=("words(min=2)", "unique(distance=2)"), shard_records=4)
     build(source, plan, tmp_path / "whole")
     command = [sys.executable, "-m", "vlc.cli", "data", "build", plan.source, "--out", str(tmp_path / "out")]
-    command += ["--shard-records", "12", "--workers", "1", "--filter", plan.filters[0], "--filter", plan.filters[1]]
+    command += ["--shard-records", "4", "--workers", "1", "--filter", plan.filters[0], "--filter", plan.filters[1]]
     counts = []
     for wanted in (2, 9, 20):
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -42,7 +42,7 @@ def test_a_killed_build_goes_on_to_the_same_bytes(tmp_path):
         counts.append(len(list((tmp_path / "out").glob("*.array_record*"))))
         with pytest.raises(DataError, match="was stopped: run the same command again"):
             verify(tmp_path / "out")
-    assert counts == sorted(counts) and counts[-1] < 34
+    assert counts == sorted(counts) and counts[-1] < 100
     subprocess.run(command, cwd=ROOT, check=True)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
