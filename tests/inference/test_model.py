@@ -6,8 +6,11 @@ import pytest
 from flax import nnx
 
 import vlc
-from tests.tiny import tiny_config
+from tests.tiny import leaves, tiny_config
+from vlc.config import check_config
+from vlc.data.sources import Scenes
 from vlc.errors import CheckpointError, ConfigError
+from vlc.evaluate.dev import retrieval_score
 from vlc.evaluate.metrics.retrieval import token_scores
 from vlc.evaluate.metrics.zero_shot import class_scores
 from vlc.inference.comparison import pair_scores
@@ -97,6 +100,28 @@ def test_tokens_are_compared_as_they_were_trained(tokenizer, texts):
         np.testing.assert_allclose(found[0], ranked, atol=1e-6)
         classes = class_scores(model, image, texts[:4], ["{}"], by="tokens")
         np.testing.assert_allclose(classes, ranked, atol=1e-6)
+
+
+def test_tokens_are_trained_to_be_compared_in_one_way():
+    both = {"objectives__filip__scores": "text", "objectives__hard_filip__weight": 1.0, "data__captions__negatives": 2}
+    with pytest.raises(ConfigError, match="compares tokens in one way"):
+        check_config(tiny_config(**both))
+    check_config(tiny_config(**both, objectives__hard_filip__scores="text"))
+
+
+def test_a_model_of_fixed_places_takes_images_of_another_size(tokenizer, tmp_path):
+    """Where places are sines there is no table to resample."""
+    model = model_of(tokenizer, model__image__positions="sines")
+    write_native(model.as_imported(), tmp_path / "sines")
+    larger = vlc.load(tmp_path / "sines", image_size=2 * model.config.data.image.size)
+    assert larger.encode_image(pictures(1)).tokens.shape[1] == 4 * model.encode_image(pictures(1)).tokens.shape[1]
+    assert all(np.array_equal(x, leaves(model.params)[name]) for name, x in leaves(larger.params).items())
+
+
+def test_a_model_that_compares_nothing_cannot_be_scored_by_retrieval(tokenizer):
+    off = {f"objectives__{name}__weight": 0.0 for name in ("clip", "filip", "multi_positive", "grouping")}
+    with pytest.raises(ConfigError, match="was not trained to compare"):
+        retrieval_score(model_of(tokenizer, **off), Scenes(length=4), 4)
 
 
 def test_a_generator_is_read_a_batch_at_a_time(tokenizer):

@@ -13,7 +13,7 @@ import vlc
 from tests.conftest import read_config
 from tests.tiny import leaves, tiny_config
 from vlc.cli import main
-from vlc.config import check_config
+from vlc.config import check_config, config_warnings, resolve_auto
 from vlc.errors import CheckpointError, ConfigError
 from vlc.inference import load_initial
 from vlc.inference.stored import read_run
@@ -105,6 +105,26 @@ def test_a_base_that_is_another_or_gone_is_told(tuned, tiny_import, tmp_path):
         vlc.load(tmp_path / "small")
 
 
+def test_before_and_after_are_mixed(tuned, tiny_import, tmp_path):
+    """WiSE-FT of a base and LoRA on it, though the run had another alpha and other crops."""
+    paths = [str(tuned / "base"), str(tuned / "run")]
+    assert main(["mix", *paths, "--weights", "3,1", "--out", str(tmp_path / "mixed")]) == 0
+    before, after, mixed = (leaves(vlc.load(path).params) for path in (*paths, tmp_path / "mixed"))
+    assert all(np.allclose(x, 0.75 * before[name] + 0.25 * after[name], atol=1e-6) for name, x in mixed.items())
+
+
+def test_lora_beside_nothing_is_told(tmp_path):
+    config = read_config("clip_b16", "smoke")
+    config.model.lora.rank, config.mesh.fsdp = 2, 1
+    assert any("without config.init" in line for line in config_warnings(config))
+    assert train(config, tmp_path / "run") == 0
+    assert main(["export", str(tmp_path / "run"), "--format", "lora", "--out", str(tmp_path / "small")]) == 2
+    assert not (tmp_path / "small").exists()
+    config.model.lora.matrices = ()
+    with pytest.raises(ConfigError, match="names no matrix"):
+        nnx.eval_shape(lambda: build_model(resolve_auto(config, "cpu"), 300, jax.random.key(0)))
+
+
 def test_a_run_goes_on_and_its_merged_model_can_be_tuned_again(tuned, tmp_path):
     model = vlc.load(tuned / "run").as_imported()
     export_model(model, tmp_path / "whole", "safetensors")
@@ -176,6 +196,9 @@ def test_prompt_vectors_alone_are_trained(tiny_import, tuned, tmp_path):
     assert vlc.load(tmp_path / "run").encode_text(TEXTS).tokens.shape[1] == made.length
     with pytest.raises(ConfigError, match=r"need as many positions"):
         check_config(tiny_config(model__text__prompts=4))
+    reading = {"model__decoder__reads": "text", "model__text__prompts": 2, "model__text__positions": 20}
+    with pytest.raises(ConfigError, match=r"does not go with config.model.text.prompts"):
+        check_config(tiny_config(**reading))
 
 
 def test_a_matrix_that_is_not_there_is_named(tiny_import):

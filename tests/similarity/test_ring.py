@@ -81,6 +81,18 @@ def test_loss_and_gradients_are_those_of_one_device(shape, name, exchange):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(2, 2, 1), (8, 1, 1)])
+def test_targets_by_transport_are_those_of_the_whole_batch(shape):
+    inputs = {k: jnp.asarray(v, jnp.float32) for k, v in example().items() if k in ("image_embed", "text_embed")}
+    loss = jax.value_and_grad(lambda x: clip_loss(x["image_embed"], x["text_embed"], 9.0, transport=0.3))
+    alone, mesh = loss(inputs), mesh_of(*shape)
+    with jax.set_mesh(mesh):
+        spread = {k: jax.device_put(v, NamedSharding(mesh, ROWS)) for k, v in inputs.items()}
+        together = jax.jit(loss)(spread)
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
 def test_the_ring_s_loss_is_the_oracle_s():
     inputs = example()
     i2t, t2i = oracle.late_interaction(inputs["images"], inputs["texts"], inputs["mask"])

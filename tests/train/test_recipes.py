@@ -237,9 +237,10 @@ def test_a_curriculum_shows_its_first_scenes_first(tokenizer):
 
 
 def test_a_curriculum_does_not_go_with_filters():
-    config = tiny_config(data__scenes__first_share=0.5, data__filters=("words(min=3)",), data__train="scenes")
-    with pytest.raises(ConfigError, match=r"first_share changes the scenes"):
-        check_config(config)
+    for train in ("scenes", "scenes, more.csv"):
+        config = tiny_config(data__scenes__first_share=0.5, data__filters=("words(min=3)",), data__train=train)
+        with pytest.raises(ConfigError, match=r"first_share changes the scenes"):
+            check_config(config)
 
 
 def test_data_without_twins_are_refused(tokenizer, tmp_path):

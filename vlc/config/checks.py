@@ -30,7 +30,8 @@ def check_config(config: Config) -> None:
         raise ConfigError(
             "config.data.twins pairs records by their main captions, and config.data.captions.first=pool has none."
         )
-    shows_scenes = "scenes" in (config.data.train, *config.data.sources.values())
+    named = ",".join((config.data.train, *config.data.sources.values())).split(",")
+    shows_scenes = "scenes" in map(str.strip, named)
     if shows_scenes and config.data.scenes.first_share and (config.data.filters or config.data.join):
         raise ConfigError(
             "config.data.scenes.first_share changes the scenes during training; filters and joins know those of one "
@@ -49,6 +50,10 @@ def config_warnings(config: Config) -> list[str]:
         found.append(
             f"config.optimizer.warmup_steps={warmup} is more than config.steps={steps}: the warm-up is cut to the run, "
             "which ends at the peak learning rate without any decay."
+        )
+    if config.model.lora.rank and not config.init:
+        found.append(
+            "config.model.lora.rank is set without config.init: LoRA lies beside weights that are random and stay so."
         )
     return found
 
@@ -87,6 +92,12 @@ def _check_objectives(config: Config) -> None:
             "each caption: set config.data.captions.negatives to their number."
         )
     clip, filip = config.objectives.clip, config.objectives.filip
+    hard = config.objectives.hard_filip
+    if filip.weight and hard.weight and filip.scores != hard.scores:
+        raise ConfigError(
+            f'config.objectives.filip.scores is "{filip.scores}", and that of hard_filip "{hard.scores}": a model '
+            "compares tokens in one way; set both alike."
+        )
     if clip.weight and clip.hard_texts and clip.label_smoothing:
         raise ConfigError("config.objectives.clip.hard_texts does not go with label_smoothing: leave one of them out.")
     if filip.weight and filip.hard_texts and filip.keep_tokens < 1:
@@ -147,6 +158,8 @@ def _check_positions(model: Config) -> None:
             f"config.model.text.prompts={text.prompts} vectors and length={text.length} tokens need as many positions, "
             f"and a pool other than cls; config.model.text.positions is {text.positions}."
         )
+    if text.prompts and model.decoder.layers and model.decoder.reads == "text":
+        raise ConfigError("config.model.decoder.reads=text (CoCa) does not go with config.model.text.prompts.")
     if model.text.rotary and model.decoder.layers and model.decoder.reads == "text":
         raise ConfigError("config.model.decoder.reads=text (CoCa) does not go with config.model.text.rotary.")
 

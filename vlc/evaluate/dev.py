@@ -14,8 +14,7 @@ from vlc.data.tokenizers import Tokenizer
 from vlc.evaluate.metrics.retrieval import both_retrievals
 from vlc.evaluate.records import good_records, main_captions, readable
 from vlc.evaluate.report.phrases import phrase_maps
-from vlc.inference import Model
-from vlc.inference.comparison import all_scores, comparable
+from vlc.inference import Model, comparison
 from vlc.models import ImageEncoding, TextEncoding
 from vlc.objectives import compared_by
 from vlc.parallel import is_primary
@@ -60,11 +59,13 @@ def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[
 
 
 def retrieval_score(model: Model, source: Source, examples: int) -> float:
-    """The mean of text-to-image and image-to-text R@1 on the first good records of a source.
+    """The mean of text-to-image and image-to-text R@1 on the first good records of a source: what says which checkpoint
+    of a run is the best.
 
-    By tokens where the model compares them, else by embedding; what says which checkpoint is the best.
+    Raises:
+        ConfigError: The model was not trained to compare images with texts.
     """
-    by = comparable(model)[-1]
+    by = comparison.compared_by(model)
     _, texts, image, text = _encoded(model, source, examples)
     return _score(both_retrievals(image, text, _owners(texts), by=(by,), one_way=model.one_way)[by])
 
@@ -96,10 +97,10 @@ def _pictures(
     first = np.cumsum([0, *map(len, texts)])
     shown = np.linspace(0, len(records) - 1, min(_SHOWN, len(records))).astype(int)
     few = ImageEncoding(image.tokens[shown], image.embed[shown], image.features[shown])
-    found = all_scores(model, few, text)[0].argmax(axis=1)
+    found = comparison.all_scores(model, few, text)[0].argmax(axis=1)
     pixels = [model.preprocess(records[index].image) for index in shown]
     drawn = {"samples": figures.contact_sheet(pixels, [textwrap.fill(flat[at], 37) for at in found])}
-    if "tokens" in comparable(model) and model.config.model.image.pool != "queries":
+    if "tokens" in comparison.comparable(model) and model.config.model.image.pool != "queries":
         rows = [(records[i], flat[first[i]], _maps(image.tokens[i], text.tokens[first[i]])) for i in shown]
         mapped = [phrase_maps(*row, model.tokenizer, model.preprocess) for row in rows]
         drawn["word_maps"] = figures.word_maps([row for row in mapped if row["maps"]] or mapped)

@@ -16,16 +16,12 @@ from vlc.inference.comparison import all_scores, compared_by, logits_of
 from vlc.inference.encoder import Encoder, caption_logits
 from vlc.inference.image_inputs import AnyImage, Images, check_pixels, image_chunks, read_images
 from vlc.inference.stored import read_stored
-from vlc.interop import (
-    Imported,
-    at_size,
-    merge_lora,
-)
+from vlc.interop import Imported, at_size, merge_lora
 from vlc.interop.late_interaction import Role
 from vlc.interop.load import rows_of
 from vlc.models import ImageEncoding
 from vlc.settings import is_whole
-from vlc.storage import from_hub, is_hub, place
+from vlc.storage import is_hub, place
 from vlc.train.initial import Initial
 from vlc.train.state import count_parameters, make_graph
 
@@ -67,10 +63,9 @@ class Model(Encoder):
         """
         if not is_whole(image_size) or image_size < 0:
             raise ConfigError(f"image_size is {image_size!r}; it must be a whole number of pixels.")
-        there = place(from_hub(path))
-        imported = merge_lora(read_stored(path, there, step, tokenizer, role))
+        imported = merge_lora(read_stored(path, step, tokenizer, role))
         model = cls.of(at_size(imported, image_size) if image_size else imported)
-        model.path = str(path if is_hub(path) else there)
+        model.path = str(path if is_hub(path) else place(path))
         return model
 
     @classmethod

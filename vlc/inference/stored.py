@@ -28,15 +28,12 @@ from vlc.train.restoring import read_meta
 Step = int | Literal["last", "best"]
 
 
-def read_stored(
-    path: str | Path, there: Place, step: Step = "last", tokenizer: str | Path = "", role: Role = ""
-) -> Imported:
+def read_stored(path: str | Path, step: Step = "last", tokenizer: str | Path = "", role: Role = "") -> Imported:
     """Reads a model; LoRA, where it has that, is not merged.
 
     Args:
-        path: As it was given, for messages.
-        there: Where that is.
-        step: See `Model.load`, as for the others.
+        path: See `Model.load`.
+        step: Which checkpoint of a run.
         tokenizer: Of another library's model.
         role: Of a text model that reads in two ways.
 
@@ -46,6 +43,7 @@ def read_stored(
     """
     if not (step in ("last", "best") or is_whole(step)):
         raise ConfigError(f'step is {step!r}; it must be "last", "best", or the number of a checkpoint.')
+    there = place(from_hub(path))
     is_run = has_checkpoints(there)
     if not is_run and not there.exists():
         raise CheckpointError(
@@ -106,15 +104,17 @@ def export_lora(path: str | Path, step: Step, folder: Path) -> None:
     Raises:
         CheckpointError: It has no LoRA, or the model that it started from cannot be loaded.
     """
-    model = read_stored(path, place(from_hub(path)), step)
+    model = read_stored(path, step)
     if not model.config.model.lora.rank:
         raise CheckpointError(f"{path}: has no LoRA (config.model.lora.rank). Use --format safetensors.")
+    if not model.config.init:
+        raise CheckpointError(f"{path}: started from no other model (config.init), which LoRA would be kept beside.")
     write_lora(model, _read_base(model.config.init, path), folder)
 
 
 def _read_base(base: str, of: str | Path) -> Imported:
     """The model that LoRA was trained beside."""
     try:
-        return merge_lora(read_stored(base, place(from_hub(base))))
+        return merge_lora(read_stored(base))
     except CheckpointError as error:
         raise CheckpointError(f"{of}: its LoRA belongs to {base}, which cannot be loaded. {error}") from error

@@ -70,7 +70,7 @@ def export_model(model: Imported, folder: str | Path, form: str) -> tuple[str, .
     """
     folder = Path(folder)
     if form not in FORMATS:
-        raise ConfigError(f'--format is "{form}".{did_you_mean(form, FORMATS)}')
+        raise ConfigError(f'--format is "{form}".{did_you_mean(form, (*FORMATS, "lora"))}')
     if form == "safetensors":
         write_native(model, folder)
         return ()

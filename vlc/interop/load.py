@@ -30,6 +30,7 @@ from vlc.models import DualEncoder
 from vlc.settings import is_whole
 from vlc.train.state import build_model
 
+_POSITIONS = "image_tower/positions"
 _BUFFERS = ("position_ids",)  # numbers 0, 1, 2, ... that older files keep beside the weights
 
 
@@ -294,15 +295,20 @@ def at_size(imported: Imported, size: int) -> Imported:
     if size % patch or size < patch:
         raise CheckpointError(f"Images of {size} pixels cannot be cut into patches of {patch}.")
     arrays = {path: np.asarray(value) for path, value in paths_of(imported.params).items()}
-    positions = arrays["image_tower/positions"]
-    before = len(positions) - (old // patch) ** 2
-    grid = positions[before:].reshape(old // patch, old // patch, -1)
-    resized = jax.image.resize(grid, (size // patch, size // patch, grid.shape[-1]), "cubic", antialias=True)
-    moved = np.asarray(resized).reshape(-1, grid.shape[-1])
-    arrays["image_tower/positions"] = np.concatenate([positions[:before], moved])
+    notes = imported.notes
+    if _POSITIONS in arrays:  # sines are those of any size
+        arrays[_POSITIONS] = _resampled(arrays[_POSITIONS], old // patch, size // patch)
+        notes = (*notes, f"position embeddings resampled from {old} to {size} pixels")
     to = preprocess.resize_to * size // old if preprocess.resize_to else 0
     changed = Preprocess.from_json(preprocess.to_json() | {"size": size, "resize_to": to})
     config.data.image.update(changed.to_json())
-    notes = (*imported.notes, f"position embeddings resampled from {old} to {size} pixels")
     params = fill(abstract_params(config, imported.tokenizer), arrays)
     return Imported(config, params, imported.tokenizer, changed, notes)
+
+
+def _resampled(positions: np.ndarray, before: int, after: int) -> np.ndarray:
+    """A table for grids of another side; what stands before the patches' rows stays."""
+    first = len(positions) - before**2
+    grid = positions[first:].reshape(before, before, -1)
+    resized = jax.image.resize(grid, (after, after, grid.shape[-1]), "cubic", antialias=True)
+    return np.concatenate([positions[:first], np.asarray(resized).reshape(-1, grid.shape[-1])])

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vlc.config import config_from_json
 from vlc.errors import CheckpointError
 from vlc.interop.load import Imported, abstract_params, fill, paths_of
-from vlc.interop.native import check_empty, checked_weights, sha256_of, write_tensors, write_text
+from vlc.interop.native import check_empty, checked_weights, read_description, sha256_of, write_tensors, write_text
 from vlc.interop.rules import read_arrays, rule
 from vlc.interop.weights import read_json
 from vlc.models.lora import NAMES, is_lora, merged
-from vlc.train.restoring import array_checksums, make_meta, read_meta
+from vlc.train.restoring import array_checksums, make_meta
 
 META, WEIGHTS = "lora.json", "lora.safetensors"
 
@@ -73,9 +72,8 @@ def read_lora(folder: Path, base: Imported) -> Imported:
     Raises:
         CheckpointError: A part is missing or damaged, or it was made for another model.
     """
-    meta = read_json(folder / META)
-    saved, tokenizer, preprocess = read_meta(meta, str(folder))
-    config, weights = config_from_json(saved), checked_weights(folder / WEIGHTS, meta)
+    meta, config, tokenizer, preprocess = read_description(folder / META)
+    weights = checked_weights(folder / WEIGHTS, meta)
     shapes = abstract_params(config, tokenizer)
     ours, theirs = paths_of(shapes), paths_of(base.params)
     own = {path: shape for path, shape in ours.items() if path in weights.entries}

@@ -7,8 +7,7 @@ import numpy as np
 
 from vlc.errors import CheckpointError, ConfigError
 from vlc.interop.load import Imported, abstract_params, fill, paths_of
-
-_COMPUTED = ("dtype", "scan", "remat")  # how a model is computed, not what it is
+from vlc.train.initial import OWN, VARIED, flat_settings
 
 
 def mix(models: Sequence[Imported], weights: Sequence[float] = ()) -> Imported:
@@ -34,10 +33,8 @@ def mix(models: Sequence[Imported], weights: Sequence[float] = ()) -> Imported:
     for model, share in zip(models, shares, strict=True):
         for path, x in paths_of(model.params).items():
             sums[path] += share * np.asarray(x, np.float64)
-    notes = (
-        *last.notes,
-        f"the mean of {len(models)} models, of shares {', '.join(f'{share:.3g}' for share in shares)}",
-    )
+    listed = ", ".join(f"{share:.3g}" for share in shares)
+    notes = (*last.notes, f"the mean of {len(models)} models, of shares {listed}")
     params = fill(abstract_params(last.config, last.tokenizer), {p: x.astype(np.float32) for p, x in sums.items()})
     return replace(last, params=params, notes=notes)
 
@@ -94,13 +91,15 @@ def _check_same(first: Imported, other: Imported, number: int) -> None:
 
 
 def _architecture(model: Imported) -> dict[str, object]:
-    """What must be the same, by name."""
-    parts: dict[str, object] = {f"config.model.{key}": str(value) for key, value in model.config.model.items()
-                                if key not in _COMPUTED}  # fmt: skip
+    """What must be the same, by name: all but how it was computed and trained, and parts that it has not."""
+    towers = model.config.model
+    without = (*OWN, *(name for name in ("image", "text", "decoder") if not towers[name].layers))
+    settings = {key: value for key, value in flat_settings(model.config).items() if key.startswith("model.")}
+    parts: dict[str, object] = {f"config.{key}": x for key, x in settings.items() if key.split(".")[1] not in without}
     parts |= {path: x.shape for path, x in paths_of(model.params).items()}
-    for name, part in (("its tokenizer", model.tokenizer), ("its preprocessing", model.preprocess)):
-        parts[name] = part.to_json() if part is not None else None
-    return parts
+    parts["its tokenizer"] = model.tokenizer.to_json() if model.tokenizer is not None else None
+    pixels = model.preprocess.to_json() if model.preprocess is not None else {}
+    return parts | {f"config.data.image.{key}": value for key, value in pixels.items() if key not in VARIED}
 
 
 def _short(value: object) -> str:

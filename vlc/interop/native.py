@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from vlc.config import config_from_json
+from vlc.config import Config, config_from_json
+from vlc.data.images import Preprocess
+from vlc.data.tokenizers import Tokenizer
 from vlc.errors import CheckpointError, ConfigError
 from vlc.interop.load import Imported, abstract_params, fill, paths_of
 from vlc.interop.rules import read_arrays, rule
@@ -43,12 +45,7 @@ def read_native(folder: Path) -> Imported:
     Raises:
         CheckpointError: A part is missing or damaged, or arrays do not fit the config.
     """
-    meta = read_json(folder / META)
-    saved, tokenizer, preprocess = read_meta(meta, str(folder))
-    try:
-        config = config_from_json(saved)
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{folder / META}: {error}") from error
+    meta, config, tokenizer, preprocess = read_description(folder / META)
     weights = checked_weights(folder / WEIGHTS, meta)
     shapes = abstract_params(config, tokenizer)
     ours = paths_of(shapes)
@@ -80,6 +77,20 @@ def _write(path: Path, data: bytes) -> None:
         write_whole(path, data)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def read_description(path: Path) -> tuple[dict[str, Any], Config, Tokenizer | None, Preprocess | None]:
+    """What lies beside weights of ours: all of it, and its config, tokenizer and preprocessing.
+
+    Raises:
+        CheckpointError: It is missing or damaged, or a part of it is.
+    """
+    meta = read_json(path)
+    saved, tokenizer, preprocess = read_meta(meta, str(path.parent))
+    try:
+        return meta, config_from_json(saved), tokenizer, preprocess
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def checked_weights(path: Path, meta: dict[str, Any]) -> Safetensors:

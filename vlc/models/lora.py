@@ -25,6 +25,8 @@ def add_lora(model: nnx.Module, config: Any, rngs: nnx.Rngs) -> None:
     Raises:
         ConfigError: No matrix is called so.
     """
+    if not config.matrices:
+        raise ConfigError("config.model.lora.rank is set, and config.model.lora.matrices names no matrix.")
     maps = {"/".join(map(str, path)): part for path, part in nnx.iter_modules(model) if isinstance(part, Linear)}
     for pattern in config.matrices:
         if not any(_stands_for(pattern, path) for path in maps):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from vlc.models import Scales
 from vlc.objectives.base import Encoded, Objective, Weighted
+from vlc.objectives.hard_texts import own_and_wrong, some_words
 from vlc.settings import number
 
 
@@ -36,8 +37,7 @@ def hard_margin_loss(
         logit_scale: The multiplier, 1/temperature; the margin is one of logits.
         bound: The largest margin.
     """
-    own = jnp.einsum("bd,bd->b", image_embed, text_embed, precision="highest")
-    wrong = jnp.einsum("bd,bkd->bk", image_embed, hard_embed, precision="highest")
+    own, wrong = own_and_wrong(image_embed, text_embed, hard_embed)
     gap = logit_scale * (own[:, None] - wrong)
     count = jnp.maximum(there.sum(), 1)
     margin = jax.lax.stop_gradient(jnp.clip((gap * there).sum() / count, 0, bound))
@@ -51,10 +51,10 @@ class HardMargin(Weighted):
 
 
 def _hard_margin(encoded: Encoded, scales: Scales, options: Any) -> Array:
-    there = encoded.hard_mask.max(axis=2)
     return hard_margin_loss(
-        encoded.image_embed, encoded.text_embed[:, 0], encoded.hard_embed, there, scales.logit_scale, options.bound
-    )
+        encoded.image_embed, encoded.text_embed[:, 0], encoded.hard_embed, some_words(encoded), scales.logit_scale,
+        options.bound,
+    )  # fmt: skip
 
 
 HARD_MARGIN = Objective("hard_margin", HardMargin, ("text_embed", "hard_texts"), _hard_margin, compares="embed")

@@ -49,9 +49,21 @@ def hard_clip_loss(
         there: 1 for those that there are.
         logit_scale: The multiplier, 1/temperature.
     """
-    own = jnp.einsum("bd,bd->b", image_embed, text_embed, precision="highest")
-    wrong = jnp.einsum("bd,bkd->bk", image_embed, hard_embed, precision="highest")
+    own, wrong = own_and_wrong(image_embed, text_embed, hard_embed)
     return among_own(logit_scale * own, logit_scale * wrong, there)
+
+
+def own_and_wrong(
+    images: Float[Array, "B D"], texts: Float[Array, "B D"], hard: Float[Array, "B K D"]
+) -> tuple[Float[Array, " B"], Float[Array, "B K"]]:
+    """Cosines of each image with its caption, and with its wrong texts."""
+    own = jnp.einsum("bd,bd->b", images, texts, precision="highest")
+    return own, jnp.einsum("bd,bkd->bk", images, hard, precision="highest")
+
+
+def some_words(encoded: Encoded) -> Float[Array, "B K"]:
+    """1 for the wrong texts that there are: those with a real token."""
+    return encoded.hard_mask.max(axis=2)
 
 
 def hard_filip_loss(
@@ -106,8 +118,9 @@ class HardFilip(Weighted):
 
 
 def _hard_clip(encoded: Encoded, scales: Scales, _: Any) -> Array:
-    there = encoded.hard_mask.max(axis=2)
-    return hard_clip_loss(encoded.image_embed, encoded.text_embed[:, 0], encoded.hard_embed, there, scales.logit_scale)
+    return hard_clip_loss(
+        encoded.image_embed, encoded.text_embed[:, 0], encoded.hard_embed, some_words(encoded), scales.logit_scale
+    )
 
 
 def _hard_filip(encoded: Encoded, scales: Scales, options: Any) -> Array:

@@ -18,10 +18,10 @@ from vlc.parallel import print_once
 from vlc.train.restoring import read_meta
 from vlc.train.state import State
 
-_OWN = ("dtype", "scan", "remat", "lora")  # how a model is computed and trained, not what it is
+OWN = ("dtype", "scan", "remat", "lora")  # how a model is computed and trained, not what it is
 _MASK = "['decoder']['mask'].value"
 _SCALES = ("['log_scale']", "['token_log_scale']", "['logit_bias']")
-_PIXELS = ("crop_scale", "flip", "interpolation", "augment")  # how training pictures are varied
+VARIED = ("crop_scale", "flip", "interpolation", "augment")  # how training pictures are varied
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def inherit_architecture(config: Config, initial: Initial) -> Config:
     made, theirs = copy.deepcopy(config), copy.deepcopy(initial.config)
     towers = _towers(theirs)
     if len(towers) == 2:
-        made.model.update({key: value for key, value in theirs.model.items() if key not in _OWN})
+        made.model.update({key: value for key, value in theirs.model.items() if key not in OWN})
         if not theirs.model.decoder.layers:
             made.model.decoder.update(copy.deepcopy(config.model.decoder))
     else:
@@ -89,7 +89,7 @@ def inherit_architecture(config: Config, initial: Initial) -> Config:
         made.model.decoder.control = copy.deepcopy(config.model.decoder.control)
     if initial.preprocess is not None:
         pixels = theirs.data.image.to_dict()
-        made.data.image.update({key: value for key, value in pixels.items() if key not in _PIXELS})
+        made.data.image.update({key: value for key, value in pixels.items() if key not in VARIED})
     _say_what_is_taken(config, made, initial)
     if initial.tokenizer is not None:
         made.data.tokenizer = ""
@@ -102,8 +102,8 @@ def _towers(config: Config) -> list[str]:
 
 def _say_what_is_taken(config: Config, made: Config, initial: Initial) -> None:
     """Names what the model sets in place of the config, first what the config had asked to be otherwise."""
-    plain, asked = _flatten(default_config()), _flatten(config)
-    changed = {key: value for key, value in _flatten(made).items() if value != asked[key]}
+    plain, asked = flat_settings(default_config()), flat_settings(config)
+    changed = {key: value for key, value in flat_settings(made).items() if value != asked[key]}
     against = [f"config.{key} is {asked[key]!r}, the model has {changed[key]!r}" for key in changed
                if asked[key] != plain[key]]  # fmt: skip
     if against:
@@ -117,14 +117,14 @@ def _say_what_is_taken(config: Config, made: Config, initial: Initial) -> None:
         print_once(f"Taken from {initial.name}: {', '.join(rest)}.")
 
 
-def _flatten(config: Config, prefix: str = "") -> dict[str, Any]:
+def flat_settings(config: Config, prefix: str = "") -> dict[str, Any]:
     """The values of `model` and `data.image`, as plain values by dotted key."""
     if not prefix:
-        return _flatten(config.model, "model.") | _flatten(config.data.image, "data.image.")
+        return flat_settings(config.model, "model.") | flat_settings(config.data.image, "data.image.")
     found: dict[str, Any] = {}
     for key, value in config.items():
         if hasattr(value, "items"):
-            found |= _flatten(value, f"{prefix}{key}.")
+            found |= flat_settings(value, f"{prefix}{key}.")
         else:
             found[prefix + key] = value
     return found
