@@ -43,7 +43,7 @@ def blip_sized(tokenizer) -> Model:
     config.objectives.caption.null_rate = 0.5
     config = resolve_auto(config, jax.default_backend())
     graph, params = nnx.split(build_model(config, tokenizer.vocab_size, jax.random.key(0)))
-    return Model(graph, params, config, tokenizer, make_preprocess(config.data.image))
+    return Model(graph, params, config, tokenizer, make_preprocess(config))
 
 
 def ours(like: str, folder: str, data: str, batch: int, seconds: float) -> dict[str, float]:

@@ -77,7 +77,7 @@ def tiny_import(tokenizer):
 
     config = tiny_config(model__decoder__layers=0, objectives__caption__weight=0.0, data__image__size=32)
     params = nnx.state(build_model(config, tokenizer.vocab_size, jax.random.key(3)), nnx.Param)
-    return Imported(config, params, tokenizer, make_preprocess(config.data.image))
+    return Imported(config, params, tokenizer, make_preprocess(config))
 
 
 @pytest.fixture

@@ -224,13 +224,13 @@ def test_resampling_is_as_free_of_aliasing_as_pillows():
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (375, 500, 3), dtype=np.uint8))
     exact = np.asarray(picture.resize((224, 224), Image.Resampling.BICUBIC), float)
     error = {
-        name: np.abs(images.resample(np.asarray(picture), 224, name) - exact).mean()
+        name: np.abs(images.resample(np.asarray(picture), (224, 224), name) - exact).mean()
         for name in ("antialiased", "bilinear")
     }
     assert error["antialiased"] < 0.6 * error["bilinear"]
     for size in ((1, 1), (3, 4000), (4000, 3), (224, 224), (225, 223)):
         flat = np.full((size[1], size[0], 3), 77, np.uint8)
-        assert (images.resample(flat, 224) == 77).all()
+        assert (images.resample(flat, (224, 224)) == 77).all()
 
 
 @pytest.mark.parametrize("augment", ["auto", "rand", "rand(ops=3, magnitude=5)"])

@@ -31,7 +31,7 @@ def captioner(tokenizer, seed=1, **changes):
     params = nnx.state(build_model(config, tokenizer.vocab_size, jax.random.key(seed)), nnx.Param)
     rng = np.random.default_rng(seed)
     params = jax.tree.map(lambda w: w + 0.3 * jnp.asarray(rng.normal(size=w.shape), w.dtype), params)
-    return vlc.Model.of(Imported(config, params, tokenizer, make_preprocess(config.data.image)))
+    return vlc.Model.of(Imported(config, params, tokenizer, make_preprocess(config)))
 
 
 @pytest.fixture(scope="module")

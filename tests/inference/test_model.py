@@ -24,7 +24,7 @@ def model_of(tokenizer, **changes):
     plain = {"model__decoder__layers": 0, "objectives__caption__weight": 0.0, "model__text__length": 60}
     config = tiny_config(**(plain | changes))
     params = nnx.state(build_model(config, tokenizer.vocab_size, jax.random.key(1)), nnx.Param)
-    return vlc.Model.of(Imported(config, params, tokenizer, make_preprocess(config.data.image)))
+    return vlc.Model.of(Imported(config, params, tokenizer, make_preprocess(config)))
 
 
 @pytest.fixture(scope="module")

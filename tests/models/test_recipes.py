@@ -8,9 +8,9 @@ from flax import nnx
 
 from tests.tiny import VOCAB, tiny_batch, tiny_config, tiny_model
 from vlc.models.cached_decoder import CachedDecoder
-from vlc.models.rotary import image_angles, rotate, text_angles
+from vlc.models.places import angles_at, places_of_square, sines_at
+from vlc.models.rotary import rotate, text_angles
 from vlc.models.stem import ConvStem, strides_of
-from vlc.models.vit import sine_positions
 from vlc.train.patches import kept_patches, random_patches
 
 
@@ -52,7 +52,7 @@ def test_a_stem_sees_the_same_at_every_place():
 
 def test_sines_are_those_of_big_vision():
     """Its `posemb_sincos_2d(3, 3, 8)`, by hand: rates 1 and 1/10,000, x before y."""
-    waves = sine_positions(3, 8)
+    waves = sines_at(places_of_square(3, 3), 8)
     y, x = 2, 1  # place 7
     wanted = [wave(place * rate) for place in (x, y) for wave in (np.sin, np.cos) for rate in (1, 1e-4)]
     np.testing.assert_allclose(waves[7], wanted, rtol=1e-6)
@@ -70,7 +70,7 @@ def test_turned_products_depend_on_the_distance_alone():
 
 
 def test_patches_are_turned_by_x_and_by_y():
-    x, y = np.split(image_angles(4, 16).reshape(4, 4, 8), 2, axis=-1)
+    x, y = np.split(angles_at(places_of_square(4, 4), 16).reshape(4, 4, 8), 2, axis=-1)
     np.testing.assert_allclose(x[0, 3], 3 * 100.0 ** (-np.arange(4) / 4), rtol=1e-6)
     assert (x == x[:1]).all() and (y == y[:, :1]).all()
 
@@ -148,11 +148,11 @@ def test_all_patches_kept_are_the_whole_and_dropped_ones_are_not_seen(pool, rota
 
 
 def test_every_image_keeps_other_patches_and_the_same_in_the_same_step():
-    config = tiny_config(data__image__size=32, model__image__drop_patches=0.7)
-    kept = np.asarray(random_patches(config, jax.random.key(1), 64))
-    assert kept.shape == (64, kept_patches(config)) == (64, 5)
+    images = np.zeros((64, 32, 32, 3), np.uint8)
+    kept = np.asarray(random_patches(images, 8, 0.7, jax.random.key(1)))
+    assert kept.shape == (64, kept_patches(32, 8, 0.7)) == (64, 5)
     assert (
         all(len(set(row)) == 5 and (np.diff(row) > 0).all() for row in kept) and len({tuple(row) for row in kept}) > 50
     )
     assert set(kept.ravel()) == set(range(16))
-    assert np.array_equal(kept, random_patches(config, jax.random.key(1), 64))
+    assert np.array_equal(kept, random_patches(images, 8, 0.7, jax.random.key(1)))

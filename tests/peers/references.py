@@ -145,7 +145,7 @@ def huggingface_clip(name, *, activation, patch, size, heads, files="json", end=
     run_huggingface(name, transformers.CLIPModel(config), processor, ids)
 
 
-def huggingface_siglip(name, *, second, size=48, patch=16):
+def huggingface_siglip(name, *, second, size=48, patch=16, naflex=False):
     folder = OUT / name
     folder.mkdir(parents=True)
     if second:
@@ -158,6 +158,12 @@ def huggingface_siglip(name, *, second, size=48, patch=16):
     text = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     text |= {"vocab_size": rows, "max_position_embeddings": 20, "projection_size": 96}
     vision = {"hidden_size": 96, "intermediate_size": 200, "num_hidden_layers": 2, "num_attention_heads": 6}
+    if naflex:  # a table of another size than what images have
+        vision |= {"num_patches": 16, "patch_size": patch}
+        config = transformers.Siglip2Config(text_config=text, vision_config=vision)
+        processor = transformers.Siglip2ImageProcessor(patch_size=patch, max_num_patches=(size // patch) ** 2)
+        run_huggingface(name, transformers.Siglip2Model(config), processor, ids)
+        return
     config = transformers.SiglipConfig(
         text_config=text, vision_config=vision | {"image_size": size, "patch_size": patch}
     )
@@ -173,12 +179,13 @@ def run_huggingface(name, model, processor, ids):
 
 
 def run_model(name, folder, model, processor, ids):
-    pixels = processor(IMAGES, return_tensors="pt").pixel_values
+    seen = processor(IMAGES, return_tensors="pt")
+    shapes = {"shapes": seen.spatial_shapes} if "spatial_shapes" in seen else {}
     masked = {"attention_mask": ids["attention_mask"]} if isinstance(model, transformers.CLIPModel) else {}
     with torch.no_grad():
-        out = model(pixel_values=pixels, input_ids=ids["input_ids"], **masked)
-    keep(folder, name, pixels=pixels, ids=ids["input_ids"], image=unit(out.image_embeds), text=unit(out.text_embeds),
-         logits=out.logits_per_image)  # fmt: skip
+        out = model(**seen, input_ids=ids["input_ids"], **masked)
+    keep(folder, name, pixels=seen.pixel_values, ids=ids["input_ids"], image=unit(out.image_embeds),
+         text=unit(out.text_embeds), logits=out.logits_per_image, **shapes)  # fmt: skip
 
 
 # -- open_clip
@@ -374,6 +381,7 @@ def main(out):
     huggingface_clip("clip_gelu_32", activation="gelu", patch=32, size=64, heads=8)
     huggingface_siglip("siglip", second=False, size=53)  # no multiple of the patch, as 384 is none of 14
     huggingface_siglip("siglip2", second=True)
+    huggingface_siglip("siglip2_naflex", second=True, size=80, naflex=True)
     open_clip_models()
     big_vision("big_vision_scanned", scanned=True)
     big_vision("big_vision_unrolled", scanned=False)

@@ -41,12 +41,16 @@ def shrink(config: Config) -> Config:
     config.data.sources, config.data.mixture, config.data.join, config.data.filters = ConfigDict(), ConfigDict(), "", ()
     config.data.vocab_size, config.data.tokenizer_samples, config.data.workers = 256, 300, 0
     config.data.image.size, config.data.scenes.first_share = 32, 0.0
+    config.data.first_size = 16 if config.data.first_size else 0
+    config.data.first_length = min(config.data.first_length, 24)
     config.data.captions.update({"mix": "", "mix_end": "", "target": "", "sub_sources": "", "slots": ""})
     config.data.captions.sub_length = config.model.decoder.length = 0
     config.data.captions.sub_captions = min(config.data.captions.sub_captions, 3)
     config.model.embed_dim = 32
     config.model.image.update({"patch": 8, "width": 32, "layers": 1, "heads": 2})
     config.model.text.update({"width": 32, "layers": 1, "heads": 2, "length": 48})
+    config.model.image.prototypes = min(config.model.image.prototypes, 16)
+    config.objectives.local_global.size = 0
     if config.model.decoder.layers:
         config.model.decoder.update({"width": 32, "layers": 1, "heads": 2, "queries": 4})
         config.model.decoder.control.update({"alignment": 0, "edges": (), "best": 0})  # scenes have no scores

@@ -21,6 +21,7 @@ def check_config(config: Config) -> None:
     _check_model(config)
     _check_captioner(config)
     _check_objectives(config)
+    _check_teachers(config)
     if config.batch_size % config.accumulate:
         raise ConfigError(
             f"config.accumulate={config.accumulate} does not divide config.batch_size={config.batch_size}."
@@ -109,6 +110,34 @@ def _check_objectives(config: Config) -> None:
         )
 
 
+def _check_teachers(config: Config) -> None:
+    """Of objectives that learn from another model, or from the moving average."""
+    used, objectives = parts_used(config.objectives), config.objectives
+    own = {"crops": "local_global", "hidden": "masked"}
+    views = [name for part, name in own.items() if part in used]
+    averaged = views + (["distill"] if "teacher" in used and not objectives.distill.teacher else [])
+    if averaged and not config.optimizer.ema:
+        raise ConfigError(
+            f"config.objectives.{averaged[0]} learns from the moving average of the parameters: set "
+            "config.optimizer.ema, as 0.996."
+        )
+    if views and not config.model.image.prototypes:
+        raise ConfigError(
+            f"config.objectives.{views[0]} chooses among prototypes: set config.model.image.prototypes, as 4096."
+        )
+    if views and (config.data.image.resize == "naflex" or config.model.image.pool == "queries"):
+        raise ConfigError(
+            f"config.objectives.{views[0]} needs square images, all of whose patches are features: neither "
+            "data.image.resize=naflex nor model.image.pool=queries."
+        )
+    local = objectives.local_global
+    if local.weight and local.size % config.model.image.patch:
+        raise ConfigError(
+            f"config.model.image.patch={config.model.image.patch} does not divide "
+            f"config.objectives.local_global.size={local.size}."
+        )
+
+
 def _check_copies(checkpoint: Config) -> None:
     often = checkpoint.copies_every or checkpoint.copies_every_minutes
     if often and not checkpoint.copies:
@@ -171,6 +200,7 @@ def _check_model(config: Config) -> None:
             f"config.model.image.patch={patch} does not divide config.data.image.size={size}. "
             f"Nearest sizes: {size // patch * patch} and {(size // patch + 1) * patch}."
         )
+    _check_sizes(config)
     for name in ("image", "text", "decoder"):
         tower = config.model[name]
         if tower.width % tower.heads:
@@ -181,6 +211,35 @@ def _check_model(config: Config) -> None:
             raise ConfigError(f"config.model.{name}.layers is 0: a model without that tower can be used, not trained.")
     if config.model.decoder.layers and config.model.decoder.reads == "text":
         _check_reading_decoder(config.model)
+
+
+def _check_sizes(config: Config) -> None:
+    """Of images that are not the one square."""
+    data, patch = config.data, config.model.image.patch
+    if data.first_size % patch:
+        raise ConfigError(f"config.model.image.patch={patch} does not divide config.data.first_size={data.first_size}.")
+    if data.first_length > config.model.text.length:
+        raise ConfigError(
+            f"config.data.first_length={data.first_length} is more than config.model.text.length="
+            f"{config.model.text.length}."
+        )
+    if data.first_length and config.model.text.pool in ("end", "cls"):
+        raise ConfigError(
+            f"config.data.first_length does not go with config.model.text.pool={config.model.text.pool}, which reads "
+            "the place behind the last token, another one then."
+        )
+    if data.image.resize == "naflex":
+        if data.image.patch not in (0, patch):
+            raise ConfigError(
+                f"config.data.image.patch={data.image.patch} is not config.model.image.patch={patch}; leave it at 0."
+            )
+        if config.model.image.stem != "patch":
+            raise ConfigError(
+                "config.data.image.resize=naflex gives patches one by one, and convolutions see across them; use "
+                "config.model.image.stem=patch."
+            )
+        if config.data.image.augment:
+            raise ConfigError("config.data.image.augment does not go with resize=naflex; crops and flips do.")
 
 
 def _check_reading_decoder(model: Config) -> None:

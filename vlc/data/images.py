@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from vlc.data import naflex
 from vlc.data.augment import parse_augment
 from vlc.data.decoding import CONVERSIONS, PIXEL_LIMIT, decode_pixels
 from vlc.errors import CheckpointError, ConfigError, DataError
 
 INTERPOLATIONS = ("antialiased", "bilinear")
-RESIZE_RULES = ("squash", "crop", "pad", "shortest", "longest")
+RESIZE_RULES = ("squash", "crop", "pad", "shortest", "longest", "naflex")
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -24,23 +25,25 @@ FILTERS = {
 cv2.setNumThreads(1)  # images are made by several threads already
 
 
-def resample(pixels: np.ndarray, size: int, interpolation: str = "antialiased") -> np.ndarray:
-    """Resizes to a square.
+def resample(pixels: np.ndarray, sides: tuple[int, int], interpolation: str = "antialiased") -> np.ndarray:
+    """Resizes.
 
     Args:
         pixels: `[height, width, 3]` uint8.
-        size: Pixels on a side of what is returned.
+        sides: Width and height of what is returned.
         interpolation: `antialiased`: to a whole multiple of the size first, whose blocks are then averaged.
             `bilinear`: from the nearest four pixels alone, in two thirds of the time, with the aliasing of
             `tf.image.resize`.
     """
     if interpolation == "bilinear":
-        return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
-    down, across = (max(1, math.ceil(side / size - 0.1)) for side in pixels.shape[:2])
+        return cv2.resize(pixels, sides, interpolation=cv2.INTER_LINEAR)
+    width, height = sides
+    down, across = math.ceil(pixels.shape[0] / height - 0.1), math.ceil(pixels.shape[1] / width - 0.1)
+    down, across = max(1, down), max(1, across)
     if down == across == 1:
-        return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_CUBIC)
-    fine = cv2.resize(pixels, (size * across, size * down), interpolation=cv2.INTER_LINEAR)
-    return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
+        return cv2.resize(pixels, sides, interpolation=cv2.INTER_CUBIC)
+    fine = cv2.resize(pixels, (width * across, height * down), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(fine, sides, interpolation=cv2.INTER_AREA)
 
 
 def _shorter_side(size: tuple[int, int], target: int) -> tuple[int, int]:
@@ -69,7 +72,8 @@ class Preprocess:
         size: Pixels on a side.
         resize: `squash` ignores the aspect, `crop` fills and cuts the centre, `pad` fits and fills with grey. As CLIP's
             releases do: `shortest` scales the shorter side to `resize_to` in whole pixels, then cuts the centre;
-            `longest` (open_clip) fits the longer side and fills with black.
+            `longest` (open_clip) fits the longer side and fills with black. `naflex` keeps the aspect: as many patches
+            as a square of `size` has, or a few less, packed as `vlc.data.naflex` says.
         mean: Mean by channel, in [0, 1], subtracted on the device.
         std: Standard deviation by channel, divided by on the device.
         crop_scale: In training, share of the area that a random resized crop keeps, at least and at most.
@@ -78,6 +82,7 @@ class Preprocess:
         augment: In training, `auto` (AutoAugment), `rand` or `rand(ops=2, magnitude=9)` (RandAugment), or nothing.
         resample: Of whole images, one of `FILTERS` (Pillow's, without aliasing), or `aliased`: `tf.image.resize`.
         resize_to: The shorter side that `shortest` scales to; 0: `size`.
+        patch: Pixels on a side of a patch, where `naflex` needs it.
         centre: How `shortest` finds the first pixel of the centre: `floor` (transformers) or `round` (torchvision).
         convert: What becomes of turned, transparent, grey and 16-bit pictures, one of `decoding.CONVERSIONS`.
         full_scale: Whether large JPEGs are decoded at full scale before they are resized, as other libraries do.
@@ -94,6 +99,7 @@ class Preprocess:
     interpolation: str = "antialiased"
     resample: str = "bicubic"
     resize_to: int = 0
+    patch: int = 0
     centre: str = "floor"
     full_scale: bool = False
     convert: str = "upright"
@@ -109,14 +115,24 @@ class Preprocess:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"config.data.image.{name} is {getattr(self, name)!r}; it must be one of {known}.")
-        if self.resample == "aliased" and self.resize in ("crop", "pad"):
+        if self.resample == "aliased" and self.resize in ("crop", "pad", "naflex"):
             raise ConfigError(f"config.data.image.resample=aliased does not go with resize={self.resize}.")
         if self.resize_to and (self.resize != "shortest" or self.resize_to < self.size):
             raise ConfigError(
                 f"config.data.image.resize_to is {self.resize_to}; it goes with resize=shortest, and is at least the "
                 f"size, {self.size}."
             )
+        if self.resize == "naflex" and (self.patch < 1 or self.size % self.patch):
+            raise ConfigError(
+                f"config.data.image.resize=naflex cuts pictures into patches; data.image.patch is {self.patch}, and a "
+                f"square of {self.size} pixels is its budget."
+            )
         object.__setattr__(self, "_augment", parse_augment(self.augment))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of what is returned: a square of pixels, or packed patches, which have one row more."""
+        return (self.size + (self.resize == "naflex"), self.size, 3)
 
     def __getstate__(self) -> dict[str, Any]:
         return asdict(self)
@@ -127,7 +143,7 @@ class Preprocess:
     def __call__(
         self, image: bytes | np.ndarray, *, where: str = "image", rng: np.random.Generator | None = None
     ) -> np.ndarray:
-        """Returns pixels `[size, size, 3]` uint8; with a generator, augmented for training.
+        """Returns pixels of `shape`, uint8; with a generator, augmented for training.
 
         Without one the resampling is Pillow's bicubic. A random crop is resampled by `resample`, which is several times
         faster and as free of aliasing.
@@ -135,6 +151,14 @@ class Preprocess:
         Raises:
             DataError: The image is damaged.
         """
+        pixels = self._pixels(image, where, rng)
+        return naflex.pack(pixels, self.patch, self.size) if self.resize == "naflex" else pixels
+
+    def picture(self, pixels: np.ndarray) -> np.ndarray:
+        """What it returns, as a picture to be looked at."""
+        return naflex.unpack(pixels, self.patch) if self.resize == "naflex" else pixels
+
+    def _pixels(self, image: bytes | np.ndarray, where: str, rng: np.random.Generator | None) -> np.ndarray:
         if rng is None or not (self.flip or self.augment or self.crop_scale[0] < 1):
             return self._plain(image, where)
         cropping = self.crop_scale[0] < 1
@@ -152,10 +176,23 @@ class Preprocess:
                 return image
             picture = Image.fromarray(image)
         else:
-            least = max(self.size, self.resize_to)
-            needed = None if self.full_scale else lambda width, height: (least, least)
+            needed = None if self.full_scale else self._needed
             picture = Image.fromarray(decode_pixels(image, where=where, needed=needed, convert=self.convert))
         return np.asarray(self._resize(picture, where))
+
+    def _needed(self, width: float, height: float) -> tuple[float, float]:
+        """Width and height that a picture must be decoded to."""
+        if self.resize == "naflex":
+            return self._sides(height, width)
+        least = max(self.size, self.resize_to)
+        return least, least
+
+    def _sides(self, height: float, width: float) -> tuple[int, int]:
+        """Width and height of a picture of this shape."""
+        if self.resize != "naflex":
+            return self.size, self.size
+        rows, columns = naflex.shape_for(height, width, self.patch, (self.size // self.patch) ** 2)
+        return columns * self.patch, rows * self.patch
 
     def _resize(self, picture: Image.Image, where: str) -> Image.Image:
         size = (self.size, self.size)
@@ -174,6 +211,8 @@ class Preprocess:
             return ImageOps.pad(picture, size, FILTERS[self.resample], color=(128, 128, 128))
         if self.resize == "longest":
             return _on_black(self._resampled(picture, _longer_side(picture.size, self.size)), self.size)
+        if self.resize == "naflex":
+            return self._resampled(picture, self._sides(picture.height, picture.width))
         return self._resampled(picture, size)
 
     def _resampled(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -200,7 +239,8 @@ class Preprocess:
 
         def needed(width: float, height: float) -> tuple[float, float]:
             wide, high = shares(width, height)
-            return self.size / wide, self.size / high
+            across, down = self._sides(high * height, wide * width)
+            return across / wide, down / high
 
         if isinstance(image, np.ndarray):
             pixels = image
@@ -209,11 +249,11 @@ class Preprocess:
         height, width = pixels.shape[:2]
         wide, high = (max(1, round(n * share)) for n, share in zip((width, height), shares(width, height), strict=True))
         left, top = round(across * (width - wide)), round(down * (height - high))
-        return resample(pixels[top : top + high, left : left + wide], self.size, self.interpolation)
+        return resample(pixels[top : top + high, left : left + wide], self._sides(high, wide), self.interpolation)
 
     def squashed(self) -> "Preprocess":
         """The same without cutting anything off: the aspect is given up instead."""
-        return replace(self, resize="squash", resize_to=0)
+        return replace(self, resize="squash", resize_to=0, patch=0)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -43,6 +43,21 @@ class Visit(NamedTuple):
 
 
 @dataclass(frozen=True)
+class FirstPart:
+    """The first examples of training, where they are smaller than the later ones.
+
+    Attributes:
+        draws: How many.
+        preprocess: Of their images.
+        lengths: Of their texts, as `MakeExample.lengths`.
+    """
+
+    draws: int
+    preprocess: Preprocess
+    lengths: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
 class MakeExample(grain.RandomMapTransform):
     """Index to example. Never raises for a damaged record: the next good one takes its place, with the reason.
 
@@ -55,6 +70,7 @@ class MakeExample(grain.RandomMapTransform):
         lengths: T, U and V: tokens of the main caption, of a sub-caption, and of the captioner's target.
         draws: Examples that training will see in all; what changes during training does so by this measure.
         controls: What the captioner can be asked for; then an example has `control` `[S]` as well.
+        first: What the first examples are made smaller by.
     """
 
     source: Source
@@ -64,6 +80,7 @@ class MakeExample(grain.RandomMapTransform):
     lengths: tuple[int, int, int]
     draws: int = 0
     controls: Controls = field(default_factory=Controls)
+    first: FirstPart | None = None
 
     def random_map(self, element: Visit, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
         progress = min(element.draw / self.draws, 1.0) if self.draws else 0.0
@@ -78,7 +95,9 @@ class MakeExample(grain.RandomMapTransform):
                 record = self._twin(source, element, progress) if element.is_twin and not attempt else None
                 record = record or source[index]
                 read = time.perf_counter() - begun
-                example = self.make(record, rng, progress)
+                example = self.make(
+                    record, rng, progress, first=self.first is not None and element.draw < self.first.draws
+                )
                 example["seconds"][0] = read
                 return example | {"index": np.int64(index), "skipped": np.int8(skipped)}
             except DataError as error:
@@ -95,17 +114,20 @@ class MakeExample(grain.RandomMapTransform):
         rng = np.random.default_rng(visit.pair)
         return twin_of(source, of, self.captions, rng, progress)
 
-    def make(self, record: Record, rng: np.random.Generator, progress: float = 0.0) -> Batch:
+    def make(self, record: Record, rng: np.random.Generator, progress: float = 0.0, *, first: bool = False) -> Batch:
         """One record as the model will see it on this visit.
 
         Args:
             record: From the source.
             rng: All randomness comes from here.
             progress: The share of training that is done.
+            first: Whether it is one of the smaller examples at the beginning.
         """
         begun = time.perf_counter()
         (main, *subs), (source, place) = self.captions.choose(record.captions, rng, progress)
-        main_length, sub_length, target_length = self.lengths
+        preprocess, (main_length, sub_length, target_length) = self.preprocess, self.lengths
+        if first and self.first is not None:
+            preprocess, (main_length, sub_length, target_length) = self.first.preprocess, self.first.lengths
         target = record.captions[source][place]
         example = {
             "text": self.tokenizer.encode([main], main_length)[0],
@@ -123,7 +145,7 @@ class MakeExample(grain.RandomMapTransform):
             if wrong:
                 example["hard"][: len(wrong)] = self.tokenizer.encode(wrong, main_length)
         worded = time.perf_counter()
-        example["image"] = self.preprocess(record.image, where=record.key, rng=rng)
+        example["image"] = preprocess(record.image, where=record.key, rng=rng)
         example["seconds"] = np.array([0.0, time.perf_counter() - worded, worded - begun], np.float32)
         return example
 

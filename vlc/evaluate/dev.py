@@ -39,7 +39,7 @@ def make_dev_evaluation(config: Config) -> Callable[[Any, Any, Tokenizer], dict[
 
     def evaluate(graph: Any, params: Any, tokenizer: Tokenizer) -> dict[str, float | bytes]:
         mesh = jax.tree.leaves(params)[0].sharding.mesh
-        model = Model(graph, params, config, tokenizer, make_preprocess(config.data.image), mesh=mesh)
+        model = Model(graph, params, config, tokenizer, make_preprocess(config), mesh=mesh)
         records, texts, image, text = _encoded(model, source, config.eval.examples)
         found = both_retrievals(image, text, _owners(texts), by=compared, one_way=model.one_way)
         named = {
@@ -96,18 +96,22 @@ def _pictures(
     flat = [caption for captions in texts for caption in captions]
     first = np.cumsum([0, *map(len, texts)])
     shown = np.linspace(0, len(records) - 1, min(_SHOWN, len(records))).astype(int)
-    few = ImageEncoding(image.tokens[shown], image.embed[shown], image.features[shown])
+    few: ImageEncoding = jax.tree.map(lambda x: x[shown], image)
     found = comparison.all_scores(model, few, text)[0].argmax(axis=1)
     pixels = [model.preprocess(records[index].image) for index in shown]
-    drawn = {"samples": figures.contact_sheet(pixels, [textwrap.fill(flat[at], 37) for at in found])}
+    pictures = [model.preprocess.picture(seen) for seen in pixels]
+    drawn = {"samples": figures.contact_sheet(pictures, [textwrap.fill(flat[at], 37) for at in found])}
     if "tokens" in comparison.comparable(model) and model.config.model.image.pool != "queries":
-        rows = [(records[i], flat[first[i]], _maps(image.tokens[i], text.tokens[first[i]])) for i in shown]
+        rows = [
+            (records[i], flat[first[i]], _maps(image.tokens[i], text.tokens[first[i]], model.grid_of(seen)))
+            for i, seen in zip(shown, pixels, strict=True)
+        ]
         mapped = [phrase_maps(*row, model.tokenizer, model.preprocess) for row in rows]
         drawn["word_maps"] = figures.word_maps([row for row in mapped if row["maps"]] or mapped)
     return drawn
 
 
-def _maps(patches: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+def _maps(patches: np.ndarray, tokens: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """The similarity of each token of a text with each patch, `[tokens, rows, columns]`."""
-    side = round(len(patches) ** 0.5)
-    return (tokens @ patches.T).reshape(-1, side, side)
+    rows, columns = grid
+    return (tokens @ patches[: rows * columns].T).reshape(-1, rows, columns)

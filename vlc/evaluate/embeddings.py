@@ -188,7 +188,8 @@ class Cache:
 def _image_arrays(image: ImageEncoding, tokens: bool, features: bool) -> dict[str, np.ndarray]:
     embed = image.embed
     if features:
-        mean = np.asarray(image.features, np.float32).mean(axis=1)
+        there = None if image.mask is None else image.mask[..., None]
+        mean = np.asarray(image.features, np.float32).mean(axis=1, where=True if there is None else there)
         embed = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     return {"embed": embed} | ({"tokens": image.tokens} if tokens else {})
 

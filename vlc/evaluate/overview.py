@@ -28,6 +28,11 @@ from vlc.inference import Model
 from vlc.inference.comparison import all_scores, comparable, compared_by
 
 
+def _seen(model: Model, record: Record) -> np.ndarray:
+    """What the model sees of a record, as a picture."""
+    return model.preprocess.picture(model.preprocess(record.image))
+
+
 def open_eval_source(model: Model, data: str, examples: int) -> Source:
     """The records to evaluate on: `data`, or the test split of scenes, or the dev data of the config.
 
@@ -107,7 +112,7 @@ def _retrieval(model: Model, report: Report, results: dict, records: Sequence[Re
     queries = [
         {
             "text": flat[q],
-            "images": [(model.preprocess(records[i].image), i == owner[q]) for i in np.argsort(-scores[q])[:5]],
+            "images": [(_seen(model, records[i]), i == owner[q]) for i in np.argsort(-scores[q])[:5]],
         }
         for q in picked
     ]
@@ -234,7 +239,7 @@ def _captions(model: Model, report: Report, results: dict, records: Sequence[Rec
         [[f"{r['scale']:g}", *(f"{r[n]:.1f}" for n in numbers), *(r[s] for s in shares)] for r in sweep],
     )
     rows = [
-        (figures.thumbnail(model.preprocess(records[i].image)), [row["captions"][i] for row in sweep])
+        (figures.thumbnail(_seen(model, records[i])), [row["captions"][i] for row in sweep])
         for i in np.linspace(0, len(records) - 1, min(8, len(records))).astype(int)
     ]
     report.captions(

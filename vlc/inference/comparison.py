@@ -62,7 +62,9 @@ def all_scores(
     if how == "embed" or not len(image.embed) or not len(text.embed):
         cosine = image.embed @ text.embed.T
         return cosine, cosine
-    i2t, t2i = late_interaction(jnp.asarray(image.tokens), jnp.asarray(text.tokens), jnp.asarray(text.mask))
+    image_mask = None if image.mask is None else jnp.asarray(image.mask)
+    tokens, mask = jnp.asarray(text.tokens), jnp.asarray(text.mask)
+    i2t, t2i = late_interaction(jnp.asarray(image.tokens), tokens, mask, image_mask=image_mask)
     return np.asarray(t2i if model.one_way else i2t), np.asarray(t2i)
 
 
@@ -85,7 +87,8 @@ def pair_scores(
     for start in range(0, len(owner), _PAIRS):
         rows = np.arange(start, min(start + _PAIRS, len(owner)))
         filled = np.concatenate([rows, np.full(_PAIRS - len(rows), rows[-1])])  # one shape, so that it compiles once
-        i2t, t2i = _pairs(image.tokens[owner[filled]], text.tokens[filled], text.mask[filled])
+        images, there = image.tokens[owner[filled]], None if image.mask is None else image.mask[owner[filled]]
+        i2t, t2i = _pairs(images, text.tokens[filled], text.mask[filled], there)
         scores = t2i if model.one_way else (i2t + t2i) / 2
         found[rows] = np.asarray(scores)[: len(rows)]
     return found
@@ -102,10 +105,12 @@ def logits_of(model: Encoder, image: ImageEncoding, text: TextEncoding) -> Float
 
 @jax.jit
 def _pairs(
-    images: Float[Array, "N P D"], texts: Float[Array, "N T D"], mask: Any
+    images: Float[Array, "N P D"], texts: Float[Array, "N T D"], mask: Any, there: Any
 ) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
     """FILIP's two similarities (arXiv 2111.07783, eq. 3 to 5) of row with row."""
     products = jnp.einsum("npd,ntd->npt", images, texts, preferred_element_type=jnp.float32, precision="highest")
-    i2t = jnp.where(mask[:, None], products, -jnp.inf).max(axis=2).mean(axis=1)
-    t2i = jnp.where(mask, products.max(axis=1), 0).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)
+    best_word = jnp.where(mask[:, None], products, -jnp.inf).max(axis=2)
+    best_patch = (products if there is None else jnp.where(there[..., None], products, -jnp.inf)).max(axis=1)
+    i2t = best_word.mean(axis=1, where=there)
+    t2i = jnp.where(mask, best_patch, 0).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)
     return jnp.where(mask.any(axis=1), i2t, 0), jnp.where(mask.any(axis=1), t2i, 0)

@@ -115,12 +115,12 @@ class Encoder:
     # -- encoding
 
     def encode_pixels(self, pixels: np.ndarray) -> ImageEncoding:
-        """Encodes images that are preprocessed already, `[B, S, S, 3]` uint8; see `encode_image`.
+        """Encodes images that are preprocessed already, `[B, *preprocess.shape]` uint8; see `encode_image`.
 
         Raises:
             DataError: They have another shape or type.
         """
-        return self.run_batched(_encode_image, check_pixels(pixels, self.preprocess.size))
+        return self.run_batched(_encode_image, check_pixels(pixels, self.preprocess.shape))
 
     def encode_text(self, texts: str | Iterable[str]) -> TextEncoding:
         """Encodes texts: `tokens` `[N, T, D]`, `embed` `[N, D]` and `mask` `[N, T]`, as NumPy arrays.
@@ -171,8 +171,13 @@ class Encoder:
 
     @property
     def grid(self) -> int:
-        """Patches on a side."""
+        """Patches on a side of a square image."""
         return self.config.data.image.size // self.config.model.image.patch
+
+    def grid_of(self, pixels: np.ndarray) -> tuple[int, int]:
+        """Rows and columns of patches of an image that is preprocessed."""
+        height, width, _ = self.preprocess.picture(pixels).shape
+        return height // self.config.model.image.patch, width // self.config.model.image.patch
 
     # -- decoding
 

@@ -40,7 +40,7 @@ def image_chunks(images: Images, size: int) -> Iterator[list[AnyImage]]:
 
 
 def read_images(images: list[AnyImage], preprocess: Preprocess, *, first: int = 0) -> np.ndarray:
-    """Pixels `[B, S, S, 3]` uint8. A picture gives the same ones however it is handed over.
+    """Pixels `[B, *preprocess.shape]` uint8. A picture gives the same ones however it is handed over.
 
     Args:
         images: Each of a type that `AnyImage` names.
@@ -146,17 +146,17 @@ def _described(value: Any) -> str:
     return f"{value!r:.60} ({type(value).__name__})"
 
 
-def check_pixels(pixels: Any, size: int) -> np.ndarray:
+def check_pixels(pixels: Any, shape: tuple[int, int, int]) -> np.ndarray:
     """Pixels that are preprocessed already.
 
     Raises:
-        DataError: They are not `[B, size, size, 3]` uint8.
+        DataError: They are not `[B, *shape]` uint8.
     """
     array = np.asarray(pixels)
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != (size, size, 3):
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != shape:
         raise DataError(
-            f"pixels: {list(array.shape)} {array.dtype} is not [B, {size}, {size}, 3] uint8, as this model takes them. "
-            "`encode_image` takes images of any size and type.",
+            f"pixels: {list(array.shape)} {array.dtype} is not [B, {', '.join(map(str, shape))}] uint8, as this model "
+            "takes them. `encode_image` takes images of any size and type.",
             "image",
         )
     return array

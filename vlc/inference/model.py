@@ -199,7 +199,7 @@ class Model(Encoder):
     def caption_logits(self, pixels: np.ndarray, texts: Iterable[str]) -> np.ndarray:
         """Logits `[B, T, V]` of the token after each of a text, one text an image."""
         CaptionRequest().check(self)
-        ids, seen = self.token_ids(texts), check_pixels(pixels, self.preprocess.size)
+        ids, seen = self.token_ids(texts), check_pixels(pixels, self.preprocess.shape)
         if len(ids) != len(seen):
             raise DataError(f"caption_logits: {len(seen)} images and {len(ids)} texts; one text an image is meant.")
         return np.asarray(caption_logits(self._graph, self._params, seen, ids))
@@ -213,12 +213,13 @@ class Model(Encoder):
         compared_by(self, "tokens")
         if self.config.model.image.pool == "queries":
             raise ConfigError("This model's image tokens are pooled queries (CoCa), not patches: they have no places.")
-        encoded, words = self.encode_image(image), self.encode_text(text)
+        pixels = self._pixels([image])
+        encoded, words = self.encode_pixels(pixels), self.encode_text(text)
         ids = self.token_ids(text)[0]
         count = int((ids != self.tokenizer.pad_id).sum())
-        grid = round(encoded.tokens.shape[1] ** 0.5)
-        maps = words.tokens[0, :count] @ encoded.tokens[0].T
-        return self.tokenizer.pieces(ids[:count]), maps.reshape(count, grid, grid)
+        rows, columns = self.grid_of(pixels[0])
+        maps = words.tokens[0, :count] @ encoded.tokens[0, : rows * columns].T
+        return self.tokenizer.pieces(ids[:count]), maps.reshape(count, rows, columns)
 
     def __repr__(self) -> str:
         return describe_model(self)
@@ -228,9 +229,8 @@ class Model(Encoder):
     def _encoded(self, images: Images) -> Iterator[ImageEncoding]:
         """Batches of encodings, at least one; of no image it is empty."""
         batches = self.encode_image_batches(images)
-        size = self.preprocess.size
         first = next(batches, None)
-        yield self.encode_pixels(np.zeros((0, size, size, 3), np.uint8)) if first is None else first
+        yield self.encode_pixels(np.zeros((0, *self.preprocess.shape), np.uint8)) if first is None else first
         yield from batches
 
     def _pixels(self, images: list[AnyImage], *, first: int = 0) -> np.ndarray:

@@ -16,7 +16,7 @@ from vlc.errors import DataError
 def read_pixels(
     read: Callable[[int], Any], keys: Sequence[str], preprocess: Preprocess
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Pixels `[N, S, S, 3]` of images; one that cannot be read is grey, and its reason kept by its place.
+    """Pixels `[N, *preprocess.shape]` of images; one that cannot be read is grey, and its reason kept by its place.
 
     Args:
         read: Gives the image at a place, encoded or as an array.
@@ -24,7 +24,7 @@ def read_pixels(
         preprocess: The model's.
     """
     reasons: dict[int, str] = {}
-    grey = np.full((preprocess.size, preprocess.size, 3), 128, np.uint8)
+    grey = preprocess(np.full((preprocess.size, preprocess.size, 3), 128, np.uint8))
 
     def one(place: int) -> np.ndarray:
         try:

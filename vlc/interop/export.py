@@ -30,6 +30,7 @@ from vlc.models.layers import ACTIVATIONS
 FORMATS = ("huggingface", "open_clip", "safetensors")
 # Of several names of theirs the first.
 _THEIR_ACTIVATION = {ours: theirs for theirs, ours in reversed(settings.ACTIVATIONS.items())}
+_CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Siglip2Model"}
 _THEIR_FILTER = {ours: theirs for theirs, ours in preprocessors.PILLOW.items()}
 
 # What a tower must be so that the other library's class is the same function.
@@ -177,10 +178,12 @@ def _write_huggingface(model: Imported, kind: str, folder: Path) -> tuple[str, .
 
 
 def _huggingface_config(model: Imported, kind: str) -> dict[str, Any]:
-    towers, tokenizer = model.config.model, model.tokenizer
+    towers, tokenizer, size = model.config.model, model.tokenizer, model.config.data.image.size
     assert tokenizer is not None
+    naflex = model.config.data.image.resize == "naflex"
+    family = "siglip2" if naflex else kind
     text = _huggingface_tower(towers.text) | {
-        "model_type": f"{kind}_text_model",
+        "model_type": f"{family}_text_model",
         "max_position_embeddings": towers.text.length,
         "vocab_size": tokenizer.vocab_size,
         "bos_token_id": _token(tokenizer.begin_id, tokenizer),
@@ -189,12 +192,13 @@ def _huggingface_config(model: Imported, kind: str) -> dict[str, Any]:
         "projection_dim" if kind == "clip" else "projection_size": towers.embed_dim,
     }
     vision = _huggingface_tower(towers.image) | {
-        "model_type": f"{kind}_vision_model",
-        "image_size": model.config.data.image.size,
+        "model_type": f"{family}_vision_model",
         "patch_size": towers.image.patch,
         "num_channels": 3,
     }
-    both = {"architectures": ["CLIPModel" if kind == "clip" else "SiglipModel"], "model_type": kind, "dtype": "float32"}
+    grid = towers.image.grid or size // towers.image.patch
+    vision |= {"num_patches": grid**2} if naflex else {"image_size": size}
+    both = {"architectures": [_CLASSES[family]], "model_type": family, "dtype": "float32"}
     both |= {"projection_dim": towers.embed_dim} if kind == "clip" else {}
     return both | {"text_config": text, "vision_config": vision}
 
@@ -225,6 +229,9 @@ def _image_processor(preprocess: Preprocess, kind: str, notes: list[str]) -> dic
         "resample": _THEIR_FILTER[_their_filter(preprocess, notes)],
     }  # fmt: skip
     _note_conversion(preprocess, notes)
+    if preprocess.resize == "naflex" and kind == "siglip":
+        patches = {"patch_size": preprocess.patch, "max_num_patches": (size // preprocess.patch) ** 2}
+        return given | patches | {"image_processor_type": "Siglip2ImageProcessor"}
     if preprocess.resize == "squash":
         return given | {"size": square, "do_center_crop": False}
     if preprocess.resize in ("shortest", "crop") and kind == "clip":

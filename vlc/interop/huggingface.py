@@ -1,5 +1,6 @@
 """Hugging Face's CLIP, SigLIP and BERT: their config and names in our words."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from vlc.interop import keys, settings
 from vlc.interop.rules import (
     ROW,
     SCALAR,
+    TRANSPOSED,
     UNSQUEEZED,
     Change,
     Rule,
@@ -37,6 +39,7 @@ _SIGLIP_TEXT = {
     "max_position_embeddings": 64, "vocab_size": 32000, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6,
 }  # fmt: skip
 _SIGLIP_VISION = _SIGLIP_TEXT | {"image_size": 224, "patch_size": 16, "num_channels": 3, "vision_use_head": True}
+_NAFLEX_VISION = _SIGLIP_TEXT | {"patch_size": 16, "num_patches": 256, "num_channels": 3, "vision_use_head": True}
 _BERT = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
     "max_position_embeddings": 512, "vocab_size": 30522, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
@@ -67,6 +70,16 @@ def _image_size(config: Config, given: Mapping[str, Any], where: str) -> None:
         raise CheckpointError(f"{where}: num_channels is {given['num_channels']}; images have 3.")
     config.data.image.size = settings.whole(given, "image_size", where)
     config.model.image.patch = settings.whole(given, "patch_size", where)
+
+
+def _naflex_size(config: Config, given: Mapping[str, Any], where: str) -> None:
+    """A table of positions for a square of patches; how many an image has, its preprocessing says."""
+    side = math.isqrt(settings.whole(given, "num_patches", where))
+    if side**2 != given["num_patches"]:
+        raise CheckpointError(f"{where}: num_patches is {given['num_patches']}; that of a square is meant.")
+    patch = settings.whole(given, "patch_size", where)
+    _image_size(config, dict(given) | {"image_size": side * patch}, where)
+    config.model.image.grid = side
 
 
 def _parts(
@@ -153,20 +166,21 @@ def _layers(ours: str, theirs: str, heads: int) -> list[Rule]:
     ]
 
 
-# -- SigLIP, and SigLIP 2 of fixed resolution
+# -- SigLIP, SigLIP 2 of fixed resolution, and of variable resolution (NaFlex: `Siglip2Model`)
 
 
-def siglip_config(given: Mapping[str, Any], where: str) -> Config:
-    """From a `config.json` of `SiglipModel`."""
+def siglip_config(given: Mapping[str, Any], where: str, *, naflex: bool = False) -> Config:
+    """From a `config.json` of `SiglipModel`, or of `Siglip2Model`, whose images have grids of their own."""
     keys.SIGLIP.check(given, where)
-    text, vision = _parts(given, _SIGLIP_TEXT, _SIGLIP_VISION, where, (keys.SIGLIP_TEXT, keys.SIGLIP_VISION))
+    defaults, known = (_NAFLEX_VISION, keys.NAFLEX_VISION) if naflex else (_SIGLIP_VISION, keys.SIGLIP_VISION)
+    text, vision = _parts(given, _SIGLIP_TEXT, defaults, where, (keys.SIGLIP_TEXT, known))
     if not vision["vision_use_head"]:
         raise CheckpointError(f"{where}: vision_use_head is false, so the model has no image embedding.")
     config = settings.imported_config()
     settings.as_siglip(config)
     _tower(config.model.image, vision, f"{where}: vision_config")
     _tower(config.model.text, text, f"{where}: text_config")
-    _image_size(config, vision, where)
+    _naflex_size(config, vision, where) if naflex else _image_size(config, vision, where)
     config.model.embed_dim = config.model.image.width
     shared = text.get("projection_size") or text["hidden_size"]
     if shared != config.model.embed_dim:
@@ -184,13 +198,15 @@ def siglip_text(length: int) -> dict[str, Any]:
 
 
 def siglip_rules(config: Config) -> list[Rule]:
-    """Names of `SiglipModel`."""
+    """Names of `SiglipModel`, and of `Siglip2Model`, which has a linear map of patches."""
     image, text = config.model.image, config.model.text
     head = "vision_model.head"
+    embedding = "vision_model.embeddings.patch_embedding.weight"
+    naflex = config.data.image.resize == "naflex"
     return [
         rule("log_scale", "logit_scale", SCALAR),
         rule("logit_bias", "logit_bias", SCALAR),
-        rule("image_tower/embed/kernel", "vision_model.embeddings.patch_embedding.weight", patches(image.patch)),
+        rule("image_tower/embed/kernel", embedding, TRANSPOSED if naflex else patches(image.patch)),
         rule("image_tower/embed/bias", "vision_model.embeddings.patch_embedding.bias"),
         rule("image_tower/positions", "vision_model.embeddings.position_embedding.weight"),
         *_layers("image_tower", "vision_model", image.heads),

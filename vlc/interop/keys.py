@@ -129,6 +129,12 @@ SIGLIP_VISION = Keys(
     _GENERIC | _NO_PAD_ID | {"eos_token_id": "images have none", "projection_dim": "there is no projection"},
     _GENERIC_FIXED,
 )
+NAFLEX_VISION = Keys(
+    "transformers SigLIP 2 (NaFlex), vision_config",
+    (*_TOWER, "num_patches", "patch_size", "num_channels", "vision_use_head"),
+    SIGLIP_VISION.idle,
+    _GENERIC_FIXED,
+)
 BERT = Keys(
     "transformers BERT, config.json",
     (*_TOWER, "max_position_embeddings", "vocab_size", "model_type"),
@@ -140,6 +146,20 @@ BERT = Keys(
     },
     _GENERIC_FIXED | {"position_embedding_type": ("absolute",)},
 )  # fmt: skip
+NAFLEX_PROCESSOR = Keys(
+    "transformers SigLIP 2 (NaFlex), preprocessor_config.json",
+    ("image_processor_type", "feature_extractor_type", "resample", "image_mean", "image_std", "rescale_factor",
+     "do_resize", "do_rescale", "do_normalize", "patch_size", "max_num_patches"),
+    {
+        "do_convert_rgb": "pictures are RGB in any case", "processor_class": _ORIGIN, "_processor_class": _ORIGIN,
+        "_valid_processor_keys": _ORIGIN, "return_tensors": _NO_OUTPUT, "data_format": _NO_OUTPUT,
+        "input_data_format": _NO_OUTPUT, "device": _NO_OUTPUT, "disable_grouping": _NO_OUTPUT, "auto_map": _ORIGIN,
+        "default_to_square": "of other processors", "image_seq_length": "of other models",
+    },
+    {"size": (None,), "crop_size": (None,), "do_center_crop": (None, False), "do_pad": (None,), "pad_size": (None,),
+     "antialias": (None, True)},
+)  # fmt: skip
+
 IMAGE_PROCESSOR = Keys(
     "transformers, preprocessor_config.json",
     ("image_processor_type", "feature_extractor_type", "size", "do_center_crop", "crop_size", "resample", "image_mean",
@@ -267,9 +287,9 @@ OPEN_CLIP_PIXELS = Keys(
     {"mode": ("RGB",)},
 )
 
-ALL = (CLIP, CLIP_TEXT, CLIP_VISION, SIGLIP, SIGLIP_TEXT, SIGLIP_VISION, BERT, IMAGE_PROCESSOR, TOKENIZER, SENTENCES,
-       SENTENCE_TOWER, POOLING, DENSE, TOKEN_MASK, COLBERT, OPEN_CLIP, OPEN_CLIP_VISION, OPEN_CLIP_TEXT,
-       OPEN_CLIP_DECODER, OPEN_CLIP_PIXELS)  # fmt: skip
+ALL = (CLIP, CLIP_TEXT, CLIP_VISION, SIGLIP, SIGLIP_TEXT, SIGLIP_VISION, NAFLEX_VISION, BERT, IMAGE_PROCESSOR,
+       NAFLEX_PROCESSOR, TOKENIZER, SENTENCES, SENTENCE_TOWER, POOLING, DENSE, TOKEN_MASK, COLBERT, OPEN_CLIP,
+       OPEN_CLIP_VISION, OPEN_CLIP_TEXT, OPEN_CLIP_DECODER, OPEN_CLIP_PIXELS)  # fmt: skip
 
 
 def table() -> str:

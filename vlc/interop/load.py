@@ -132,21 +132,28 @@ def _from_huggingface(folder: Path, tokenizer: str | Path, role: Role) -> Import
         config, make = huggingface.clip_config(given, where), huggingface.clip_rules
         text = tokenizer_files.clip(words, _rows(given, where))
         image = preprocessors.huggingface(folder, "clip", config.data.image.size)
-    elif kind == "siglip":
-        config, make = huggingface.siglip_config(given, where), huggingface.siglip_rules
+    elif kind in ("siglip", "siglip2"):
+        naflex = kind == "siglip2"
+        config, make = huggingface.siglip_config(given, where, naflex=naflex), huggingface.siglip_rules
         text = tokenizer_files.siglip(words, _rows(given, where, 32000), notes)
-        image = preprocessors.huggingface(folder, "siglip", config.data.image.size)
+        image = (
+            preprocessors.naflex(folder, config.model.image.patch)
+            if naflex
+            else preprocessors.huggingface(folder, "siglip", config.data.image.size)
+        )
+        config.data.image.resize = image.resize
     elif kind == "bert":
         return _from_bert(reading, given, where, words)
     else:
-        raise CheckpointError(f"{where}: the model_type {kind!r} is not known; {_why(kind)}known: clip, siglip, bert.")
+        raise CheckpointError(
+            f"{where}: the model_type {kind!r} is not known; {_why(kind)}known: clip, siglip, siglip2, bert."
+        )
     weights = find_weights(folder, huggingface.WEIGHT_FILES)
     return _finish(config, text, image, weights, make(config), notes=tuple(notes))
 
 
 def _why(kind: Any) -> str:
     reasons = {
-        "siglip2": "SigLIP 2 of variable resolution (NaFlex) has another tower; the fixed ones are of type siglip; ",
         "align": "ALIGN's image tower is an EfficientNet, which vlc does not have; ",
     }
     return reasons.get(kind, "")
@@ -296,7 +303,10 @@ def at_size(imported: Imported, size: int) -> Imported:
         raise CheckpointError(f"Images of {size} pixels cannot be cut into patches of {patch}.")
     arrays = {path: np.asarray(value) for path, value in paths_of(imported.params).items()}
     notes = imported.notes
-    if _POSITIONS in arrays:  # sines are those of any size
+    if preprocess.resize == "naflex":  # where every image's are resampled anyway
+        config.model.image.grid = config.model.image.grid or old // patch
+    elif _POSITIONS in arrays:  # sines are those of any size
+        config.model.image.grid = 0
         arrays[_POSITIONS] = _resampled(arrays[_POSITIONS], old // patch, size // patch)
         notes = (*notes, f"position embeddings resampled from {old} to {size} pixels")
     to = preprocess.resize_to * size // old if preprocess.resize_to else 0

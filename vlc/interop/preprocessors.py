@@ -1,5 +1,6 @@
 """The preprocessing that a folder asks for, in our words."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "image_mean": _HALF, "image_std": _HALF,
     },
 }  # fmt: skip
-
+_NAFLEX = {"patch_size": 16, "max_num_patches": 256, "resample": 2, "image_mean": _HALF, "image_std": _HALF}
 
 # Classes of transformers by the defaults that they have.
 _CLASSES = {"CLIP": "clip", "Bit": "clip", "Siglip": "siglip", "ViT": "vit"}
@@ -47,14 +48,8 @@ def huggingface(folder: Path, family: str, size: int) -> Preprocess:
     Raises:
         CheckpointError: There is none, or it does what vlc's preprocessing does not.
     """
-    given = _read(folder)
-    where = f"{folder}: the image processor"
-    keys.IMAGE_PROCESSOR.check(given, where)
-    for step in ("do_resize", "do_rescale", "do_normalize"):
-        if not given.get(step, True):
-            raise CheckpointError(f"{where} has {step}=false; vlc always does it.")
-    if abs(given.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-7:
-        raise CheckpointError(f"{where} has rescale_factor={given['rescale_factor']}; vlc's is 1/255.")
+    given, where = _read(folder), _where(folder)
+    _check(given, keys.IMAGE_PROCESSOR, where)
     full = _defaults(given, family, where) | given
     target, square = _target(full["size"], family, where)
     crop = full.get("do_center_crop")
@@ -76,6 +71,49 @@ def huggingface(folder: Path, family: str, size: int) -> Preprocess:
         std=full["image_std"],
         centre="floor",
     )
+
+
+def naflex(folder: Path, patch: int) -> Preprocess:
+    """Of SigLIP 2 of variable resolution: as many patches as `max_num_patches` allows.
+
+    Args:
+        folder: The model's.
+        patch: Pixels on a side of a patch that the image tower takes.
+
+    Raises:
+        CheckpointError: There is none, or it does what vlc's preprocessing does not.
+    """
+    given, where = _read(folder), _where(folder)
+    _check(given, keys.NAFLEX_PROCESSOR, where)
+    name = given.get("image_processor_type") or ""
+    if not str(name).startswith("Siglip2") and name:
+        raise CheckpointError(f"{where} is a {name}; a Siglip2ImageProcessor belongs to this model.")
+    full = _NAFLEX | given
+    most, theirs = (settings.whole(full, key, where) for key in ("max_num_patches", "patch_size"))
+    side = math.isqrt(most)
+    if theirs != patch or side**2 != most:
+        raise CheckpointError(
+            f"{where} cuts patches of {theirs}, at most {most}; the model's are of {patch}, and vlc takes as many as a "
+            f"square has, as {side**2} or {(side + 1) ** 2}."
+        )
+    return _make(
+        where, size=side * patch, resize="naflex", patch=patch, resample=_filter(full["resample"], where),
+        mean=full["image_mean"], std=full["image_std"],
+    )  # fmt: skip
+
+
+def _where(folder: Path) -> str:
+    return f"{folder}: the image processor"
+
+
+def _check(given: Mapping[str, Any], known: keys.Keys, where: str) -> None:
+    """What every image processor must do."""
+    known.check(given, where)
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        if not given.get(step, True):
+            raise CheckpointError(f"{where} has {step}=false; vlc always does it.")
+    if abs(given.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-7:
+        raise CheckpointError(f"{where} has rescale_factor={given['rescale_factor']}; vlc's is 1/255.")
 
 
 def _defaults(given: Mapping[str, Any], family: str, where: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class CachedDecoder:
         self.model, self.decoder, self.branches = model, model.captioner(), tuple(branches)
         self.blocks = unstack_layers(model) if blocks is None else blocks
         self.control = control
-        memory = None if image is None else self.decoder.memory(image.features, image.embed)
+        memory = None if image is None else self.decoder.memory(image.features, image.embed, mask=image.mask)
         self.cross_caches = [block.cross_cache(memory) for block in self.blocks.decoder]
 
     @property

@@ -16,28 +16,36 @@ from vlc.data.controls import slot_sizes
 from vlc.models.layers import Attention, KeyValue, Stack, attention_of, mlp_of, norm_of, shard_batch, table
 from vlc.models.linear import linear
 from vlc.models.text import TokenEmbedding
-from vlc.models.vit import AttentionPool
+from vlc.models.vit import AttentionPool, mask_of
 
 MEMORIES = ("tokens", "pooled", "embedding")
 
 
+class Memory(NamedTuple):
+    """What is attended to of each image, and `[B, 1, 1, M]` which of it there is; `None`: all."""
+
+    tokens: Array
+    mask: Array | None = None
+
+
 class CrossCache(NamedTuple):
-    """A layer's keys and values of the images, and its output for a null image, `[1, 1, W]`.
+    """A layer's keys and values of the images, its output for a null image, `[1, 1, W]`, and the mask of `Memory`.
 
     All tokens of a null image are alike, so attention to them always gives the same, and need not be computed.
     """
 
     seen: KeyValue
     null: Array
+    mask: Array | None = None
 
 
 def make_cross_cache(
-    attention: Attention, memory: Float[Array, "B M W"] | None, norm: Callable[[Array], Array] = lambda x: x
+    attention: Attention, memory: Memory | None, norm: Callable[[Array], Array] = lambda x: x
 ) -> CrossCache:
     """The cache of some images; `None` where only the null image is attended to."""
     zeros = norm(attention.zero_memory())
-    seen = attention.project_cached(zeros if memory is None else norm(memory))
-    return CrossCache(seen, attention.out(attention.project(zeros)[1]))
+    seen = attention.project_cached(zeros if memory is None else norm(memory.tokens))
+    return CrossCache(seen, attention.out(attention.project(zeros)[1]), memory and memory.mask)
 
 
 def cross_attend(
@@ -48,9 +56,8 @@ def cross_attend(
     null = jnp.broadcast_to(cross_cache.null, (hidden, *x.shape[1:]))
     if not seeing:
         return null
-    seen = attention.attend_cached(x[:seeing].reshape(images, -1, x.shape[-1]), cross_cache.seen).reshape(
-        seeing, *x.shape[1:]
-    )
+    asking = x[:seeing].reshape(images, -1, x.shape[-1])
+    seen = attention.attend_cached(asking, cross_cache.seen, cross_cache.mask).reshape(seeing, *x.shape[1:])
     return jnp.concatenate([seen, null]) if hidden else seen
 
 
@@ -67,13 +74,13 @@ class DecoderBlock(nnx.Module):
         self.mlp = mlp_of(config, **common)
 
     def __call__(
-        self, x: Float[Array, "N T W"], memory: Float[Array, "N M W"], mask: Bool[Array, "..."] | None = None
+        self, x: Float[Array, "N T W"], memory: Memory, mask: Bool[Array, "..."] | None = None
     ) -> Float[Array, "N T W"]:
         x = x + self.attention(self.norm1(x), mask, causal=mask is None)
-        x = x + self.cross.attend(self.norm2(x), *self.cross.project(memory))
+        x = x + self.cross.attend(self.norm2(x), *self.cross.project(memory.tokens), memory.mask)
         return shard_batch(x + self.mlp(self.norm3(x)))
 
-    def cross_cache(self, memory: Float[Array, "B M W"] | None) -> CrossCache:
+    def cross_cache(self, memory: Memory | None) -> CrossCache:
         """This layer's keys and values of images."""
         return make_cross_cache(self.cross, memory)
 
@@ -119,18 +126,21 @@ class CaptionDecoder(nnx.Module):
         self.out = linear(width, vocab_size, ("embed", "vocab"), dtype=dtype, rngs=rngs, use_bias=False)
 
     def memory(
-        self, features: Float[Array, "B P W"], embed: Float[Array, "B D"], null: Bool[Array, " B"] | None = None
-    ) -> Float[Array, "B M W"]:
+        self, features: Float[Array, "B P W"], embed: Float[Array, "B D"], null: Bool[Array, " B"] | None = None,
+        mask: Bool[Array, "B P"] | None = None,
+    ) -> Memory:  # fmt: skip
         """The memory of each image that is attended to; all zeros where `null` is true."""
         if self.memory_kind == "embedding":
-            seen = embed[:, None]
+            seen, mask = embed[:, None], None
+        elif self.pool is not None:
+            seen, mask = self.pool(features, mask_of(mask)), None
         else:
-            seen = self.pool(features) if self.pool is not None else features
+            seen = features
         memory = self.memory_in(seen)
-        return memory if null is None else jnp.where(null[:, None, None], 0, memory)
+        return Memory(memory if null is None else jnp.where(null[:, None, None], 0, memory), mask_of(mask))
 
     def __call__(
-        self, ids: Int[Array, "B T"], memory: Float[Array, "B M W"], control: Int[Array, "B S"] | None = None,
+        self, ids: Int[Array, "B T"], memory: Memory, control: Int[Array, "B S"] | None = None,
         parallel: Bool[Array, " B"] | None = None,
     ) -> Float[Array, "B T V"]:  # fmt: skip
         """Logits of the token after each position, float32.

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from vlc.models.captioner import CrossCache, cross_attend, make_cross_cache
+from vlc.models.captioner import CrossCache, Memory, cross_attend, make_cross_cache
 from vlc.models.layers import Block, KeyValue, Stack, attention_of, mlp_of, norm_of, shard_batch
 from vlc.models.linear import linear
+from vlc.models.vit import mask_of
 
 
 class CrossBlock(nnx.Module):
@@ -30,8 +31,10 @@ class CrossBlock(nnx.Module):
         """The memory's keys and values."""
         return self.attention.project(self.memory_norm(memory))
 
-    def __call__(self, x: Float[Array, "N T W"], keys: Array, values: Array) -> Float[Array, "N T W"]:
-        x = x + self.attention.attend(self.norm1(x), keys, values)
+    def __call__(
+        self, x: Float[Array, "N T W"], keys: Array, values: Array, mask: Bool[Array, "..."] | None = None
+    ) -> Float[Array, "N T W"]:
+        x = x + self.attention.attend(self.norm1(x), keys, values, mask)
         return shard_batch(x + self.mlp(self.norm2(x)))
 
 
@@ -42,10 +45,10 @@ class DecoderLayer(nnx.Module):
         self.words = Block(config, dtype=dtype, rngs=rngs)
         self.image = CrossBlock(config, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "N T W"], memory: Float[Array, "N M W"]) -> Float[Array, "N T W"]:
-        return self.image(self.words(x, causal=True), *self.image.project(memory))
+    def __call__(self, x: Float[Array, "N T W"], memory: Memory) -> Float[Array, "N T W"]:
+        return self.image(self.words(x, causal=True), *self.image.project(memory.tokens), memory.mask)
 
-    def cross_cache(self, memory: Float[Array, "B M W"] | None) -> CrossCache:
+    def cross_cache(self, memory: Memory | None) -> CrossCache:
         """This layer's keys and values of images."""
         return make_cross_cache(self.image.attention, memory, self.image.memory_norm)
 
@@ -77,13 +80,14 @@ class TextReadingDecoder(nnx.Module):
         self.out = linear(config.width, vocab_size, ("embed", "vocab"), dtype=dtype, rngs=rngs, use_bias=False)
 
     def memory(
-        self, features: Float[Array, "B M W"], embed: Float[Array, "B D"], null: Bool[Array, " B"] | None = None
-    ) -> Float[Array, "B M W"]:
-        """The image tower's pooled queries; all zeros where `null` is true."""
+        self, features: Float[Array, "B M W"], embed: Float[Array, "B D"], null: Bool[Array, " B"] | None = None,
+        mask: Bool[Array, "B M"] | None = None,
+    ) -> Memory:  # fmt: skip
+        """What the image tower gives, its pooled queries as a rule; all zeros where `null` is true."""
         del embed
-        return features if null is None else jnp.where(null[:, None, None], 0, features)
+        return Memory(features if null is None else jnp.where(null[:, None, None], 0, features), mask_of(mask))
 
-    def __call__(self, words: Float[Array, "B T W"], memory: Float[Array, "B M W"]) -> Float[Array, "B T V"]:
+    def __call__(self, words: Float[Array, "B T W"], memory: Memory) -> Float[Array, "B T V"]:
         """Logits of the token after each position, float32."""
         return self.logits(self.stack(shard_batch(words), memory=memory))
 

@@ -14,8 +14,9 @@ from vlc.models.coca import TextReadingDecoder
 from vlc.models.layers import l2_normalise
 from vlc.models.linear import linear
 from vlc.models.lora import add_lora
+from vlc.models.prototypes import PrototypeHead
 from vlc.models.text import TextTower
-from vlc.models.vit import ImageTower
+from vlc.models.vit import ImageTower, without_pads
 
 Decoder = CaptionDecoder | TextReadingDecoder
 AnyArray = Any  # JAX arrays while computing, NumPy arrays once fetched
@@ -24,11 +25,12 @@ AnyArray = Any  # JAX arrays while computing, NumPy arrays once fetched
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ImageEncoding:
-    """Images in the shared space. Tokens and embeddings have unit length, float32."""
+    """Images in the shared space. Tokens and embeddings have unit length, float32; tokens of pads are zeros."""
 
     tokens: Float[AnyArray, "B P D"]
     embed: Float[AnyArray, "B D"]
     features: Float[AnyArray, "B P W"]  # of the tower, for the decoder
+    mask: Bool[AnyArray, "B P"] | None = None  # which patches there are, where images have grids of their own
 
 
 @jax.tree_util.register_dataclass
@@ -92,6 +94,11 @@ class DualEncoder(nnx.Module):
         self.token_log_scale = nnx.Param(jnp.float32(math.log(config.init_logit_scale)), out_sharding=())
         self.logit_bias = nnx.Param(jnp.float32(config.init_logit_bias), out_sharding=())
         self.decoder = self._make_decoder(config, image_width, vocab_size, common)
+        self.prototypes = (
+            PrototypeHead(image_width, config.image.prototypes, dtype=common["dtype"], rngs=rngs)
+            if config.image.prototypes
+            else None
+        )
         if config.lora.rank:
             add_lora(self, config.lora, rngs)
 
@@ -115,21 +122,35 @@ class DualEncoder(nnx.Module):
         assert self.text_tower is not None, "this model has no text tower"
         return self.text_tower
 
-    def encode_image(self, images: UInt8[Array, "B S S 3"], kept: Int[Array, "B K"] | None = None) -> ImageEncoding:
+    def encode_image(self, images: UInt8[Array, "B H S 3"], kept: Int[Array, "B K"] | None = None) -> ImageEncoding:
         """Pixels as the preprocessing gives them; they are normalised here.
 
         Args:
-            images: Square.
+            images: Square, or packed patches of pictures of any shape (`vlc.data.naflex`).
             kept: The patches of each image that are seen at all, where not all are (FLIP, in training).
         """
         with jax.named_scope("image_tower"):
-            features, pooled = self._image()(images, kept)
+            features, pooled, mask = self._image()(images, kept)
             if self.own_tokens:
                 tokens = _projected(features, self.image_token)
             else:
                 tokens = _projected(self._image().in_pooled_space(features), self.image_embed)
             embed = _projected(pooled, self.image_embed)
-        return ImageEncoding(l2_normalise(tokens), l2_normalise(embed), features)
+        return ImageEncoding(without_pads(l2_normalise(tokens), mask), l2_normalise(embed), features, mask)
+
+    def encode_view(
+        self, images: UInt8[Array, "B S S 3"], hidden: Int[Array, "B M"] | None = None
+    ) -> tuple[Float[Array, "B K"], Float[Array, "B P K"]]:
+        """Cosines of images, and of their patches, with the prototypes of self-distillation.
+
+        Args:
+            images: Square, of any size.
+            hidden: Patches that the tower is told nothing of but their place.
+        """
+        assert self.prototypes is not None, "this model was built without prototypes"
+        with jax.named_scope("view"):
+            features, pooled, _ = self._image()(images, hidden=hidden)
+            return self.prototypes(pooled), self.prototypes(features)
 
     def encode_text(self, ids: Int[Array, "N T"]) -> TextEncoding:
         """Ids as the tokenizer gives them."""
@@ -149,7 +170,7 @@ class DualEncoder(nnx.Module):
         """
         decoder = self.captioner()
         with jax.named_scope("decoder"):
-            memory = decoder.memory(image.features, image.embed, null)
+            memory = decoder.memory(image.features, image.embed, null, image.mask)
             if isinstance(decoder, TextReadingDecoder):
                 return decoder(self._text()(ids)[0], memory)
             return decoder(ids, memory, control, parallel)

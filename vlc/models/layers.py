@@ -156,7 +156,7 @@ class Attention(nnx.Module):
         """The keys and values of a memory, to be attended to many times."""
         return KeyValue(*(x.swapaxes(1, 2) for x in self.project(memory)))
 
-    def attend_cached(self, x: Float[Array, "N T W"], kept: KeyValue, seen: Bool[Array, "T M"] | None = None) -> Array:
+    def attend_cached(self, x: Float[Array, "N T W"], kept: KeyValue, seen: Bool[Array, "..."] | None = None) -> Array:
         """As `attend`, from a few positions to cached keys and values."""
         query = self.queries(x)
         alone = x.shape[1] == 1  # without the axis of positions XLA:CPU takes two thirds of the time

@@ -15,17 +15,19 @@ def text_angles(length: int, head: int) -> Float[np.ndarray, "T H"]:
     return (np.arange(length)[:, None] * _rates(head // 2, _BASE_OF_TEXT)).astype(np.float32)
 
 
-def image_angles(grid: int, head: int) -> Float[np.ndarray, "P H"]:
-    """Of a square of patches: half of a head for x and half for y, each as of a text, with base 100.
+def place_angles(y: Any, x: Any, head: int) -> Float[Any, "*B P H"]:
+    """Of patches: half of a head for x and half for y, each as of a text, with base 100.
 
     The axial form of Heo et al., ECCV 2024, arXiv 2403.13298, section 3.2.
 
     Args:
-        grid: Patches on a side.
+        y: How far down each patch stands, in patches.
+        x: How far to the right.
         head: Width of a head, a multiple of 4.
     """
-    y, x = (axis.reshape(-1, 1) * _rates(head // 4, _BASE_OF_IMAGES) for axis in np.mgrid[:grid, :grid])
-    return np.concatenate([x, y], axis=1).astype(np.float32)
+    rates = _rates(head // 4, _BASE_OF_IMAGES)
+    xp = np if isinstance(y, np.ndarray) else jnp
+    return xp.concatenate([x[..., None] * rates, y[..., None] * rates], axis=-1).astype(np.float32)
 
 
 def _rates(count: int, base: float) -> Float[np.ndarray, " H"]:

@@ -11,7 +11,9 @@ from vlc.models import Scales
 from vlc.settings import Section, choice, number
 
 DUPLICATES = "duplicates"
-Part = Literal["text_embed", "text_tokens", "sub_captions", "hard_texts", "image_tokens", "caption"]
+Part = Literal[
+    "text_embed", "text_tokens", "sub_captions", "hard_texts", "image_tokens", "caption", "teacher", "crops", "hidden"
+]
 
 
 @jax.tree_util.register_dataclass
@@ -26,12 +28,20 @@ class Encoded:
     text_mask: Any  # [B, T], 1 for real tokens; float, since the whole is differentiated
     caption_nll: Any  # [B]
     caption_count: Any  # [B]
+    image_mask: Any = None  # [B, P], 1 for patches that there are; where images have grids of their own
     distinct: Any = None  # [B, K], 1 for captions that are not again one of the same image
     text_id: Any = None  # [B, K, 3], equal for equal captions; where a loss ignores duplicates
     image_id: Any = None  # [B, 3]
     hard_embed: Any = None  # [B, H, D], of wrong texts of each image
     hard_tokens: Any = None  # [B, H, T, D]
     hard_mask: Any = None  # [B, H, T], 1 for real tokens; a text that is not there has none
+    teacher_image: Any = None  # [B, E], of another model, or of the moving average
+    teacher_text: Any = None  # [B, E], of the main caption
+    teacher_scale: Any = None  # [B], its multiplier of similarities
+    crops: Any = None  # [B, N, K], what crops of each image choose among K prototypes
+    teacher_whole: Any = None  # [B, K], what the average chooses for the whole image
+    hidden: Any = None  # [B, M, K], what hidden patches choose
+    teacher_hidden: Any = None  # [B, M, K], what the average chooses there, where it sees them
 
 
 class Weighted(Section):

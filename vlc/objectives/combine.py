@@ -14,17 +14,22 @@ from vlc.models import DualEncoder, Scales
 from vlc.objectives.base import DUPLICATES, Encoded, Objective
 from vlc.objectives.captioning import CAPTION, caption_nll
 from vlc.objectives.contrastive import CLIP, SIGLIP
+from vlc.objectives.distillation import DISTILL
 from vlc.objectives.duplicates import first_of_their_kind, image_digests, text_digests
 from vlc.objectives.grouping import GROUPING
 from vlc.objectives.hard_margin import HARD_MARGIN
 from vlc.objectives.hard_texts import HARD_CLIP, HARD_FILIP
 from vlc.objectives.late_interaction import FILIP
 from vlc.objectives.multi_positive import MULTI_POSITIVE
+from vlc.objectives.self_distillation import LOCAL_GLOBAL, MASKED
 
-OBJECTIVES: dict[str, Objective] = {
-    objective.name: objective
-    for objective in (CLIP, SIGLIP, FILIP, MULTI_POSITIVE, GROUPING, CAPTION, HARD_CLIP, HARD_FILIP, HARD_MARGIN)
-}
+TAUGHT = ("teacher_image", "teacher_text", "teacher_scale", "teacher_whole", "teacher_hidden")
+
+_ALL = (
+    CLIP, SIGLIP, FILIP, MULTI_POSITIVE, GROUPING, CAPTION, HARD_CLIP, HARD_FILIP, HARD_MARGIN, DISTILL, LOCAL_GLOBAL,
+    MASKED,
+)  # fmt: skip
+OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in _ALL}
 
 
 def weighted(objectives: Any) -> list[Objective]:
@@ -56,9 +61,10 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
 
     Args:
         model: The model.
-        batch: `image` `[B, S, S, 3]`, `text` `[B, T]`, `target` `[B, V]`, `null` `[B]`, and perhaps `subs`
-            `[B, K-1, U]`, `hard` `[B, H, T]`, `control` `[B, S]` and `parallel` `[B]` (see `CaptionDecoder`), and
-            `kept` `[B, P]` (`random_patches`).
+        batch: `image` `[B, S, S, 3]` (or packed, `vlc.data.naflex`), `text` `[B, T]`, `target` `[B, V]`, `null` `[B]`,
+            and perhaps `subs` `[B, K-1, U]`, `hard` `[B, H, T]`, `control` `[B, S]` and `parallel` `[B]` (see
+            `CaptionDecoder`), `kept` `[B, P]` (`random_patches`), what the teacher says (`TAUGHT`), and what the
+            student sees of its pictures (`vlc.train.views`).
         objectives: `config.objectives`.
     """
     uses = parts_used(objectives)
@@ -91,13 +97,31 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
         z_loss = objectives.caption.z_loss
         nll, count = caption_nll(logits, labels, labels < logits.shape[-1], z_loss=z_loss)
     image_tokens = image.tokens if "image_tokens" in uses else None
+    taught = {name: jax.lax.stop_gradient(batch[name]) for name in TAUGHT if name in batch}
+    views = {name: prototypes(model, batch, name) for name in ("crops", "hidden") if name in uses}
     return Encoded(
         image.embed, embed, image_tokens, tokens, mask, nll, count,
+        image_mask=None if image.mask is None or image_tokens is None else image.mask.astype(jnp.float32),
         distinct=first_of_their_kind(ids) if ids is not None and "sub_captions" in uses else None,
         text_id=ids if ignoring else None,
         image_id=image_digests(batch["image"]) if ignoring else None,
-        **hard,
+        **hard, **taught, **views,
     )  # fmt: skip
+
+
+def prototypes(model: DualEncoder, batch: dict[str, Array], view: str) -> Float[Array, "B N K"]:
+    """What the model chooses for the crops of each image, or for its patches that are hidden."""
+    if view == "crops":
+        rows, count, *shape = batch["crops"].shape
+        whole, _ = model.encode_view(batch["crops"].reshape(rows * count, *shape))
+        return whole.reshape(rows, count, -1)
+    _, patches = model.encode_view(batch["image"], batch["hidden"])
+    return at_places(patches, batch["hidden"])
+
+
+def at_places(patches: Float[Array, "B P K"], places: Array) -> Float[Array, "B M K"]:
+    """Those of some patches of each image."""
+    return jnp.take_along_axis(patches, places[..., None], axis=1)
 
 
 def total_loss(encoded: Encoded, scales: Scales, objectives: Any) -> tuple[Float[Array, ""], dict[str, Array]]:

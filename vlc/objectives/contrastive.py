@@ -157,12 +157,13 @@ def same_of(encoded: Encoded, options: Any) -> Any:
     return same_pairs(encoded.text_id[:, 0], encoded.image_id)
 
 
-def _similarities(a: Float[Array, "N D"], b: Float[Array, "M D"]) -> Float[Array, "N M"]:
+def similarities(a: Float[Array, "N D"], b: Float[Array, "M D"]) -> Float[Array, "N M"]:
+    """Cosines of rows of unit length, in float32."""
     return jnp.einsum("nd,md->nm", a, b, preferred_element_type=jnp.float32, precision="highest")
 
 
 def _both_ways(images: Array, texts: Array, _: Any) -> tuple[Array, Array]:
-    similarity = _similarities(images, texts)
+    similarity = similarities(images, texts)
     return similarity, similarity
 
 

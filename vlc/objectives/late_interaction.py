@@ -14,6 +14,7 @@ from vlc.objectives.duplicates import without, without_wide
 from vlc.objectives.further_texts import Further, check_weight, further_texts, with_further
 from vlc.settings import choice, number, numbers
 from vlc.similarity import late_interaction
+from vlc.similarity.ragged import mark_images, mark_texts, of_marked
 from vlc.similarity.ring import Ring, ring_axes, ring_softmax_loss, weigh_further
 from vlc.similarity.selection import select_tokens
 
@@ -35,6 +36,7 @@ def filip_loss(
     same: Bool[Array, "B B"] | None = None,
     further: Further | None = None,
     further_weight: float = 1.0,
+    image_mask: Bool[Array, "B P"] | None = None,
 ) -> Float[Array, ""]:
     """Token-wise contrastive loss (FILIP, arXiv 2111.07783, eq. 2-5).
 
@@ -60,6 +62,7 @@ def filip_loss(
         further: Tokens `[B, H, T, D]` of wrong texts, which all images choose from too (NegCLIP, arXiv 2210.01936), and
             1 `[B, H, T]` for real ones; a text of none is not there.
         further_weight: How much each of these texts counts in the softmax.
+        image_mask: Of `vlc.late_interaction`.
 
     Raises:
         ConfigError: An option is unknown or out of range, or `ring` is to leave pairs out, or tokens are to be left out
@@ -68,13 +71,18 @@ def filip_loss(
     check_weight(further_weight, further, keep_tokens=keep_tokens < 1)
     if not 0 < keep_tokens <= 1:
         raise ConfigError(f"filip_loss: keep_tokens is {keep_tokens}; it is a share, above 0 and at most 1.")
+    if image_mask is not None:
+        image_tokens, text_tokens = mark_images(image_tokens, image_mask, smoothing=smoothing), mark_texts(text_tokens)
+        further = further and (mark_texts(further[0]), further[1])
     if keep_tokens < 1:
         image_tokens, text_tokens, text_mask = select_tokens(
             image_tokens, text_tokens, text_mask, keep=keep_tokens, groups=batch_shares(len(image_tokens))
         )
     if scores not in SCORES:
         raise ConfigError(f"filip_loss: scores is {scores!r}; it must be one of {SCORES}.")
-    score = functools.partial(_score, implementation, smoothing, tuple(buckets), scores == "text")
+    score = functools.partial(_score, implementation, smoothing, tuple(buckets))
+    score = score if image_mask is None else of_marked(score, smoothing=smoothing)
+    score = functools.partial(_one_way, score) if scores == "text" else score
     texts: Any = text_tokens
     mask: Any = text_mask
     if further is not None:
@@ -90,13 +98,14 @@ def filip_loss(
 
 
 def _score(
-    implementation: str, smoothing: float, buckets: tuple[int, ...], one_way: bool, images: Array, texts: Array,
-    mask: Array,
-) -> tuple[Array, Array]:  # fmt: skip
-    i2t, t2i = late_interaction(
-        images, texts, mask, implementation=implementation, smoothing=smoothing, buckets=buckets
-    )
-    return (t2i, t2i) if one_way else (i2t, t2i)
+    implementation: str, smoothing: float, buckets: tuple[int, ...], images: Array, texts: Array, mask: Array
+) -> tuple[Array, Array]:
+    return late_interaction(images, texts, mask, implementation=implementation, smoothing=smoothing, buckets=buckets)
+
+
+def _one_way(score: Any, images: Array, texts: Array, mask: Array) -> tuple[Array, Array]:
+    _, t2i = score(images, texts, mask)
+    return t2i, t2i
 
 
 class Filip(Exchanged):
@@ -126,6 +135,7 @@ def _filip(encoded: Encoded, scales: Scales, options: Any) -> Array:
         keep_tokens=options.keep_tokens, buckets=tuple(options.buckets), scores=options.scores,
         same=same_of(encoded, options),
         further=further and (compared(further[0]), further[1] > 0), further_weight=options.hard_texts,
+        image_mask=None if encoded.image_mask is None else encoded.image_mask > 0,
     )  # fmt: skip
 
 

@@ -9,14 +9,15 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vlc.config import Config, resolve_auto
+from vlc.errors import ConfigError
 from vlc.objectives import encode_batch, total_loss
 from vlc.parallel import Chip, batch_sharding, chip_of, data_shares, make_mesh, state_sharding
 from vlc.plan.collectives import read_collectives, sent_by_axis
 from vlc.plan.compiled import compile_step
 from vlc.train.flops import step_flops
 from vlc.train.lowering import batch_shapes, plain_step, state_shapes
-from vlc.train.patches import kept_patches
 from vlc.train.state import count_parameters, make_graph
+from vlc.train.views import add_taught, add_views, needs_average
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ def make_plan(config: Config, topology: str, devices: list[Any], name: str) -> P
     Raises:
         ConfigError: The mesh does not fit the devices or the model, or the compiler refuses the program.
     """
+    if config.objectives.distill.weight and config.objectives.distill.teacher:
+        raise ConfigError(
+            "The teacher of config.objectives.distill is another model, which a plan does not count. Plan with "
+            "config.objectives.distill.weight=0, and add the teacher's parameters, 4 bytes each, sharded by the same "
+            "rules, and its forward pass."
+        )
     mesh = make_mesh(config.mesh, devices)
     run = resolve_auto(config, devices[0].platform)
     chip = chip_of(devices[0].device_kind)
@@ -142,9 +149,12 @@ def _kept_bytes(run: Config, vocabulary: int, count: int) -> int:
     graph = make_graph(run, vocabulary)
     _, optimizer = plain_step(run, vocabulary)
     params = state_shapes(run, vocabulary, optimizer)["params"]
-    batch = batch_shapes(run) | {"null": jax.ShapeDtypeStruct((count,), bool)}
-    if run.model.image.drop_patches:
-        batch["kept"] = jax.ShapeDtypeStruct((count, kept_patches(run)), "int32")
+
+    def prepared(params: Any, batch: Any) -> Any:
+        batch = add_views(run, batch, jax.random.key(0))
+        return add_taught(run, batch, nnx.merge(graph, params) if needs_average(run) else None, None)
+
+    batch = jax.eval_shape(prepared, params, batch_shapes(run))
 
     def pullback(params: Any, batch: Any) -> Any:
         def loss(params: Any) -> Any:

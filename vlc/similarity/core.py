@@ -14,6 +14,7 @@ from vlc.similarity import reference, xla
 from vlc.similarity.buckets import score_by_length
 from vlc.similarity.padding import fill_pads, token_weights
 from vlc.similarity.platform import platform_in_use
+from vlc.similarity.ragged import mark_images, mark_texts, of_marked
 
 IMPLEMENTATIONS = ("auto", "xla", "pallas_tpu", "pallas_gpu", "reference")
 ARGMAX_BYTES = 9 << 29  # 4.5 GiB: what the forward pass may keep for the backward pass
@@ -31,6 +32,7 @@ def late_interaction(
     smoothing: float = 0.0,
     argmax_bytes: int = ARGMAX_BYTES,
     buckets: tuple[int, ...] = (),
+    image_mask: Bool[Array, "B P"] | None = None,
 ) -> Scores:
     """Token-wise similarity of every image with every text, in both directions (FILIP, arXiv 2111.07783, eq. 3-5).
 
@@ -56,6 +58,7 @@ def late_interaction(
             (B*C*(P+T) bytes, twice that for over 256 patches or tokens), and else found again, at one more product.
         buckets: Widths that blocks of texts of similar length are cut to (`vlc.similarity.buckets`): the same scores,
             without the products of pads. With them, positions of maxima are found again.
+        image_mask: `[B, P]`, true for patches that there are, where images have grids of their own; `None`: all.
 
     Returns:
         `i2t` and `t2i`, each `[B, C]` float32.
@@ -65,6 +68,10 @@ def late_interaction(
             not belong together.
     """
     _check(image_tokens, text_tokens, text_mask, implementation, smoothing)
+    if image_mask is not None:
+        options = {"implementation": implementation, "argmax_bytes": argmax_bytes, "buckets": buckets}
+        score = of_marked(functools.partial(late_interaction, smoothing=smoothing, **options), smoothing=smoothing)
+        return score(mark_images(image_tokens, image_mask, smoothing=smoothing), mark_texts(text_tokens), text_mask)
     score = functools.partial(_score, _backend(implementation, smoothing, 0 if buckets else argmax_bytes))
     if buckets:
         block = _BUCKET_TEXTS[platform_in_use()]

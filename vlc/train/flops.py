@@ -9,7 +9,7 @@ from vlc.config import Config
 from vlc.train.lowering import batch_shapes, plain_step, state_shapes
 
 
-def step_flops(config: Config, vocab_size: int, *, recomputed: bool = False) -> float:
+def step_flops(config: Config, vocab_size: int, *, first: bool = False, recomputed: bool = False) -> float:
     """FLOPs of all matrix products of a step over the global batch.
 
     What the model asks for, however it is computed: the late interaction as its equations, without the products that
@@ -18,6 +18,7 @@ def step_flops(config: Config, vocab_size: int, *, recomputed: bool = False) -> 
     Args:
         config: Resolved (`vlc.config.resolve_auto`).
         vocab_size: Of the tokenizer.
+        first: Of a step of the first part of training (`data.first_size`, `data.first_length`).
         recomputed: Count what is computed again to save memory, accumulation included.
     """
     config = config.copy_and_resolve_references()
@@ -28,7 +29,7 @@ def step_flops(config: Config, vocab_size: int, *, recomputed: bool = False) -> 
     if not recomputed:
         config.model.remat, config.accumulate = "none", 1
     step, optimizer = plain_step(config, vocab_size)
-    return count_flops(step, state_shapes(config, vocab_size, optimizer), batch_shapes(config))
+    return count_flops(step, state_shapes(config, vocab_size, optimizer), batch_shapes(config, first=first))
 
 
 def count_flops(function: Any, *args: Any) -> float:

@@ -20,7 +20,7 @@ from vlc.curate.selection import select
 from vlc.data.captions import CaptionChoice, Mix, matching
 from vlc.data.controls import LEARNT_CONTROLS, Controls, even_bins, sources_of
 from vlc.data.images import Preprocess
-from vlc.data.pipeline import MakeExample, check_source, twin_of
+from vlc.data.pipeline import FirstPart, MakeExample, check_source, twin_of
 from vlc.data.record import Source, coming
 from vlc.data.sources import Columns, open_mixture, open_source
 from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
@@ -79,9 +79,11 @@ def train_name(config: Config) -> str:
     return config.data.train or ", ".join(config.data.mixture)
 
 
-def make_preprocess(image: Any) -> Preprocess:
-    """From `config.data.image`."""
-    return Preprocess(**image.to_dict())
+def make_preprocess(config: Config, size: int = 0) -> Preprocess:
+    """From `config.data.image`; with a `size`, for images of another one."""
+    image = config.data.image.to_dict()
+    image["patch"] = (image["patch"] or config.model.image.patch) if image["resize"] == "naflex" else 0
+    return Preprocess(**image | ({"size": size} if size else {}))
 
 
 def make_caption_choice(captions: Any) -> CaptionChoice:
@@ -266,22 +268,39 @@ def shown_controls(config: Config, source: Source) -> dict[str, tuple]:
     }
 
 
-def text_lengths(config: Config) -> tuple[int, int, int]:
-    """Tokens of the main caption, of a sub-caption, and of the captioner's target."""
+def text_lengths(config: Config, *, first: bool = False) -> tuple[int, int, int]:
+    """Tokens of the main caption, of a sub-caption, and of the captioner's target; in the first part of training."""
     length = config.model.text.length
-    return length, config.data.captions.sub_length or length, config.model.decoder.length or length
+    sub, target = config.data.captions.sub_length or length, config.model.decoder.length or length
+    most = config.data.first_length if first and config.data.first_length else length
+    return min(length, most), min(sub, most), target
+
+
+def first_steps(config: Config) -> int:
+    """The steps whose images or texts are smaller (`data.first_size`, `data.first_length`)."""
+    smaller = config.data.first_size or config.data.first_length
+    return round(config.steps * config.data.first_share) if smaller else 0
+
+
+def _first_part(config: Config) -> FirstPart | None:
+    steps = first_steps(config)
+    if not steps:
+        return None
+    preprocess = make_preprocess(config, config.data.first_size)
+    return FirstPart(steps * config.batch_size, preprocess, text_lengths(config, first=True))
 
 
 def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> MakeExample:
     """Everything between a record and an example; checked against the first records."""
     make = MakeExample(
         source,
-        make_preprocess(config.data.image),
+        make_preprocess(config),
         make_caption_choice(config.data.captions),
         tokenizer,
         text_lengths(config),
         draws=config.steps * config.batch_size,
         controls=Controls.of(config),
+        first=_first_part(config),
     )
     check_source(make, train_name(config))
     if "hard_texts" in parts_used(config.objectives):

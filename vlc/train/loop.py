@@ -49,6 +49,7 @@ from vlc.train.initial import Initial, inherit_architecture, load_start, resumed
 from vlc.train.inputs import (
     data_warnings,
     find_controls,
+    first_steps,
     get_tokenizer,
     make_example_maker,
     open_split,
@@ -62,6 +63,7 @@ from vlc.train.save_clock import SaveClock
 from vlc.train.state import count_parameters, eval_params, init_state, make_graph
 from vlc.train.step import make_train_step
 from vlc.train.stop import StopOnSigterm
+from vlc.train.teacher import load_teacher
 from vlc.train.trace import Trace
 from vlc.train.workdir_lock import workdir_lock
 
@@ -92,7 +94,7 @@ def train(
         workdir: Checkpoints, metrics, tokenizer and config are kept here.
         make_evaluation: Makes what is called every `config.eval.every` steps, e.g.
             `vlc.evaluate.dev.make_dev_evaluation`.
-        load_initial: Loads the model of `config.init`, e.g. `vlc.inference.load_initial`.
+        load_initial: Loads the models of `config.init` and `objectives.distill.teacher`: `vlc.inference.load_initial`.
         profile: The first and the last of the steps that are traced to `workdir/profile`.
 
     Returns:
@@ -116,12 +118,13 @@ def train(
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.batch_size, config.accumulate)
     with writing(home, "--workdir"), workdir_lock(home):
-        return _train(config, home, mesh, goodput, initial, begun, make_evaluation, profile)
+        return _train(config, home, mesh, goodput, initial, begun, make_evaluation, load_initial, profile)
 
 
 def _train(
     config: Config, workdir: Place, mesh: Mesh, goodput: Goodput, initial: Initial | None, begun: Initial | None,
-    make_evaluation: Callable[[Config], DevEvaluation | None], profile: tuple[int, int] | None,
+    make_evaluation: Callable[[Config], DevEvaluation | None], load_initial: Callable[[str], Initial] | None,
+    profile: tuple[int, int] | None,
 ) -> int:  # fmt: skip
     # -- what is trained on. All that can be wrong with data and config is found here, before compilation.
     with primary_first("data"):  # the others then find indices, filtered records and the tokenizer on the shared disk
@@ -147,23 +150,24 @@ def _train(
 
     shapes = jax.eval_shape(fresh, jax.random.key(run.seed))
     sharding = state_sharding(shapes, mesh)
+    teacher = load_teacher(run, load_initial, tokenizer, mesh)
+    taught = () if teacher is None else (teacher.params,)
     step_function = jax.jit(
-        make_train_step(graph, optimizer, run),
-        in_shardings=(sharding, batch_sharding(mesh)),
+        make_train_step(graph, optimizer, run, teacher),
+        in_shardings=(sharding, batch_sharding(mesh), *(() if teacher is None else (teacher.sharding,))),
         out_shardings=(sharding, replicated(mesh)),
         donate_argnums=0,
         compiler_options=compiler_options("step"),
     )
-    batches = batch_shapes(run)
 
     @functools.cache
-    def compiled_step() -> Future[Any]:
-        """Compiled in the background from the first call on, while parameters and data are made ready."""
-        return compile_ahead(step_function, mesh, shapes, batches)
+    def compiled_step(first: bool) -> Future[Any]:
+        """Of the first part of training, or later: compiled in the background, while all else is made ready."""
+        return compile_ahead(step_function, mesh, shapes, batch_shapes(run, first=first), *taught)
 
     # -- restore order: the newest sound checkpoint of this workdir, else fresh parameters.
     if not has_checkpoints(workdir):
-        compiled_step()
+        compiled_step(first_steps(run) > 0)
     keep = run.checkpoint
     checkpoints = open_checkpoints(
         workdir, keep_last=keep.keep_last, keep_best=keep.keep_best, keep_every=keep.keep_every, copies=keep.copies
@@ -173,7 +177,7 @@ def _train(
     def abstract(saved_meta: dict) -> Any:
         check_same_model(saved_meta, meta, str(workdir))
         if saved_meta["step"] < run.steps:
-            compiled_step()
+            compiled_step(saved_meta["step"] < first_steps(run))
         return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, sharding)
 
     restored = checkpoints.restore(abstract)
@@ -187,7 +191,7 @@ def _train(
         for line in change_of_data(saved_meta.get("data"), identity):
             print_once(f"  {line}")
     else:
-        compiled_step()
+        compiled_step(first_steps(run) > 0)
         with jax.set_mesh(mesh):
             make_state = jax.jit(fresh, out_shardings=sharding, compiler_options=compiler_options("once"))
             state = make_state(jax.random.key(run.seed))
@@ -210,7 +214,13 @@ def _train(
     _describe_run(run, mesh, source, state, first_step)
     progress = Progress(run.steps, first_step, run.batch_size)
     chip = chip_of(jax.devices()[0].device_kind)
-    flops = step_flops(run, tokenizer.vocab_size) if chip else 0.0
+    flops = functools.cache(functools.partial(step_flops, run, tokenizer.vocab_size))
+
+    full = {name: shape.shape for name, shape in batch_shapes(run).items()}
+
+    def is_first(batch: dict[str, jax.Array]) -> bool:
+        """By what it holds: with another batch size, a run that is resumed is at another place of its data."""
+        return any(batch[name].shape != shape for name, shape in full.items())
 
     unread: deque[tuple[int, dict[str, jax.Array]]] = deque()
 
@@ -235,7 +245,7 @@ def _train(
 
     # -- the loop. From here on SIGTERM asks for a save.
     stop, trace, examples_seen = StopOnSigterm(), Trace(workdir, profile), ExamplesSeen(share, digest)
-    feed = Feed(host_batches, share.to_devices, set(batches), interrupted=lambda: stop.alone_and_asked)
+    feed = Feed(host_batches, share.to_devices, set(full), interrupted=lambda: stop.alone_and_asked)
     clock, copy_clock = SaveClock(keep.every_minutes), SaveClock(keep.copies_every_minutes)
     step, shown_at, best = first_step, first_step, checkpoints.best_score()
     since, stopping = time.perf_counter(), False
@@ -260,10 +270,13 @@ def _train(
                 print_once(f"The first captions, as the model sees them:\n{describe_batch(host_batch, tokenizer)}")
             examples_seen.add(step, host_batch)
             trace.before(step + 1)
-            compiling = goodput.spent("compilation") if step == first_step else contextlib.nullcontext()
+            first = is_first(batch)
+            waits = step == first_step or not compiled_step(first).done()
+            compiling = goodput.spent("compilation") if waits else contextlib.nullcontext()
             named = jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
             with compiling, named, jax.set_mesh(mesh), jax.transfer_guard("disallow"):
-                state, metrics = compiled_step().result()(state, batch)
+                state, metrics = compiled_step(first).result()(state, batch, *taught)
+            compiled_step(False)  # long before it is needed
             step += 1
             trace.after(step, metrics)
 
@@ -278,7 +291,7 @@ def _train(
             if shown:
                 elapsed = time.perf_counter() - since
                 if chip:
-                    numbers["mfu"] = flops * (step - shown_at) / elapsed / chip.flops / mesh.size
+                    numbers["mfu"] = flops(first=first) * (step - shown_at) / elapsed / chip.flops / mesh.size
                 goodput.add("input", feed.waited)
                 numbers |= feed.report()
                 numbers |= progress.update(step, numbers)

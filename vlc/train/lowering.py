@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from vlc.config import Config, check_config, resolve_auto
 from vlc.data.controls import slot_sizes
 from vlc.parallel import batch_sharding, check_batch, replicated, state_sharding
-from vlc.train.inputs import text_lengths
+from vlc.train.inputs import make_preprocess, text_lengths
 from vlc.train.optimizer import make_optimizer
 from vlc.train.state import init_state, make_graph
 from vlc.train.step import make_train_step
@@ -43,7 +43,11 @@ def lower_train_step(config: Config, mesh: Mesh) -> Any:
 
 
 def plain_step(config: Config, vocab_size: int) -> tuple[Any, Any]:
-    """The step's function, not yet compiled, and its optimizer, of a resolved config."""
+    """The step's function, not yet compiled, and its optimizer, of a resolved config; without another model's part
+    (`objectives.distill.teacher`), which is not known here."""
+    if config.objectives.distill.teacher:
+        config = config.copy_and_resolve_references()
+        config.objectives.distill.weight = 0.0
     optimizer = make_optimizer(config.optimizer, config.steps, lora=bool(config.model.lora.rank))
     return make_train_step(make_graph(config, vocab_size), optimizer, config), optimizer
 
@@ -53,10 +57,10 @@ def state_shapes(config: Config, vocab_size: int, optimizer: Any) -> Any:
     return jax.eval_shape(functools.partial(init_state, config, vocab_size, optimizer), jax.random.key(config.seed))
 
 
-def batch_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
-    """What the step is fed: uint8 images and token ids."""
-    count, side = config.batch_size, config.data.image.size
-    length, sub_length, target_length = text_lengths(config)
+def batch_shapes(config: Config, *, first: bool = False) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the step is fed, in the first part of training or later: uint8 images and token ids."""
+    count = config.batch_size
+    length, sub_length, target_length = text_lengths(config, first=first)
     shapes: dict[str, tuple[int, ...]] = {"text": (count, length), "target": (count, target_length)}
     if config.data.captions.sub_captions:
         shapes["subs"] = (count, config.data.captions.sub_captions, sub_length)
@@ -65,4 +69,8 @@ def batch_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     if slots := slot_sizes(config.model.decoder.control):
         shapes["control"] = (count, len(slots))
     ids = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
-    return ids | {"image": jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8)}
+    return ids | {
+        "image": jax.ShapeDtypeStruct(
+            (count, *make_preprocess(config, config.data.first_size if first else 0).shape), jnp.uint8
+        )
+    }

@@ -8,19 +8,23 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, UInt8
 
-from vlc.config import Config
-
-
-def kept_patches(config: Config) -> int:
-    """How many patches of an image a step sees; at least one."""
-    patches = (config.data.image.size // config.model.image.patch) ** 2
-    return max(1, math.ceil(patches * (1 - config.model.image.drop_patches)))
+from vlc.models.vit import unpacked
 
 
-def random_patches(config: Config, key: jax.Array, rows: int) -> Int[Array, "B K"]:
-    """Numbers of the patches that each image keeps, in rising order, drawn for each by itself."""
-    patches = (config.data.image.size // config.model.image.patch) ** 2
-    order = jnp.argsort(jax.random.uniform(key, (rows, patches)), axis=1)
-    return jnp.sort(order[:, : kept_patches(config)], axis=1)
+def kept_patches(side: int, patch: int, dropped: float) -> int:
+    """How many patches of an image of `side` pixels a step sees where a share is dropped; at least one."""
+    return max(1, math.ceil((side // patch) ** 2 * (1 - dropped)))
+
+
+def random_patches(images: UInt8[Array, "B H S 3"], patch: int, dropped: float, key: jax.Array) -> Int[Array, "B K"]:
+    """Numbers of the patches that each image keeps, in rising order, drawn for each by itself; pads come last."""
+    rows, height, side, _ = images.shape
+    patches = (side // patch) ** 2
+    ranks = jax.random.uniform(key, (rows, patches))
+    if height != side:
+        _, shapes = unpacked(images, patch)
+        ranks += jnp.arange(patches) >= shapes.prod(axis=1, keepdims=True)
+    order = jnp.argsort(ranks, axis=1)
+    return jnp.sort(order[:, : kept_patches(side, patch, dropped)], axis=1)

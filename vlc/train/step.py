@@ -20,8 +20,9 @@ from vlc.objectives import encode_batch, total_loss
 from vlc.train.frozen import stop_frozen_gradients
 from vlc.train.guards import skipped_steps
 from vlc.train.optimizer import make_schedule
-from vlc.train.patches import random_patches
 from vlc.train.state import State
+from vlc.train.teacher import Teacher
+from vlc.train.views import add_taught, add_views, embeddings_of, needs_average
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -76,22 +77,26 @@ def _join(x: jax.Array) -> jax.Array:
 
 
 def make_train_step(
-    graph: nnx.GraphDef[DualEncoder], optimizer: optax.GradientTransformation, config: Config
-) -> Callable[[State, Batch], tuple[State, Metrics]]:
-    """The function to compile. Its randomness is a function of `config.seed` and the step alone."""
-    schedule = make_schedule(config.optimizer, config.steps)
-    null_rate, decay = config.objectives.caption.null_rate, config.optimizer.ema
-    parallel_rate = config.model.decoder.parallel
+    graph: nnx.GraphDef[DualEncoder],
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    teacher: Teacher | None = None,
+) -> Callable[..., tuple[State, Metrics]]:
+    """The function to compile, of state and batch. Its randomness is a function of `config.seed` and the step alone.
 
-    def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
+    With a `teacher` it takes the teacher's parameters as well, which stay as they are.
+    """
+    schedule = make_schedule(config.optimizer, config.steps)
+    decay = config.optimizer.ema
+
+    def train_step(state: State, batch: Batch, teacher_params: Any = None) -> tuple[State, Metrics]:
         params = state["params"]
         key = jax.random.fold_in(jax.random.key(config.seed + 1), state["step"])
-        rows = batch["image"].shape[:1]
-        batch = batch | {"null": jax.random.bernoulli(key, null_rate, rows)}
-        if parallel_rate:
-            batch["parallel"] = jax.random.bernoulli(jax.random.fold_in(key, 1), parallel_rate, rows)
-        if config.model.image.drop_patches:
-            batch["kept"] = random_patches(config, jax.random.fold_in(key, 2), rows[0])
+        batch = add_views(config, batch, key)
+        with jax.named_scope("teacher"):
+            average = nnx.merge(graph, state["ema"]) if needs_average(config) else None
+            other = None if teacher is None else embeddings_of(nnx.merge(teacher.graph, teacher_params), teacher.size)
+            batch = add_taught(config, batch, average, other)
         total, terms, gradient = loss_and_gradient(
             graph, params, batch, config.objectives, config.accumulate, config.optimizer
         )

@@ -23,21 +23,27 @@ def token_scores(
     """`late_interaction` of all images with all texts, in blocks of texts, so that device memory stays bounded.
 
     Args:
-        image_tokens: Of the images.
+        image_tokens: Of the images; those of pads are zeros.
         text: The texts.
         one_way: Whether images rank texts as texts rank images, as the model was trained (`Encoder.one_way`).
         block: Texts at once.
     """
-    images = jnp.asarray(image_tokens)
+    images, there = jnp.asarray(image_tokens), mask_of_stored(image_tokens)
     columns = []
     count = len(text.mask)
     for start in range(0, count, block):
         part = slice(start, start + block)
         fill = ((0, block - len(text.mask[part])), (0, 0))
         tokens, mask = np.pad(text.tokens[part], (*fill, (0, 0))), np.pad(text.mask[part], fill)
-        columns.append(jax.device_get(_late_interaction(images, tokens, mask)))
+        columns.append(jax.device_get(_late_interaction(images, tokens, mask, image_mask=there)))
     i2t, t2i = (np.concatenate(matrices, axis=1)[:, :count] for matrices in zip(*columns, strict=True))
     return (t2i, t2i) if one_way else (i2t, t2i)
+
+
+def mask_of_stored(image_tokens: Float[np.ndarray, "B P D"]) -> np.ndarray | None:
+    """Which patches there are: tokens have unit length, and those of pads are zeros. `None`: all of them."""
+    there = image_tokens.any(axis=-1)
+    return None if there.all() else there
 
 
 _late_interaction = jax.jit(late_interaction)

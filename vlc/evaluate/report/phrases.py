@@ -33,7 +33,7 @@ def phrase_maps(
         tokens = [i for i, (a, b) in enumerate(spans) if a < end and b > start and i < len(maps)]
         if tokens:
             pictures.append((caption[start:end], maps[tokens[-1]]))
-    return {"image": preprocess(record.image), "maps": pictures}
+    return {"image": preprocess.picture(preprocess(record.image)), "maps": pictures}
 
 
 def _phrases(record: Record, caption: str) -> list[tuple[int, int]]:

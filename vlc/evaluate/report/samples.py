@@ -3,8 +3,6 @@
 import textwrap
 from pathlib import Path
 
-import numpy as np
-
 from vlc.config import Config
 from vlc.data.pipeline import count_skipped, describe_batch, train_batches
 from vlc.data.record import WORDS, describe_skipped
@@ -28,6 +26,6 @@ def show_samples(config: Config, count: int, out: Path) -> str:
         texts = [batch["text"][i], *(batch["subs"][i] if "subs" in batch else ())]
         titles.append("\n".join("\n".join(textwrap.wrap(tokenizer.decode(ids), 37)) for ids in texts))
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(contact_sheet(list(np.asarray(batch["image"])), titles))
+    out.write_bytes(contact_sheet([make.preprocess.picture(pixels) for pixels in batch["image"]], titles))
     left_out = [f"{n:,} of {count} replaced: {WORDS.get(name, name)}" for name, n in count_skipped(batch).items()]
     return "\n".join([describe_batch(batch, tokenizer, count), *describe_skipped(source), *left_out])
