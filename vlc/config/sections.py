@@ -5,6 +5,7 @@ from vlc.data.decoding import CONVERSIONS
 from vlc.data.images import FILTERS, INTERPOLATIONS, RESIZE_RULES
 from vlc.data.sources.mixture import RULES
 from vlc.models.captioner import MEMORIES
+from vlc.models.fused_attention import KERNELS
 from vlc.models.layers import ACTIVATIONS, GATED, NORMS, REMAT_POLICIES
 from vlc.objectives import OBJECTIVES
 from vlc.settings import Section, choice, flag, integer, names, number, numbers, text
@@ -221,6 +222,7 @@ class Model(Section):
     init_logit_bias = number(-10.0, "the bias of the sigmoid loss at the start")
     max_logit_scale = number(100.0, "bound of the multipliers; 0: none", low=0)
     dtype = choice("auto", _DTYPES, "of computation; auto: float32 on CPU, bfloat16 elsewhere; parameters are float32")
+    attention = choice("xla", KERNELS, "`cudnn` on GPUs and `splash` on TPUs hold no products; elsewhere as xla")
     scan = choice("auto", ("auto", True, False), "layers as a loop; auto: unrolled on CPU")
     remat = choice("none", tuple(REMAT_POLICIES), "activations computed again in the backward pass, to save memory")
 

@@ -134,13 +134,16 @@ def _weights(model: Imported, rules: list[Rule], notes: list[str]) -> dict[str, 
     """Their arrays; those of ours that no rule names are noted."""
     ours = {path: np.asarray(value) for path, value in paths_of(model.params).items()}
     used = {path for one in rules for path in one.ours}
-    left = sorted({path.split("/")[0] for path in ours if path not in used} - {"logit_bias"})
     written = {
+        "prototypes": "the prototypes of self-distillation",
+        "image_tower/mask": "what self-distillation hides patches by",
         "decoder": "the caption decoder",
         "image_token": "the projection of image tokens (late interaction)",
         "text_token": "the projection of text tokens (late interaction)",
         "token_log_scale": "the scale of late interaction",
     }
+    unused = (path for path in ours if path not in used)
+    left = sorted({path if path in written else path.split("/")[0] for path in unused} - {"logit_bias"})
     shared = model.config.model.token_head == "pooled"
     notes += [f"left out: {written.get(part, part)}" for part in left if not (shared and part == "token_log_scale")]
     return write_arrays(rules, ours)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vlc.models.captioner import CaptionDecoder
 from vlc.models.coca import TextReadingDecoder
-from vlc.models.layers import l2_normalise
+from vlc.models.layers import l2_normalise, set_kernel
 from vlc.models.linear import linear
 from vlc.models.lora import add_lora
 from vlc.models.prototypes import PrototypeHead
@@ -99,6 +99,7 @@ class DualEncoder(nnx.Module):
             if config.image.prototypes
             else None
         )
+        set_kernel(self, config.attention)
         if config.lora.rank:
             add_lora(self, config.lora, rngs)
 

@@ -19,6 +19,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from vlc.models.fused_attention import attention
 from vlc.models.linear import linear
 from vlc.models.rotary import rotate
 
@@ -45,6 +46,12 @@ def batch_shares(count: int) -> int:
     mesh = jax.sharding.get_abstract_mesh()
     devices = math.prod(mesh.shape[axis] for axis in batch_axes())
     return 1 if count % devices else devices
+
+
+def tensor_axes(heads: int) -> tuple[str, ...]:
+    """The axis of the mesh in force over which heads are spread; none where they are not."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return ("tensor",) if "tensor" in mesh.auto_axes and heads % mesh.shape["tensor"] == 0 else ()
 
 
 def shard_batch(x: Array) -> Array:
@@ -104,7 +111,7 @@ class Attention(nnx.Module):
         self, width: int, heads: int, *, memory_width: int | None = None, qk_norm: bool = False, dtype: Any,
         rngs: nnx.Rngs,
     ):  # fmt: skip
-        head = width // heads
+        head, self.kernel = width // heads, "xla"
         make = functools.partial(linear, dtype=dtype, rngs=rngs)
         self.query = make(width, (heads, head), ("embed", "heads", "kv"))
         self.key_value = make(memory_width or width, (2, heads, head), ("embed", "pair", "heads", "kv"))
@@ -139,8 +146,8 @@ class Attention(nnx.Module):
         """
         queries = self.queries(x)
         queries = queries if angles is None else rotate(queries, angles)
-        mixed = jax.nn.dot_product_attention(queries, keys, values, mask=mask, is_causal=causal)
-        return self.out(mixed)
+        axes = batch_axes() if batch_shares(len(x)) > 1 else (), tensor_axes(queries.shape[2])
+        return self.out(attention(queries, keys, values, mask, causal=causal, kernel=self.kernel, axes=axes))
 
     def __call__(
         self, x: Float[Array, "N T W"], mask: Bool[Array, "..."] | None = None, *, causal: bool = False,
@@ -227,6 +234,13 @@ class Mlp(nnx.Module):
 def attention_of(config: Any, *, dtype: Any, rngs: nnx.Rngs) -> Attention:
     """Attention as a tower's config wants it."""
     return Attention(config.width, config.heads, qk_norm=config.qk_norm, dtype=dtype, rngs=rngs)
+
+
+def set_kernel(model: nnx.Module, kernel: str) -> None:
+    """Has all attention of a model computed by one of `fused_attention.KERNELS`."""
+    for _, part in nnx.iter_graph(model):
+        if isinstance(part, Attention):
+            part.kernel = kernel
 
 
 def mlp_of(config: Any, *, dtype: Any, rngs: nnx.Rngs) -> Mlp:

@@ -10,10 +10,10 @@ from jaxtyping import Array, Bool, Float
 
 from vlc.errors import ConfigError, did_you_mean
 from vlc.models.layers import batch_axes, batch_shares
+from vlc.models.platform import platform_in_use
 from vlc.similarity import reference, xla
 from vlc.similarity.buckets import score_by_length
 from vlc.similarity.padding import fill_pads, token_weights
-from vlc.similarity.platform import platform_in_use
 from vlc.similarity.ragged import mark_images, mark_texts, of_marked
 
 IMPLEMENTATIONS = ("auto", "xla", "pallas_tpu", "pallas_gpu", "reference")

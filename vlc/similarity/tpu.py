@@ -24,8 +24,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
+from vlc.models.platform import platform_in_use
 from vlc.similarity.padding import pad_axis, round_up
-from vlc.similarity.platform import platform_in_use
 
 _ROWS = 1024  # patches in a tile, at least: enough to hide the loading of the weights that they pass
 _SAVED_TOKENS = 256  # an argmax is saved in a byte

@@ -18,7 +18,7 @@ from vlc.parallel import print_once
 from vlc.train.restoring import read_meta
 from vlc.train.state import State
 
-OWN = ("dtype", "scan", "remat", "lora")  # how a model is computed and trained, not what it is
+OWN = ("dtype", "scan", "remat", "attention", "lora")  # how a model is computed and trained, not what it is
 _MASK = "['decoder']['mask'].value"
 _SCALES = ("['log_scale']", "['token_log_scale']", "['logit_bias']")
 VARIED = ("crop_scale", "flip", "interpolation", "augment")  # how training pictures are varied
@@ -67,9 +67,10 @@ def inherit_architecture(config: Config, initial: Initial) -> Config:
     """The config with the architecture and the pixels of the model that it starts from.
 
     The captioner is the model's as well, where it has one, except for what the config sets itself: `parallel`, and
-    `control` where it names one. How the model is computed and how pictures are varied stays as it was. A model of one
-    tower gives that tower; the other, its tokenizer or pixels, and the shared space are the config's. All that the
-    model has otherwise than the config is said.
+    `control` where it names one. `drop_patches` and prototypes are for training, and the config's too. How the model is
+    computed and how pictures are varied stays as it was. A model of one tower gives that tower; the other, its
+    tokenizer or pixels, and the shared space are the config's. All that the model has otherwise than the config is
+    said.
     """
     made, theirs = copy.deepcopy(config), copy.deepcopy(initial.config)
     towers = _towers(theirs)
@@ -85,6 +86,8 @@ def inherit_architecture(config: Config, initial: Initial) -> Config:
         kept = {"prompts": config.model.text.prompts, "positions": rows}
         made.model.text.update(kept | {"length": min(made.model.text.length, rows - config.model.text.prompts)})
     made.model.decoder.parallel = config.model.decoder.parallel
+    made.model.image.drop_patches = config.model.image.drop_patches
+    made.model.image.prototypes = config.model.image.prototypes or made.model.image.prototypes
     if slot_sizes(config.model.decoder.control):
         made.model.decoder.control = copy.deepcopy(config.model.decoder.control)
     if initial.preprocess is not None:

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
+from vlc.models.platform import platform_in_use
 from vlc.similarity.gpu.backward import gradient_of_rows
 from vlc.similarity.gpu.forward import Positions, Tiling, scores_and_positions
 from vlc.similarity.padding import pad_axis, round_up
-from vlc.similarity.platform import platform_in_use
 
 _CHUNK_BYTES = {True: 1 << 29, False: 1 << 28}  # of positions that the backward pass unpacks at once, if saved, if not
 _NEVER = 512  # a position that no patch has

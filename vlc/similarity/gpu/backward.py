@@ -22,8 +22,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float
 
+from vlc.models.platform import platform_in_use
 from vlc.similarity.gpu.forward import FRAGMENT, ROWS, SHARED_BYTES, TILE, in_tiles
-from vlc.similarity.platform import platform_in_use
 
 _GROUPS = 2  # that multiply, each with a row token of its own
 _CLUSTER = 2  # blocks that receive the column tokens together
