@@ -1,9 +1,11 @@
 """Texts that are almost right and wrong, from every kind of file that can name them, and back."""
 
 import json
+import pickle
 import tarfile
 from io import BytesIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from tests.data.damage import picture
 from tests.tiny import HARD, tiny_config
 from vlc.curate.build import Plan, build
+from vlc.data.pipeline import train_batches
 from vlc.data.sources import Columns, open_source
 from vlc.errors import DataError
 from vlc.train.inputs import make_example_maker
@@ -90,3 +93,28 @@ def test_a_column_can_be_named(tmp_path):
 def test_what_is_no_list_of_texts_is_said(value):
     with pytest.raises(DataError, match="negatives"):
         Columns().negatives_of({"negatives": value}, {"text": ("a cat",)}, "here")
+
+
+def test_images_of_a_file_can_be_named_as_twins(tmp_path, tokenizer):
+    """Both of a pair come side by side, with their own captions; a name that is not there is no twin."""
+    rows = [
+        {"image": "0.jpg", "caption": "a cat on a mat", "twins": "1.jpg"},
+        {"image": "1.jpg", "caption": "a mat on a cat", "twins": ["0.jpg", "gone.jpg"]},
+        {"image": "2.jpg", "caption": "a dog", "twins": ["gone.jpg"]},
+    ]
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(picture(number))
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = pickle.loads(pickle.dumps(open_source(str(tmp_path))))
+    rng = np.random.default_rng(0)
+    assert source.twin(0, ("text", 0), rng).key == "1.jpg" and source.twin(1, ("text", 0), rng).key == "0.jpg"
+    assert source.twin(2, ("text", 0), rng) is None
+    config = tiny_config(data__train=str(tmp_path), data__twins=0.5)
+    make = make_example_maker(config, source, tokenizer)
+    batch = next(train_batches(make, batch_size=8, seed=0, twins=0.5))
+    words = [tokenizer.decode(ids) for ids in batch["text"]]
+    pairs = set(zip(words[::2], words[1::2], strict=True))
+    assert pairs & {("a cat on a mat", "a mat on a cat"), ("a mat on a cat", "a cat on a mat")}
+    assert not any(pair[0] == pair[1] != "a dog" for pair in pairs)
+    with pytest.raises(DataError, match="twins"):
+        Columns().twins_of({"twins": [1]}, "here")

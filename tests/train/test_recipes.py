@@ -24,7 +24,7 @@ from vlc.parallel.sharding import state_sharding
 from vlc.train.flops import step_flops
 from vlc.train.guards import scale_by_depth, skip_spikes
 from vlc.train.inputs import make_example_maker, open_split
-from vlc.train.optimizer import make_optimizer
+from vlc.train.optimizer import averaged, make_optimizer
 from vlc.train.state import init_state, make_graph
 from vlc.train.step import make_train_step
 
@@ -285,3 +285,36 @@ def test_twins_need_a_main_caption():
     config = tiny_config(data__twins=0.5, data__captions__first="pool")
     with pytest.raises(ConfigError, match=r"config\.data\.twins"):
         check_config(config)
+
+
+def test_schedule_free_is_optaxs_and_its_average_is_what_is_evaluated():
+    config = tiny_config(
+        optimizer__name="schedule_free", optimizer__schedule="constant", optimizer__warmup_steps=2,
+        optimizer__weight_decay=0.0, optimizer__clip_norm=0.0,
+    )  # fmt: skip
+    check_config(config)
+    settings = config.optimizer
+    ours = make_optimizer(settings, 10)
+    theirs = optax.contrib.schedule_free_adamw(
+        settings.lr, warmup_steps=2, b1=settings.b1, b2=settings.b2, eps=settings.eps, weight_decay=0.0
+    )
+    graph, params = tiny_model(config)
+    state = init_state(config, VOCAB, ours, jax.random.key(0))
+    step = jax.jit(make_train_step(graph, ours, config))
+    for number in range(4):
+        state, _ = step(state, {name: x for name, x in tiny_batch(config, seed=number).items() if name != "null"})
+    opt, mine = ours.init(params), params
+    their_opt, their = theirs.init(params), params
+    for number in range(4):
+        gradient = random_like(params, number)
+        (one, opt), (two, their_opt) = ours.update(gradient, opt, mine), theirs.update(gradient, their_opt, their)
+        mine, their = optax.apply_updates(mine, one), optax.apply_updates(their, two)
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(their), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    for a, b in zip(
+        jax.tree.leaves(state["ema"]), jax.tree.leaves(averaged(state["opt"], state["params"])), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    for change in ({"optimizer__schedule": "cosine"}, {"optimizer__ema": 0.9}, {"optimizer__frozen": ("image_tower",)}):
+        with pytest.raises(ConfigError, match="schedule_free does not go with"):
+            check_config(tiny_config(optimizer__name="schedule_free", **{"optimizer__schedule": "constant"} | change))

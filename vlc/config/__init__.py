@@ -8,15 +8,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vlc.config.checks import check_config, config_warnings, parse_weights
+from vlc.config.checks import SCHEDULE_FREE, check_config, config_warnings, has_average, parse_weights
 from vlc.config.sections import Settings
 from vlc.config.values import Config, get_key
 from vlc.errors import ConfigError
 from vlc.settings import make_config, sections
 
 __all__ = [
-    "FREE_KEYS", "Config", "check_config", "config_from_json", "config_warnings", "default_config", "get_key",
-    "parse_weights", "resolve_auto", "shrink",
+    "FREE_KEYS", "SCHEDULE_FREE", "Config", "check_config", "config_from_json", "config_warnings", "default_config",
+    "get_key", "has_average", "parse_weights", "resolve_auto", "shrink",
 ]  # fmt: skip
 
 FREE_KEYS = tuple(key for key, section in sections(Settings) if section.free)  # whose names the user chooses

@@ -9,6 +9,8 @@ from vlc.objectives import parts_used
 from vlc.settings import walk
 from vlc.track import check_trackers
 
+SCHEDULE_FREE = "schedule_free"
+
 
 def check_config(config: Config) -> None:
     """Checks what can be checked without looking at data or devices.
@@ -22,6 +24,7 @@ def check_config(config: Config) -> None:
     _check_captioner(config)
     _check_objectives(config)
     _check_teachers(config)
+    _check_optimizer(config)
     if config.batch_size % config.accumulate:
         raise ConfigError(
             f"config.accumulate={config.accumulate} does not divide config.batch_size={config.batch_size}."
@@ -116,7 +119,7 @@ def _check_teachers(config: Config) -> None:
     own = {"crops": "local_global", "hidden": "masked"}
     views = [name for part, name in own.items() if part in used]
     averaged = views + (["distill"] if "teacher" in used and not objectives.distill.teacher else [])
-    if averaged and not config.optimizer.ema:
+    if averaged and not has_average(config.optimizer):
         raise ConfigError(
             f"config.objectives.{averaged[0]} learns from the moving average of the parameters: set "
             "config.optimizer.ema, as 0.996."
@@ -135,6 +138,32 @@ def _check_teachers(config: Config) -> None:
         raise ConfigError(
             f"config.model.image.patch={config.model.image.patch} does not divide "
             f"config.objectives.local_global.size={local.size}."
+        )
+
+
+def has_average(optimizer: Config) -> bool:
+    """Whether the state holds averaged parameters, which are evaluated: a moving average, or that of schedule-free."""
+    return bool(optimizer.ema) or optimizer.name == SCHEDULE_FREE
+
+
+def _check_optimizer(config: Config) -> None:
+    optimizer = config.optimizer
+    if optimizer.name != SCHEDULE_FREE:
+        return
+    wrong = [
+        name for name, there in (
+            ("optimizer.schedule other than constant", optimizer.schedule != "constant"),
+            ("optimizer.ema", bool(optimizer.ema)),
+            ("optimizer.frozen", bool(optimizer.frozen)),
+            ("optimizer.trained", bool(optimizer.trained)),
+            ("model.lora.rank", bool(config.model.lora.rank)),
+            ("optimizer.b1=0", optimizer.b1 == 0),
+        ) if there
+    ]  # fmt: skip
+    if wrong:
+        raise ConfigError(
+            f"config.optimizer.name=schedule_free does not go with config.{wrong[0]}: it averages all parameters of a "
+            "run at a constant rate, with weight b1."
         )
 
 

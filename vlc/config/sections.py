@@ -237,7 +237,9 @@ class Optimizer(Section):
     """Optimizer and learning rate."""
 
     name = choice(
-        "adamw", ("adamw", "lamb", "lion", "muon", "adafactor"), "the optimizer; with `muon` the rest is AdamW's"
+        "adamw",
+        ("adamw", "lamb", "lion", "muon", "adafactor", "schedule_free"),
+        "with `muon` the rest is AdamW's; `schedule_free` averages AdamW's steps in place of a decay",
     )
     lr = number(1e-3, "the peak learning rate", low=0)
     schedule = choice("cosine", ("cosine", "linear", "constant"), "the decay after the warm-up")

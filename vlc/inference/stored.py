@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import jax
 
-from vlc.config import config_from_json
+from vlc.config import config_from_json, has_average
 from vlc.errors import CheckpointError, ConfigError
 from vlc.interop import (
     Imported,
@@ -84,7 +84,7 @@ def read_run(path: Place, step: Step = "last") -> Imported:
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shapes = abstract_params(config, tokenizer)
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), shapes)
-        return {"ema" if config.optimizer.ema else "params": shapes}
+        return {"ema" if has_average(config.optimizer) else "params": shapes}
 
     if step == "best":
         step = checkpoints.best_step() or "last"

@@ -15,6 +15,7 @@ from vlc.data.images import Preprocess
 from vlc.data.tokenizers import Tokenizer
 from vlc.errors import ConfigError
 from vlc.parallel import print_once
+from vlc.train.optimizer import restarted
 from vlc.train.restoring import read_meta
 from vlc.train.state import State
 
@@ -163,5 +164,5 @@ def start_from(state: State, initial: Initial, sharding: Any) -> State:
         raise ConfigError(f"config.init: the model has {left[0]} (and {len(left) - 1} more), the config has not.")
     parts = ", ".join(sorted({"/".join(name.split("/")[:2]) for name in fresh})) or "nothing"
     print_once(f"Started from another model: {len(taken)} arrays taken; new: {parts}.")
-    started = state | {"params": params}
+    started = state | {"params": params, "opt": restarted(state["opt"], params)}
     return started | {"ema": jax.tree.map(jnp.copy, params)} if "ema" in state else started

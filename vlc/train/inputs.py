@@ -319,7 +319,8 @@ def _check_twins(source: Source, choice: CaptionChoice, name: str) -> None:
                 return
     raise DataError(
         f"{name}: config.data.twins asks for records that differ in one thing, and none of "
-        f"{min(_LOOKED_AT, len(source))} records has such a twin. Generated scenes do."
+        f"{min(_LOOKED_AT, len(source))} records has such a twin. Generated scenes do, and captions files "
+        "whose column `twins` names them."
     )
 
 

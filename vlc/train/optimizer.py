@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vlc.config import Config
+from vlc.config import SCHEDULE_FREE, Config
 from vlc.train.frozen import with_frozen
 from vlc.train.guards import scale_by_depth, skip_spikes
 from vlc.train.muon import scale_by_muon_or
@@ -50,6 +50,32 @@ def make_optimizer(config: Config, steps: int, *, lora: bool = False) -> optax.G
 
 
 def _make_trained(config: Config, steps: int) -> optax.GradientTransformation:
+    chain = _make_chain(config, steps)
+    if config.name != SCHEDULE_FREE:
+        return chain
+    return optax.contrib.schedule_free(chain, make_schedule(config, steps), b1=config.b1)
+
+
+def averaged(state: Any, params: Any) -> Any:
+    """The parameters that schedule-free AdamW is evaluated with (Defazio et al., NeurIPS 2024, arXiv 2405.15682, eq. 1
+    to 3): the weighted mean of all its steps, found again from the two sequences that it keeps."""
+    found = next(node for node in jax.tree.leaves(state, is_leaf=_is_schedule_free) if _is_schedule_free(node))
+    return optax.contrib.schedule_free_eval_params(found, params)
+
+
+def restarted(state: Any, params: Any) -> Any:
+    """The state of a fresh optimizer for parameters that are not those it was made for."""
+    return jax.tree.map(
+        lambda node: node._replace(z=jax.tree.map(jnp.copy, params)) if _is_schedule_free(node) else node,
+        state, is_leaf=_is_schedule_free,
+    )  # fmt: skip
+
+
+def _is_schedule_free(node: Any) -> bool:
+    return isinstance(node, optax.contrib.ScheduleFreeState)
+
+
+def _make_chain(config: Config, steps: int) -> optax.GradientTransformation:
     # The identity keeps the structure of the state, so that a run can be resumed with clipping turned on or off.
     parts = [clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()]
     parts.append(_make_rule(config))
@@ -68,7 +94,8 @@ def _make_rule(config: Config) -> optax.GradientTransformation:
         return optax.scale_by_lion(b1=config.b1, b2=config.b2, mu_dtype=config.moment_dtype)
     if config.name == "adafactor":
         return scale_by_adafactor(config)
-    adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=config.moment_dtype)
+    b1 = 0.0 if config.name == SCHEDULE_FREE else config.b1  # whose average takes the place of the first moment
+    adam = optax.scale_by_adam(b1=b1, b2=config.b2, eps=config.eps, mu_dtype=config.moment_dtype)
     return scale_by_muon_or(adam, config.moment_dtype) if config.name == "muon" else adam
 
 

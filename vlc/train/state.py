@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from vlc.config import Config
+from vlc.config import Config, has_average
 from vlc.models import DualEncoder
 
 State = dict[str, Any]  # params, opt, step, and ema where configured
@@ -27,7 +27,7 @@ def init_state(config: Config, vocab_size: int, optimizer: optax.GradientTransfo
     """A fresh state; run it under `jit` with shardings, so that no device ever holds what is not its own."""
     params = nnx.state(build_model(config, vocab_size, key), nnx.Param)
     state = {"params": params, "opt": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
-    if config.optimizer.ema:
+    if has_average(config.optimizer):
         state["ema"] = jax.tree.map(jnp.copy, params)
     return state
 

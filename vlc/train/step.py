@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from vlc.config import Config
+from vlc.config import SCHEDULE_FREE, Config
 from vlc.models import DualEncoder
 from vlc.objectives import encode_batch, total_loss
 from vlc.train.frozen import stop_frozen_gradients
 from vlc.train.guards import skipped_steps
-from vlc.train.optimizer import make_schedule
+from vlc.train.optimizer import averaged, make_schedule
 from vlc.train.state import State
 from vlc.train.teacher import Teacher
 from vlc.train.views import add_taught, add_views, embeddings_of, needs_average
@@ -103,6 +103,8 @@ def make_train_step(
         with jax.named_scope("optimizer"):
             updates, opt = optimizer.update(gradient, state["opt"], params)
             new = {"params": optax.apply_updates(params, updates), "opt": opt, "step": state["step"] + 1}
+            if config.optimizer.name == SCHEDULE_FREE:
+                new["ema"] = averaged(opt, new["params"])
             if decay:
                 new["ema"] = jax.tree.map(lambda old, now: decay * old + (1 - decay) * now, state["ema"], new["params"])
         scales = nnx.merge(graph, params).scales()

@@ -31,7 +31,8 @@ _WRONG = re.compile(
 )
 
 _NEGATIVES = "negatives"
-_NO_CAPTIONS = ("image", "root", _NEGATIVES)  # what else a column may be
+_TWINS = "twins"
+_NO_CAPTIONS = ("image", "root", _NEGATIVES, _TWINS)  # what else a column may be
 _ROUNDING = 1e-3  # by which an edge may lie outside of its image
 _IMAGE_FILE = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)(#\d+)?$", re.I)
 
@@ -152,6 +153,18 @@ class Columns:
                 found.setdefault(caption, []).extend(_wrong_texts(texts, where))
         return {caption: tuple(dict.fromkeys(wrong)) for caption, wrong in found.items() if wrong}
 
+    def twins_of(self, row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+        """Images of the same file that differ from this one in one thing: the column `twins` holds a name or several.
+
+        Raises:
+            DataError: It holds something else.
+        """
+        value = row.get(self.names.get(_TWINS, _TWINS))
+        names = [] if value is None or value == "" else _texts(value, f"{where}, twins")
+        if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+            raise DataError(f'{where}: "twins" must be the name of an image, or a list; got {value!r:.60}.', "row")
+        return tuple(map(mend_text, names))
+
     def _raw_captions(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
         named = {source: column for source, column in self.names.items() if source not in _NO_CAPTIONS}
         if named:
@@ -174,7 +187,7 @@ class Columns:
                 _say_guess(name)
                 captions[source_name(name)] = _texts(value, f"{where}, {name}")
         if not captions and self.any_text:
-            others = (*IMAGE, *ADDRESS, _NEGATIVES)
+            others = (*IMAGE, *ADDRESS, _NEGATIVES, _TWINS)
             texts = {name: value for name, value in row.items() if name and name.lower() not in others}
             captions = {source_name(name): [value] for name, value in texts.items() if isinstance(value, str) and value}
         if not captions:

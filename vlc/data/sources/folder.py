@@ -1,7 +1,9 @@
 """Images named by a captions file: JSONL, JSON, CSV, TSV, Parquet, and the files of ImageFolder and Flickr8k."""
 
 import array
+import functools
 import hashlib
+import itertools
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +30,7 @@ _SCHEMA = pa.schema(
         "boxes": list_of(pa.float32()),
         "url": TEXT,
         "negatives": list_of(pa.struct({"caption": TEXT, "text": TEXT})),
+        "twins": list_of(TEXT),
     }
 )
 
@@ -39,7 +42,7 @@ class Folder(Source):
     A JSONL line is `{"image": "a.jpg", "caption": "..."}` or `{"image": "a.jpg", "captions": ["...", "..."]}` or, by
     source, `{"image": "a.jpg", "captions": {"alt": ["..."], "long": ["..."]}}`; `boxes` are optional. The columns of
     a CSV, TSV or Parquet file are known by their names (`vlc.data.sources.columns`), those of DreamLIP's and
-    ShareGPT4V's releases among them. An image may stand in several rows.
+    ShareGPT4V's releases among them. An image may stand in several rows. `twins` names images that differ in one thing.
 
     Attributes:
         root: The folder that image paths are relative to.
@@ -96,6 +99,22 @@ class Folder(Source):
         """Key and URL of an image, without reading it."""
         return self.table.get("image", index), self.table.get("url", index) or ""
 
+    def twin(self, index: int, caption: tuple[str, int], rng: np.random.Generator) -> Record | None:
+        """One of those that the file names, with an image and captions of its own."""
+        del caption
+        known = [place for name in self.table.get("twins", index) or () if (place := self._named(name)) is not None]
+        return self[known[int(rng.integers(len(known)))]] if known else None
+
+    def _named(self, image: str) -> int | None:
+        return self._places.get(image)
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        """The rows of the images that are named as twins."""
+        wanted = {name for names in _values_of(self.table.column("twins")) for name in names or ()}
+        images = _values_of(self.table.column("image")) if wanted else ()
+        return {image: row for row, image in enumerate(images) if image in wanted}
+
     def __getitem__(self, index: int) -> Record:
         image = self.table.get("image", index)
         boxes = self.table.get("boxes", index)
@@ -108,6 +127,11 @@ class Folder(Source):
             {"url": url} if url else {},
             negatives=group_captions((row["caption"], row["text"]) for row in self.table.get("negatives", index) or ()),
         )
+
+
+def _values_of(column: pa.ChunkedArray) -> Iterator[Any]:
+    """A column's values as Python has them, a chunk in memory at a time."""
+    return itertools.chain.from_iterable(chunk.to_pylist() for chunk in column.chunks)
 
 
 def _image_root(root: str, image: str) -> str:
@@ -189,7 +213,7 @@ def _index(path: str, columns: Columns, out: Path) -> None:
 
 
 def _values(row: Mapping[str, Any] | DataError, columns: Columns, where: str) -> tuple[Any, ...]:
-    """A row of the table: image, captions, boxes, URL and negatives."""
+    """A row of the table: image, captions, boxes, URL, negatives and twins."""
     if isinstance(row, DataError):
         raise row
     image, captions, boxes = columns.image_of(row, where), columns.captions_of(row, where), boxes_of(row, where)
@@ -200,6 +224,7 @@ def _values(row: Mapping[str, Any] | DataError, columns: Columns, where: str) ->
         None if boxes is None else boxes.ravel().tolist(),
         mend_text(url) if isinstance(url, str) else None,
         [{"caption": caption, "text": text} for caption, text in wrong],
+        list(columns.twins_of(row, where)),
     )
 
 
@@ -211,19 +236,20 @@ def _groups(digests: np.ndarray) -> list[np.ndarray]:
 
 
 def _joined(table: Table, groups: Sequence[np.ndarray]) -> Iterator[tuple[Any, ...]]:
-    """What all rows of an image say of it: their captions and negatives in order, and the boxes and URL of the first
-    that has any."""
+    """What all rows of an image say of it: their captions, negatives and twins in order, and the boxes and URL of the
+    first that has any."""
     for rows in groups:
         by_image: dict[str, list[Any]] = {}  # two names of one digest stay two images
         for row in rows.tolist():
             image, *values = (table.get(name, row) for name in _SCHEMA.names)
-            known = by_image.setdefault(image, [image, [], None, None, []])
+            known = by_image.setdefault(image, [image, [], None, None, [], []])
             known[1] += values[0]
             known[2:4] = [old if old is not None else new for old, new in zip(known[2:4], values[1:3], strict=True)]
             known[4] += values[3] or []
-        for image, captions, boxes, url, wrong in by_image.values():
+            known[5] += values[4] or []
+        for image, captions, boxes, url, wrong, twins in by_image.values():
             sources = group_captions((caption["source"], caption["text"]) for caption in captions)
-            yield image, as_structs(sources), boxes, url, wrong
+            yield image, as_structs(sources), boxes, url, wrong, list(dict.fromkeys(twins))
 
 
 def _is_captions_file(place: Location) -> bool:
