@@ -19,16 +19,42 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
+EARLIER = ["steps=720", "data.first_length=0"]  # the quickstart of before
+
+
+def _of_one_object(share: float, steps: int) -> list[str]:
+    """Another share of training of one object, with all that changes with it."""
+    return [
+        f"data.scenes.first_share={share}", f"data.first_share={share}", f"steps={steps}",
+        f"data.captions.mix_schedule=({share - 0.02:.2f},{share + 0.02:.2f})",
+    ]  # fmt: skip
+
+
 RUNGS = {
     "as it is": [],
-    "no curriculum: two or three objects from the first step": [
+    "captions of full length from the first step on, 720 steps": EARLIER,
+    "40% of training of one object, 850 steps": _of_one_object(0.4, 850),
+    "the same, four registers": [*_of_one_object(0.4, 850), "model.image.registers=4"],
+    "the same, eight registers": [*_of_one_object(0.4, 850), "model.image.registers=8"],
+    "four registers, 850 steps": ["steps=850", "model.image.registers=4"],
+    "48 pixels first, 45% of training of one object, 1,000 steps": [*_of_one_object(0.45, 1000), "data.first_size=48"],
+    "60 pixels first, 45% of training of one object, 940 steps": [*_of_one_object(0.45, 940), "data.first_size=60"],
+    "self-distillation and masked prediction (SigLIP 2)": [
+        "optimizer.ema=0.98",
+        "model.image.prototypes=256",
+        "objectives.local_global.weight=0.3",
+        "objectives.masked.weight=0.3",
+    ],
+    "the moving average teaches (ALBEF)": ["optimizer.ema=0.98", "objectives.distill.weight=0.5"],
+    "no curriculum: two or three objects from the first step, 720 steps": [
+        *EARLIER,
         "data.scenes.first_share=0",
         "data.captions.mix=long:0.7,brief:0.3",
         "data.captions.mix_end=",
     ],
     "long captions alone after the first part": ["data.captions.mix_end=long"],
-    "both similarities of FILIP": ["objectives.filip.scores=both"],
-    "hard maxima": ["objectives.filip.smoothing=0"],
+    "both similarities of FILIP, 720 steps": [*EARLIER, "objectives.filip.scores=both"],
+    "hard maxima, 720 steps": [*EARLIER, "objectives.filip.smoothing=0"],
     "a linear map of patches": ["model.image.stem=patch"],
     "AdamW": ["optimizer.name=adamw", "optimizer.lr=1e-3"],
     "the mean of the patches": ["model.image.pool=mean"],
@@ -39,7 +65,7 @@ RUNGS = {
         "objectives.clip.hard_texts=1",
         "objectives.filip.hard_texts=1",
     ],
-    "half of the patches (FLIP)": ["model.image.drop_patches=0.5"],
+    "half of the patches (FLIP), 720 steps": [*EARLIER, "model.image.drop_patches=0.5"],
 }
 
 

@@ -2,12 +2,13 @@
 
     vlc train --config configs/quickstart.py --workdir runs/quickstart
 
-Towers of width 128 see 72-pixel scenes: for a third of training of one object with brief captions, then of two or three
-with long ones. In a batch of scenes of several objects their colours tell them apart, and nothing asks for shapes.
-Convolutions see the patches and one layer mixes them, so that a patch speaks of what it shows. Three objectives share
-one encoding of the batch: CLIP's loss on pooled embeddings, FILIP's on tokens (arXiv 2111.07783) with ColBERT's MaxSim
-for both softmaxes and soft maxima, and a caption decoder, some of whose targets are generic, so that classifier-free
-guidance (arXiv 2307.16686) has something to show. What each is worth, and what was measured: docs/quickstart.md.
+Towers of width 128 see 72-pixel scenes: for a third of training of one object with brief captions, cut to 16 tokens so
+that steps cost less, then of two or three with long ones. In a batch of scenes of several objects their colours tell
+them apart, and nothing asks for shapes. Convolutions see the patches and one layer mixes them, so that a patch speaks
+of what it shows. Three objectives share one encoding of the batch: CLIP's loss on pooled embeddings, FILIP's on tokens
+(arXiv 2111.07783) with ColBERT's MaxSim for both softmaxes and soft maxima, and a caption decoder, some of whose
+targets are generic, so that classifier-free guidance (arXiv 2307.16686) has something to show. What each is worth, and
+what was measured: docs/quickstart.md.
 """
 
 from vlc.config import Config, default_config, shrink
@@ -51,7 +52,8 @@ def _plain(config: Config) -> None:
 
 
 def _fine(config: Config) -> None:
-    config.steps = 720
+    config.steps = 800
+    config.data.update({"first_length": 16, "first_share": 0.33})  # brief captions are short
     config.data.scenes.update({"varied": True, "first_objects": (1, 1), "first_share": 0.33})
     config.data.captions.mix = "brief"
     config.data.captions.mix_end = "long:0.7,brief:0.3"

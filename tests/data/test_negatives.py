@@ -9,14 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from flax import nnx
 
 from tests.data.damage import picture
-from tests.tiny import HARD, tiny_config
+from tests.tiny import HARD, tiny_batch, tiny_config, tiny_model
 from vlc.curate.build import Plan, build
+from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.pipeline import train_batches
 from vlc.data.sources import Columns, open_source
 from vlc.errors import DataError
 from vlc.train.inputs import make_example_maker
+from vlc.train.step import wrong_texts
 
 CAPTIONS = ["a red  cat on a mat", "a cat"]
 FORMS = {
@@ -118,3 +121,13 @@ def test_images_of_a_file_can_be_named_as_twins(tmp_path, tokenizer):
     assert not any(pair[0] == pair[1] != "a dog" for pair in pairs)
     with pytest.raises(DataError, match="twins"):
         Columns().twins_of({"twins": [1]}, "here")
+
+
+def test_a_share_of_the_visits_has_wrong_texts_and_the_step_counts_them():
+    choice = CaptionChoice(Mix({}), negatives=2, negatives_share=0.3)
+    rng = np.random.default_rng(0)
+    drawn = [choice.draw_negatives(["a", "b", "c"], [], rng) for _ in range(1000)]
+    assert 250 < sum(map(bool, drawn)) < 350 and {len(texts) for texts in drawn} == {0, 2}
+    config = tiny_config(**HARD)
+    graph, params = tiny_model(config)
+    assert wrong_texts(nnx.merge(graph, params), tiny_batch(config, 8))["wrong_texts"] == 2 - 3 / 8

@@ -16,6 +16,7 @@ from vlc.interop import write_native
 from vlc.interop.load import abstract_params, fill, paths_of
 from vlc.train import train
 from vlc.train.frozen import is_frozen
+from vlc.train.initial import inherit_architecture
 from vlc.train.optimizer import make_optimizer
 from vlc.train.step import loss_and_gradient
 
@@ -151,3 +152,25 @@ def test_bad_starts_are_named(tmp_path):
         train(config, tmp_path, load_initial=load_initial)
     with pytest.raises(ConfigError, match='no parameter is called "image_towr"'):
         is_frozen(tiny_model(tiny_config())[1], tiny_config(optimizer__frozen=("image_towr",)).optimizer)
+
+
+def test_what_is_for_training_alone_stays_the_config_s(tmp_path):
+    """Dropped patches, prototypes and how attention is computed; and a model of squares goes on with any shape."""
+    first = read_config("quickstart", "smoke")
+    first.model.image.update({"drop_patches": 0.5, "stem": "patch", "positions": "learned"})
+    assert train(first, tmp_path / "first") == 0
+    given = load_initial(str(tmp_path / "first"))
+    second = read_config("quickstart", "smoke")
+    second.init = str(tmp_path / "first")
+    second.model.image.update({"prototypes": 8, "stem": "patch", "positions": "learned"})
+    second.model.attention = "splash"
+    second.data.image.update({"resize": "naflex", "size": 48})
+    made = inherit_architecture(second, given)
+    assert made.model.image.drop_patches == 0 and made.model.image.prototypes == 8 and made.model.attention == "splash"
+    assert made.model.image.grid == 4 and made.data.image.size == 48 and made.data.image.resize == "naflex"
+    assert train(second, tmp_path / "second", load_initial=load_initial) == 0
+    model = vlc.load(tmp_path / "second")
+    before, after = leaves(given.params), leaves(model.params)
+    assert before["image_tower/positions/value"].shape == after["image_tower/positions/value"].shape == (16, 32)
+    wide = model.encode_image(np.zeros((20, 90, 3), np.uint8))
+    assert wide.mask.sum() <= 36 and wide.embed.shape == (1, 32)

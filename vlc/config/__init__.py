@@ -41,8 +41,7 @@ def shrink(config: Config) -> Config:
     config.data.sources, config.data.mixture, config.data.join, config.data.filters = ConfigDict(), ConfigDict(), "", ()
     config.data.vocab_size, config.data.tokenizer_samples, config.data.workers = 256, 300, 0
     config.data.image.size, config.data.scenes.first_share = 32, 0.0
-    config.data.first_size = 16 if config.data.first_size else 0
-    config.data.first_length = min(config.data.first_length, 24)
+    config.data.first_size = config.data.first_length = 0
     config.data.captions.update({"mix": "", "mix_end": "", "target": "", "sub_sources": "", "slots": ""})
     config.data.captions.sub_length = config.model.decoder.length = 0
     config.data.captions.sub_captions = min(config.data.captions.sub_captions, 3)

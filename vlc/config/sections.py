@@ -75,6 +75,7 @@ class Captions(Section):
     merge = integer(1, "consecutive sentences joined into one sub-caption", low=1)
     target = text("", "weights of the caption sources for the captioner's target; empty: the main caption")
     negatives = integer(0, "wrong texts of the main caption, for `hard_texts` and the objectives hard_*", low=0)
+    negatives_share = number(1.0, "share of the records, drawn anew at each visit, that have theirs", above=0, high=1)
 
 
 class Scenes(Section):

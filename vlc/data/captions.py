@@ -130,6 +130,7 @@ class CaptionChoice:
         split: How captions are split into sentences, one of `SPLITS`.
         target: Of the captioner's target; `None`: the main caption.
         negatives: Wrong texts drawn from those of the main caption.
+        negatives_share: Share of the visits at which they are.
     """
 
     mix: Mix
@@ -141,6 +142,7 @@ class CaptionChoice:
     split: str = "sentences"
     target: Mix | None = None
     negatives: int = 0
+    negatives_share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.first not in FIRST:
@@ -187,7 +189,9 @@ class CaptionChoice:
 
     def draw_negatives(self, wrong: Iterable[str], right: Iterable[str], rng: np.random.Generator) -> list[str]:
         """Some different wrong texts in random order, none of which is a caption of the image; fewer where there are
-        not so many."""
+        not so many, and none at the visits that have none."""
+        if self.negatives_share < 1 and rng.random() >= self.negatives_share:
+            return []
         known = set(right)
         different = [text for text in dict.fromkeys(wrong) if text not in known]
         return [different[int(number)] for number in rng.permutation(len(different))[: self.negatives]]

@@ -68,10 +68,10 @@ def inherit_architecture(config: Config, initial: Initial) -> Config:
     """The config with the architecture and the pixels of the model that it starts from.
 
     The captioner is the model's as well, where it has one, except for what the config sets itself: `parallel`, and
-    `control` where it names one. `drop_patches` and prototypes are for training, and the config's too. How the model is
-    computed and how pictures are varied stays as it was. A model of one tower gives that tower; the other, its
-    tokenizer or pixels, and the shared space are the config's. All that the model has otherwise than the config is
-    said.
+    `control` where it names one. `drop_patches` and prototypes are for training, and the config's too; so is
+    `resize=naflex` with its size, since such a tower has positions for any grid. How the model is computed and how
+    pictures are varied stays as it was. A model of one tower gives that tower; the other, its tokenizer or pixels, and
+    the shared space are the config's. All that the model has otherwise than the config is said.
     """
     made, theirs = copy.deepcopy(config), copy.deepcopy(initial.config)
     towers = _towers(theirs)
@@ -94,6 +94,9 @@ def inherit_architecture(config: Config, initial: Initial) -> Config:
     if initial.preprocess is not None:
         pixels = theirs.data.image.to_dict()
         made.data.image.update({key: value for key, value in pixels.items() if key not in VARIED})
+        if config.data.image.resize == "naflex":  # whose positions are resampled for each picture
+            made.model.image.grid = theirs.model.image.grid or theirs.data.image.size // theirs.model.image.patch
+            made.data.image.update({"resize": "naflex", "size": config.data.image.size, "patch": 0})
     _say_what_is_taken(config, made, initial)
     if initial.tokenizer is not None:
         made.data.tokenizer = ""

@@ -96,6 +96,7 @@ def make_caption_choice(captions: Any) -> CaptionChoice:
         ),
         sub_captions=captions.sub_captions,
         negatives=captions.negatives,
+        negatives_share=captions.negatives_share,
         sub_sources=_names(captions.sub_sources),
         slots=_names(captions.slots),
         first=captions.first,

@@ -66,6 +66,14 @@ def loss_and_gradient(
     return total, terms, gradient
 
 
+def wrong_texts(model: DualEncoder, batch: Batch) -> Metrics:
+    """How many wrong texts an image has: those that rules did not find, or that a share leaves out, are missed."""
+    if "hard" not in batch or model.text_tower is None:
+        return {}
+    there = (batch["hard"] < model.text_tower.vocab_size).any(axis=2)
+    return {"wrong_texts": there.sum(axis=1).astype(jnp.float32).mean()}
+
+
 def _split(x: jax.Array, parts: int) -> jax.Array:
     """`[B, ...]` to `[parts, B/parts, ...]`, every device keeping the rows that it has."""
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
@@ -107,13 +115,15 @@ def make_train_step(
                 new["ema"] = averaged(opt, new["params"])
             if decay:
                 new["ema"] = jax.tree.map(lambda old, now: decay * old + (1 - decay) * now, state["ema"], new["params"])
-        scales = nnx.merge(graph, params).scales()
+        model = nnx.merge(graph, params)
+        scales = model.scales()
         metrics = {
             "loss": total,
             **{f"loss/{name}": term for name, term in terms.items()},
             "grad_norm": optax.global_norm(gradient),
             "logit_scale": scales.logit_scale,
             "token_logit_scale": scales.token_logit_scale,
+            **wrong_texts(model, batch),
             **({"skipped_steps": skipped_steps(new["opt"])} if config.optimizer.skip_spikes else {}),
             "lr": jnp.asarray(schedule(state["step"]), jnp.float32),
         }
