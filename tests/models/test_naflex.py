@@ -14,11 +14,16 @@ from vlc.config import check_config
 from vlc.data.images import Preprocess
 from vlc.data.naflex import pack, shape_for, unpack
 from vlc.errors import ConfigError
+from vlc.evaluate.metrics.retrieval import token_scores
+from vlc.evaluate.report import figures
+from vlc.inference import Model
+from vlc.inference.comparison import all_scores, pair_scores
 from vlc.models.cached_decoder import CachedDecoder
 from vlc.models.places import places_of_shapes, places_of_square, sines_at, table_at
 from vlc.objectives import encode_batch, filip_loss, total_loss
 from vlc.parallel import make_mesh
 from vlc.similarity import late_interaction
+from vlc.train.inputs import make_preprocess
 from vlc.train.patches import random_patches
 from vlc.train.state import build_model
 
@@ -230,3 +235,23 @@ def test_what_does_not_go_together_is_named(changes, said):
         check_config(naflex_config(**changes))
     with pytest.raises(ConfigError, match="its budget"):
         Preprocess(30, resize="naflex", patch=8)
+
+
+def test_a_trained_model_shows_its_word_maps_in_the_picture_s_own_shape(tokenizer):
+    config = naflex_config()
+    config.data.image.patch = PATCH
+    graph, params = nnx.split(build_model(config, tokenizer.vocab_size, jax.random.key(0)))
+    model = Model(graph, params, config, tokenizer, make_preprocess(config))
+    pieces, maps = model.word_maps(np.zeros((20, 70, 3), np.uint8), "a red cat")
+    rows, columns = shape_for(20, 70, PATCH, 16)
+    assert maps.shape == (len(pieces), rows, columns)
+    image, text = model.encode_image(pictures()), model.encode_text(["a red cat", "a dog"])
+    i2t, t2i = all_scores(model, image, text, "tokens")
+    for by_row, by_pair in ((token_scores(image.tokens, text)[0], i2t), (token_scores(image.tokens, text)[1], t2i)):
+        np.testing.assert_allclose(by_row, by_pair, atol=1e-6)
+    owner = np.array([1, 3])
+    paired = pair_scores(model, image, text, owner, "tokens")
+    np.testing.assert_allclose(paired, (i2t[owner, [0, 1]] + t2i[owner, [0, 1]]) / 2, atol=1e-5)
+    heat = figures.word_maps([{"image": np.zeros((24, 48, 3), np.uint8), "maps": [("cat", maps[0][:2, :2])]}])
+    assert heat.startswith(b"\x89PNG")
+    assert figures._enlarge(maps[0], rows * 8, columns * 8).shape == (rows * 8, columns * 8)

@@ -88,15 +88,15 @@ def word_maps(examples: Sequence[dict[str, Any]]) -> bytes:
         row[0].imshow(image)
         for axis, (phrase, heat) in zip(row[1:], example["maps"], strict=False):
             axis.imshow(image)
-            axis.imshow(_enlarge(heat, image.shape[0]), cmap="inferno", alpha=0.62, interpolation="nearest")
+            axis.imshow(_enlarge(heat, *image.shape[:2]), cmap="inferno", alpha=0.62, interpolation="nearest")
             axis.set_title(_wrap(phrase, 18), fontsize=7.5, pad=3)
     return to_png(figure)
 
 
-def _enlarge(heat: np.ndarray, side: int) -> np.ndarray:
+def _enlarge(heat: np.ndarray, height: int, width: int) -> np.ndarray:
     low, high = heat.min(), heat.max()
     scaled = (heat - low) / (high - low + 1e-9)
-    return np.kron(scaled, np.ones((side // heat.shape[0], side // heat.shape[1])))
+    return np.kron(scaled, np.ones((height // heat.shape[0], width // heat.shape[1])))
 
 
 def guidance_curve(rows: Sequence[dict[str, Any]]) -> bytes:
