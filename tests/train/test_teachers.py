@@ -21,7 +21,7 @@ from vlc.train import train
 from vlc.train.optimizer import make_optimizer
 from vlc.train.state import init_state
 from vlc.train.step import loss_and_gradient, make_train_step
-from vlc.train.views import add_taught, add_views, embeddings_of, random_crops, resized
+from vlc.train.views import add_views, embeddings_of, random_crops, resized, taught
 
 ALONE = {f"objectives__{name}__weight": 0.0 for name in ("clip", "filip", "multi_positive", "grouping", "caption")}
 SELF = {
@@ -92,7 +92,7 @@ def prepared(settings, count=8, key=0):
     graph, params = tiny_model(settings)
     _, average = tiny_model(settings, seed=1)
     batch = add_views(settings, tiny_batch(settings, count), jax.random.key(key))
-    return graph, params, add_taught(settings, batch, nnx.merge(graph, average), None)
+    return graph, params, batch | taught(settings, batch, nnx.merge(graph, average), None)
 
 
 def test_hidden_patches_are_told_by_the_others_and_the_teacher_sees_them():
@@ -150,9 +150,9 @@ def test_the_average_teaches_and_is_not_taught():
     graph, params, batch = prepared(settings)
 
     def loss(params, average):
-        taught = add_taught(settings, batch, nnx.merge(graph, average), None)
+        said = batch | taught(settings, batch, nnx.merge(graph, average), None)
         model = nnx.merge(graph, params)
-        return total_loss(encode_batch(model, taught, settings.objectives), model.scales(), settings.objectives)[0]
+        return total_loss(encode_batch(model, said, settings.objectives), model.scales(), settings.objectives)[0]
 
     _, average = tiny_model(settings, seed=1)
     learner, teacher = jax.grad(loss, (0, 1))(params, average)

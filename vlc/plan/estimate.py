@@ -17,7 +17,7 @@ from vlc.plan.compiled import compile_step
 from vlc.train.flops import step_flops
 from vlc.train.lowering import batch_shapes, plain_step, state_shapes
 from vlc.train.state import count_parameters, make_graph
-from vlc.train.views import add_taught, add_views, needs_average
+from vlc.train.views import add_views, needs_average, taught
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _kept_bytes(run: Config, vocabulary: int, count: int) -> int:
 
     def prepared(params: Any, batch: Any) -> Any:
         batch = add_views(run, batch, jax.random.key(0))
-        return add_taught(run, batch, nnx.merge(graph, params) if needs_average(run) else None, None)
+        return batch | taught(run, batch, nnx.merge(graph, params) if needs_average(run) else None, None)
 
     batch = jax.eval_shape(prepared, params, batch_shapes(run))
 

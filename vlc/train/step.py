@@ -22,7 +22,7 @@ from vlc.train.guards import skipped_steps
 from vlc.train.optimizer import averaged, make_schedule
 from vlc.train.state import State
 from vlc.train.teacher import Teacher
-from vlc.train.views import add_taught, add_views, embeddings_of, needs_average
+from vlc.train.views import add_views, embeddings_of, needs_average, taught
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -52,7 +52,7 @@ def loss_and_gradient(
         return total, terms, gradient
 
     parts = jax.tree.map(lambda x: _split(x, accumulate), batch)
-    encoded = jax.tree.map(_join, jax.lax.map(lambda part: encode(params, part), parts))
+    encoded = in_parts(lambda part: encode(params, part), batch, accumulate)
     compared = jax.value_and_grad(compare, argnums=(0, 1), has_aux=True)
     (total, terms), (gradient, wanted) = compared(params, encoded)
 
@@ -72,6 +72,13 @@ def wrong_texts(model: DualEncoder, batch: Batch) -> Metrics:
         return {}
     there = (batch["hard"] < model.text_tower.vocab_size).any(axis=2)
     return {"wrong_texts": there.sum(axis=1).astype(jnp.float32).mean()}
+
+
+def in_parts(function: Callable[[Batch], Any], batch: Batch, parts: int) -> Any:
+    """What a function of each record gives for a batch, a part of it at a time, so that memory is that of a part."""
+    if parts == 1:
+        return function(batch)
+    return jax.tree.map(_join, jax.lax.map(function, jax.tree.map(lambda x: _split(x, parts), batch)))
 
 
 def _split(x: jax.Array, parts: int) -> jax.Array:
@@ -104,7 +111,7 @@ def make_train_step(
         with jax.named_scope("teacher"):
             average = nnx.merge(graph, state["ema"]) if needs_average(config) else None
             other = None if teacher is None else embeddings_of(nnx.merge(teacher.graph, teacher_params), teacher.size)
-            batch = add_taught(config, batch, average, other)
+            batch = batch | in_parts(lambda part: taught(config, part, average, other), batch, config.accumulate)
         total, terms, gradient = loss_and_gradient(
             graph, params, batch, config.objectives, config.accumulate, config.optimizer
         )

@@ -60,10 +60,10 @@ def needs_average(config: Config) -> bool:
     return bool(uses & {"crops", "hidden"}) or ("teacher" in uses and not config.objectives.distill.teacher)
 
 
-def add_taught(
+def taught(
     config: Config, batch: Batch, average: DualEncoder | None, teacher: Callable[[Batch], Batch] | None
 ) -> Batch:
-    """The batch with what its teachers say, of which no gradient is taken.
+    """What the teachers of a run say of a batch, image by image; no gradient is taken of it.
 
     Args:
         config: Of the run.
@@ -71,15 +71,16 @@ def add_taught(
         average: The model with the moving average of the parameters, where it teaches.
         teacher: Gives `teacher_*` of a batch, by another model.
     """
-    uses = parts_used(config.objectives)
+    uses, says = parts_used(config.objectives), {}
     if average is not None and uses & {"crops", "hidden"}:
         whole, patches = average.encode_view(batch["image"])
-        batch = batch | {"teacher_whole": whole} if "crops" in uses else batch
-        batch = batch | {"teacher_hidden": at_places(patches, batch["hidden"])} if "hidden" in uses else batch
+        if "crops" in uses:
+            says["teacher_whole"] = whole
+        if "hidden" in uses:
+            says["teacher_hidden"] = at_places(patches, batch["hidden"])
     if "teacher" in uses:
-        says = teacher if teacher is not None else embeddings_of(average)
-        batch = batch | says(batch)
-    return jax.lax.stop_gradient(batch) if average is not None or teacher is not None else batch
+        says |= (teacher or embeddings_of(average))(batch)
+    return jax.lax.stop_gradient(says)
 
 
 def embeddings_of(model: DualEncoder | None, size: int = 0) -> Callable[[Batch], Batch]:
