@@ -110,7 +110,8 @@ def test_hidden_patches_are_told_by_the_others_and_the_teacher_sees_them():
             changed[row, down * 8 : (down + 1) * 8, across * 8 : (across + 1) * 8] = 0
     _, same = model.encode_view(changed, batch["hidden"])
     np.testing.assert_allclose(patches, same, atol=1e-6)
-    total, terms, gradient = loss_and_gradient(graph, params, batch, settings.objectives)
+    whole = jax.jit(lambda params, batch: loss_and_gradient(graph, params, batch, settings.objectives))
+    total, terms, gradient = whole(params, batch)
     assert set(terms) == {"local_global", "masked"} and np.isfinite(total)
     moved = leaves(gradient)
     for name in ("image_tower/mask", "prototypes/prototypes", "prototypes/up/kernel", "image_tower/embed/kernel"):
@@ -118,10 +119,9 @@ def test_hidden_patches_are_told_by_the_others_and_the_teacher_sees_them():
     assert not any(np.abs(value).max() for path, value in moved.items() if "text_tower" in path)
 
 
-@pytest.mark.parametrize("changes", [SELF, MOMENTUM, SELF | MOMENTUM])
-def test_a_step_is_the_same_on_eight_devices_and_in_parts(changes):
+def test_a_step_is_the_same_on_eight_devices_and_in_parts():
     def run(shape, accumulate):
-        settings = tiny_config(**changes, accumulate=accumulate, batch_size=16, optimizer__name="adamw")
+        settings = tiny_config(**SELF | MOMENTUM, accumulate=accumulate, batch_size=16, optimizer__name="adamw")
         optimizer = make_optimizer(settings.optimizer, 10)
         graph, _ = tiny_model(settings)
         mesh = make_mesh(
@@ -137,12 +137,11 @@ def test_a_step_is_the_same_on_eight_devices_and_in_parts(changes):
             return leaves(new["ema"]), {name: float(x) for name, x in metrics.items()}
 
     one, said = run((1, 1, 1), 1)
-    for shape, accumulate in (((2, 2, 2), 1), ((4, 2, 1), 2)):
-        other, also = run(shape, accumulate)
-        for name, value in said.items():
-            np.testing.assert_allclose(also[name], value, rtol=2e-4, atol=1e-5, err_msg=name)
-        for path, value in one.items():
-            np.testing.assert_allclose(other[path], value, atol=2e-4, err_msg=path)
+    other, also = run((2, 2, 2), 2)
+    for name, value in said.items():
+        np.testing.assert_allclose(also[name], value, rtol=2e-4, atol=1e-5, err_msg=name)
+    for path, value in one.items():
+        np.testing.assert_allclose(other[path], value, atol=2e-4, err_msg=path)
 
 
 def test_the_average_teaches_and_is_not_taught():
@@ -155,15 +154,9 @@ def test_the_average_teaches_and_is_not_taught():
         return total_loss(encode_batch(model, said, settings.objectives), model.scales(), settings.objectives)[0]
 
     _, average = tiny_model(settings, seed=1)
-    learner, teacher = jax.grad(loss, (0, 1))(params, average)
+    learner, teacher = jax.jit(jax.grad(loss, (0, 1)))(params, average)
     assert any(np.abs(x).max() for x in leaves(learner).values())
     assert not any(np.abs(x).max() for x in leaves(teacher).values())
-    assert "distill" in total_loss_terms(settings, graph, params, batch)
-
-
-def total_loss_terms(settings, graph, params, batch):
-    model = nnx.merge(graph, params)
-    return total_loss(encode_batch(model, batch, settings.objectives), model.scales(), settings.objectives)[1]
 
 
 def test_a_teacher_of_another_size_is_shown_the_same_pictures():
@@ -178,6 +171,7 @@ def test_a_teacher_of_another_size_is_shown_the_same_pictures():
     assert says["teacher_scale"].shape == (4,)
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_a_run(tmp_path, capsys):
     """The student of a stored model: with its tokenizer, its own width, and no trace of it in the checkpoint."""
     plain = {"objectives__caption__weight": 0.0, "model__decoder__layers": 0}
@@ -199,6 +193,7 @@ def test_a_run_learns_from_a_run(tmp_path, capsys):
         train(longer, tmp_path / "fourth", load_initial=load_initial)
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_itself(tmp_path):
     settings = config(
         steps=2, **{key: value for key, value in SELF.items() if "size" not in key and "patch" not in key}
