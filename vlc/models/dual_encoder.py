@@ -140,17 +140,22 @@ class DualEncoder(nnx.Module):
         return ImageEncoding(without_pads(l2_normalise(tokens), mask), l2_normalise(embed), features, mask)
 
     def encode_view(
-        self, images: UInt8[Array, "B S S 3"], hidden: Int[Array, "B M"] | None = None
-    ) -> tuple[Float[Array, "B K"], Float[Array, "B P K"]]:
+        self, images: UInt8[Array, "B S S 3"], hidden: Int[Array, "B M"] | None = None,
+        at: Int[Array, "B M"] | None = None,
+    ) -> tuple[Float[Array, "B K"], Float[Array, "B P K"]]:  # fmt: skip
         """Cosines of images, and of their patches, with the prototypes of self-distillation.
 
         Args:
             images: Square, of any size.
             hidden: Patches that the tower is told nothing of but their place.
+            at: Patches whose cosines are wanted; `None`: all.
         """
         assert self.prototypes is not None, "this model was built without prototypes"
         with jax.named_scope("view"):
             features, pooled, _ = self._image()(images, hidden=hidden)
+            if at is not None:  # by a product: the gradient of a gather is a scatter, which is not split right
+                chosen = (at[:, :, None] == jnp.arange(features.shape[1])).astype(features.dtype)
+                features = jnp.einsum("bmp,bpw->bmw", chosen, features, precision="highest")
             return self.prototypes(pooled), self.prototypes(features)
 
     def encode_text(self, ids: Int[Array, "N T"]) -> TextEncoding:

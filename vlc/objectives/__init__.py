@@ -4,7 +4,6 @@ from vlc.objectives.base import Encoded, Objective
 from vlc.objectives.captioning import caption_loss
 from vlc.objectives.combine import (
     OBJECTIVES,
-    at_places,
     compared_by,
     encode_batch,
     one_way,
@@ -20,7 +19,6 @@ __all__ = [
     "OBJECTIVES",
     "Encoded",
     "Objective",
-    "at_places",
     "caption_loss",
     "clip_loss",
     "compared_by",

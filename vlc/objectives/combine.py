@@ -115,13 +115,8 @@ def prototypes(model: DualEncoder, batch: dict[str, Array], view: str) -> Float[
         rows, count, *shape = batch["crops"].shape
         whole, _ = model.encode_view(batch["crops"].reshape(rows * count, *shape))
         return whole.reshape(rows, count, -1)
-    _, patches = model.encode_view(batch["image"], batch["hidden"])
-    return at_places(patches, batch["hidden"])
-
-
-def at_places(patches: Float[Array, "B P K"], places: Array) -> Float[Array, "B M K"]:
-    """Those of some patches of each image."""
-    return jnp.take_along_axis(patches, places[..., None], axis=1)
+    _, patches = model.encode_view(batch["image"], batch["hidden"], batch["hidden"])
+    return patches
 
 
 def total_loss(encoded: Encoded, scales: Scales, objectives: Any) -> tuple[Float[Array, ""], dict[str, Array]]:

@@ -8,7 +8,7 @@ from jaxtyping import Array, UInt8
 
 from vlc.config import Config
 from vlc.models import DualEncoder
-from vlc.objectives import at_places, parts_used
+from vlc.objectives import parts_used
 from vlc.train.patches import random_patches
 
 Batch = dict[str, jax.Array]
@@ -73,11 +73,11 @@ def taught(
     """
     uses, says = parts_used(config.objectives), {}
     if average is not None and uses & {"crops", "hidden"}:
-        whole, patches = average.encode_view(batch["image"])
+        whole, patches = average.encode_view(batch["image"], at=batch.get("hidden"))
         if "crops" in uses:
             says["teacher_whole"] = whole
         if "hidden" in uses:
-            says["teacher_hidden"] = at_places(patches, batch["hidden"])
+            says["teacher_hidden"] = patches
     if "teacher" in uses:
         says |= (teacher or embeddings_of(average))(batch)
     return jax.lax.stop_gradient(says)
