@@ -14,6 +14,7 @@ from vlc.models.coca import TextReadingDecoder
 from vlc.models.layers import l2_normalise, set_kernel
 from vlc.models.linear import linear
 from vlc.models.lora import add_lora
+from vlc.models.places import only
 from vlc.models.prototypes import PrototypeHead
 from vlc.models.text import TextTower
 from vlc.models.vit import ImageTower, without_pads
@@ -153,10 +154,7 @@ class DualEncoder(nnx.Module):
         assert self.prototypes is not None, "this model was built without prototypes"
         with jax.named_scope("view"):
             features, pooled, _ = self._image()(images, hidden=hidden)
-            if at is not None:  # by a product: the gradient of a gather is a scatter, which is not split right
-                chosen = (at[:, :, None] == jnp.arange(features.shape[1])).astype(features.dtype)
-                features = jnp.einsum("bmp,bpw->bmw", chosen, features, precision="highest")
-            return self.prototypes(pooled), self.prototypes(features)
+            return self.prototypes(pooled), self.prototypes(only(features, at))
 
     def encode_text(self, ids: Int[Array, "N T"]) -> TextEncoding:
         """Ids as the tokenizer gives them."""

@@ -18,10 +18,11 @@ class PrototypeHead(nnx.Module):
 
     def __init__(self, width: int, prototypes: int, *, dtype: Any, rngs: nnx.Rngs):
         common = {"dtype": dtype, "rngs": rngs}
+        # Each map is split along what the one before it gives: XLA's partitioner otherwise got gradients wrong.
         bottleneck = min(_BOTTLENECK, width)
         self.up = linear(width, 2 * width, ("embed", "mlp"), **common)
-        self.middle = linear(2 * width, 2 * width, ("embed", "mlp"), **common)
-        self.down = linear(2 * width, bottleneck, ("mlp", "shared"), **common)
+        self.middle = linear(2 * width, 2 * width, ("mlp", "embed"), **common)
+        self.down = linear(2 * width, bottleneck, ("embed", "shared"), **common)
         self.prototypes = table(prototypes, bottleneck, ("vocab", "shared"), rngs=rngs, scale=1.0)
 
     def __call__(self, x: Float[Array, "... W"]) -> Float[Array, "... K"]:

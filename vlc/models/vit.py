@@ -145,8 +145,7 @@ class ImageTower(nnx.Module):
         x = self.embed(pixels)
         if hidden is not None:
             assert self.mask is not None, "config.model.image.prototypes is 0"
-            is_hidden = (hidden[:, :, None] == jnp.arange(x.shape[1])).any(axis=1)  # no scatter: its gradient is spread
-            x = jnp.where(is_hidden[..., None], self.mask[...].astype(x.dtype), x)
+            x = x.at[jnp.arange(len(x))[:, None], hidden].set(self.mask[...].astype(x.dtype))
         positions = self._positions(places)
         x = only(x, kept) + only(positions, kept).astype(x.dtype)
         if self.cls is not None:
