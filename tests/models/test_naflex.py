@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from tests import oracle
 from tests.conftest import unit_rows
-from tests.tiny import VOCAB, tiny_batch, tiny_config
+from tests.tiny import VOCAB, leaves, tiny_batch, tiny_config
 from vlc.config import check_config
 from vlc.data.images import Preprocess
 from vlc.data.naflex import pack, shape_for, unpack
@@ -18,14 +18,17 @@ from vlc.evaluate.metrics.retrieval import token_scores
 from vlc.evaluate.report import figures
 from vlc.inference import Model
 from vlc.inference.comparison import all_scores, pair_scores
+from vlc.interop import Imported
+from vlc.interop.load import at_size
 from vlc.models.cached_decoder import CachedDecoder
 from vlc.models.places import places_of_shapes, places_of_square, sines_at, table_at
 from vlc.objectives import encode_batch, filip_loss, total_loss
-from vlc.parallel import make_mesh
+from vlc.parallel import batch_sharding, make_mesh, state_sharding
 from vlc.similarity import late_interaction
 from vlc.train.inputs import make_preprocess
 from vlc.train.patches import random_patches
 from vlc.train.state import build_model
+from vlc.train.step import loss_and_gradient
 
 PATCH, SHAPES = 8, ((2, 4), (3, 2), (4, 4), (1, 5))
 
@@ -252,6 +255,40 @@ def test_a_trained_model_shows_its_word_maps_in_the_picture_s_own_shape(tokenize
     owner = np.array([1, 3])
     paired = pair_scores(model, image, text, owner, "tokens")
     np.testing.assert_allclose(paired, (i2t[owner, [0, 1]] + t2i[owner, [0, 1]]) / 2, atol=1e-5)
+    squares = np.stack([model.preprocess.squashed()(picture) for picture in pictures()])
+    assert model.encode_pixels(squares).tokens.shape == (4, 16, 32)  # as segmentation wants them
     heat = figures.word_maps([{"image": np.zeros((24, 48, 3), np.uint8), "maps": [("cat", maps[0][:2, :2])]}])
     assert heat.startswith(b"\x89PNG")
     assert figures._enlarge(maps[0], rows * 8, columns * 8).shape == (rows * 8, columns * 8)
+
+
+def test_every_gradient_is_the_same_on_a_mesh_and_in_parts():
+    config = naflex_config(model__image__pool="map", objectives__filip__smoothing=0.05)
+    graph, params = nnx.split(build_model(config, VOCAB, jax.random.key(0)))
+    batch = tiny_batch(config, 16) | {"image": jnp.concatenate([packed(32)] * 4)}
+
+    def run(shape, accumulate):
+        mesh = make_mesh(
+            dict(zip(("data", "fsdp", "tensor"), shape, strict=True)), jax.devices()[: int(np.prod(shape))]
+        )
+        step = jax.jit(lambda params, batch: loss_and_gradient(graph, params, batch, config.objectives, accumulate))
+        with jax.set_mesh(mesh):
+            placed = jax.device_put(params, state_sharding(params, mesh)), jax.device_put(batch, batch_sharding(mesh))
+            total, _, gradient = step(*placed)
+        return float(total), leaves(gradient)
+
+    (total, gradient), (also, other) = run((1, 1, 1), 1), run((2, 2, 2), 2)
+    np.testing.assert_allclose(also, total, rtol=1e-5)
+    for path, value in gradient.items():
+        np.testing.assert_allclose(other[path], value, atol=1e-4 * np.abs(value).max() + 1e-6, err_msg=path)
+
+
+def test_another_budget_leaves_the_table_as_it_is(tokenizer):
+    """As `--image-size` asks for it: a packed picture of the same grid keeps its embedding."""
+    config = naflex_config()
+    params = nnx.state(build_model(config, tokenizer.vocab_size, jax.random.key(0)), nnx.Param)
+    small = Imported(config, params, tokenizer, make_preprocess(config))
+    large = at_size(small, 48)
+    assert large.preprocess.shape == (49, 48, 3) and large.config.model.image.grid == 4 and not large.notes
+    one, other = (Model.of(model).encode_pixels(np.asarray(packed(size))) for model, size in ((small, 32), (large, 48)))
+    np.testing.assert_allclose(one.embed, other.embed, atol=2e-6)

@@ -8,8 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vlc.config.checks import SCHEDULE_FREE, check_config, config_warnings, has_average, parse_weights
-from vlc.config.sections import Settings
+from vlc.config.checks import check_config, config_warnings, has_average, parse_weights
+from vlc.config.sections import SCHEDULE_FREE, Settings
 from vlc.config.values import Config, get_key
 from vlc.errors import ConfigError
 from vlc.settings import make_config, sections

@@ -2,14 +2,12 @@
 
 import math
 
-from vlc.config.sections import Settings
+from vlc.config.sections import SCHEDULE_FREE, Settings
 from vlc.config.values import Config, get_key
 from vlc.errors import ConfigError
 from vlc.objectives import parts_used
 from vlc.settings import walk
 from vlc.track import check_trackers
-
-SCHEDULE_FREE = "schedule_free"
 
 
 def check_config(config: Config) -> None:

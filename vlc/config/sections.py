@@ -10,6 +10,7 @@ from vlc.models.layers import ACTIVATIONS, GATED, NORMS, REMAT_POLICIES
 from vlc.objectives import OBJECTIVES
 from vlc.settings import Section, choice, flag, integer, names, number, numbers, text
 
+SCHEDULE_FREE = "schedule_free"
 _PROJECTIONS = ("linear", "bias", "none")
 _DTYPES = ("auto", "float32", "bfloat16")
 
@@ -239,7 +240,7 @@ class Optimizer(Section):
 
     name = choice(
         "adamw",
-        ("adamw", "lamb", "lion", "muon", "adafactor", "schedule_free"),
+        ("adamw", "lamb", "lion", "muon", "adafactor", SCHEDULE_FREE),
         "with `muon` the rest is AdamW's; `schedule_free` averages AdamW's steps in place of a decay",
     )
     lr = number(1e-3, "the peak learning rate", low=0)

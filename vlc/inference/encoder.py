@@ -120,7 +120,7 @@ class Encoder:
         Raises:
             DataError: They have another shape or type.
         """
-        return self.run_batched(_encode_image, check_pixels(pixels, self.preprocess.shape))
+        return self.run_batched(_encode_image, check_pixels(pixels, self.preprocess))
 
     def encode_text(self, texts: str | Iterable[str]) -> TextEncoding:
         """Encodes texts: `tokens` `[N, T, D]`, `embed` `[N, D]` and `mask` `[N, T]`, as NumPy arrays.

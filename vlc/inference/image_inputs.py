@@ -146,14 +146,15 @@ def _described(value: Any) -> str:
     return f"{value!r:.60} ({type(value).__name__})"
 
 
-def check_pixels(pixels: Any, shape: tuple[int, int, int]) -> np.ndarray:
-    """Pixels that are preprocessed already.
+def check_pixels(pixels: Any, preprocess: Preprocess) -> np.ndarray:
+    """Pixels that are preprocessed already; a model of pictures of any shape takes squares as well.
 
     Raises:
-        DataError: They are not `[B, *shape]` uint8.
+        DataError: They are not `[B, *preprocess.shape]` uint8.
     """
-    array = np.asarray(pixels)
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != shape:
+    array, shape = np.asarray(pixels), preprocess.shape
+    known = (shape, preprocess.squashed().shape)
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] not in known:
         raise DataError(
             f"pixels: {list(array.shape)} {array.dtype} is not [B, {', '.join(map(str, shape))}] uint8, as this model "
             "takes them. `encode_image` takes images of any size and type.",

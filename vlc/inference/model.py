@@ -199,7 +199,7 @@ class Model(Encoder):
     def caption_logits(self, pixels: np.ndarray, texts: Iterable[str]) -> np.ndarray:
         """Logits `[B, T, V]` of the token after each of a text, one text an image."""
         CaptionRequest().check(self)
-        ids, seen = self.token_ids(texts), check_pixels(pixels, self.preprocess.shape)
+        ids, seen = self.token_ids(texts), check_pixels(pixels, self.preprocess)
         if len(ids) != len(seen):
             raise DataError(f"caption_logits: {len(seen)} images and {len(ids)} texts; one text an image is meant.")
         return np.asarray(caption_logits(self._graph, self._params, seen, ids))

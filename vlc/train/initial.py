@@ -137,6 +137,11 @@ def flat_settings(config: Config, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def spread(values: np.ndarray, place: Any) -> jax.Array:
+    """An array that every process has whole, each of whose devices is given its part."""
+    return jax.make_array_from_callback(values.shape, place, lambda index: values[index])
+
+
 def start_from(state: State, initial: Initial, sharding: Any) -> State:
     """A fresh state with the parameters of a model in place of its own, where that has them.
 
@@ -158,8 +163,7 @@ def start_from(state: State, initial: Initial, sharding: Any) -> State:
         if other.shape != own.shape:
             raise ConfigError(f"config.init: its {name} is {other.shape}, but the config makes it {own.shape}.")
         taken.add(name)
-        values = np.asarray(other, own.dtype)  # every process has all, and gives its devices their parts
-        return jax.make_array_from_callback(values.shape, place, lambda index: values[index])
+        return spread(np.asarray(other, own.dtype), place)
 
     params = jax.tree_util.tree_map_with_path(pick, state["params"], sharding["params"])
     left = sorted(theirs.keys() - taken - {_MASK})  # the mask token is of no use where nothing is predicted in parallel

@@ -108,10 +108,11 @@ def make_train_step(
         params = state["params"]
         key = jax.random.fold_in(jax.random.key(config.seed + 1), state["step"])
         batch = add_views(config, batch, key)
-        with jax.named_scope("teacher"):
-            average = nnx.merge(graph, state["ema"]) if needs_average(config) else None
-            other = None if teacher is None else embeddings_of(nnx.merge(teacher.graph, teacher_params), teacher.size)
-            batch = batch | in_parts(lambda part: taught(config, part, average, other), batch, config.accumulate)
+        average = nnx.merge(graph, state["ema"]) if needs_average(config) else None
+        other = None if teacher is None else embeddings_of(nnx.merge(teacher.graph, teacher_params), teacher.size)
+        if average is not None or other is not None:
+            with jax.named_scope("teacher"):
+                batch |= in_parts(lambda part: taught(config, part, average, other), batch, config.accumulate)
         total, terms, gradient = loss_and_gradient(
             graph, params, batch, config.objectives, config.accumulate, config.optimizer
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -13,7 +14,7 @@ from vlc.data.tokenizers import Tokenizer
 from vlc.errors import ConfigError
 from vlc.models import DualEncoder
 from vlc.parallel import state_sharding
-from vlc.train.initial import Initial
+from vlc.train.initial import Initial, spread
 from vlc.train.state import make_graph
 
 
@@ -54,7 +55,8 @@ def load_teacher(
     run.model.dtype = config.model.dtype
     sharding = state_sharding(given.params, mesh)
     size = given.config.data.image.size
-    return Teacher(make_graph(run, tokenizer.vocab_size), jax.device_put(given.params, sharding), size, sharding)
+    params = jax.tree.map(lambda x, place: spread(np.asarray(x), place), given.params, sharding)
+    return Teacher(make_graph(run, tokenizer.vocab_size), params, size, sharding)
 
 
 def _check(config: Config, given: Initial, tokenizer: Tokenizer) -> None:
