@@ -43,6 +43,7 @@ setup(
         "pillow>=10.3",
         "simplejpeg>=1.8",
         "opencv-python-headless>=4.10",
+        "pycocotools>=2.0.8",  # run-length encoded masks
         "jaxtyping>=0.3",
         "rich>=13",
         "tensorboardX>=2.6.2",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlc.data.sources.columns import BY_NAME, boxes_of, source_name
+from vlc.data.sources.columns import BY_NAME, source_name
 from vlc.errors import DataError
 
 
@@ -30,5 +30,5 @@ def test_the_image_is_the_first_name_that_is_known():
 
 @pytest.mark.parametrize("boxes", [[[0, 0, 1]], [["a", 0, 1, 1]], [[0, 0, 2, 1]], 5])
 def test_boxes_that_are_none_are_said(boxes):
-    with pytest.raises(DataError, match="boxes"):
-        boxes_of({"boxes": boxes}, "x")
+    with pytest.raises(DataError, match="box"):
+        BY_NAME.parts_of({"boxes": boxes}, "x")

@@ -11,7 +11,7 @@ from vlc.curate.build import Plan, build
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.controls import Controls, even_bins, parse_control, slot_sizes
 from vlc.data.images import Preprocess
-from vlc.data.pipeline import MakeExample
+from vlc.data.pipeline import Lengths, MakeExample
 from vlc.data.record import Record, Source
 from vlc.data.sources import Scenes, open_source
 from vlc.errors import ConfigError
@@ -148,12 +148,12 @@ def test_scores_travel_with_the_captions(tmp_path):
 def test_an_example_has_the_slots_of_its_target(tokenizer, rng):
     choice = CaptionChoice(Mix({"alt": 1.0}), target=Mix({"long": 1.0}))
     controls = Controls(length=90, bins=2, edges=(0.05,), sources=("alt", "long"), dropout=0.0)
-    make = MakeExample(Scored(), Preprocess(size=16), choice, tokenizer, (8, 8, 90), controls=controls)
+    make = MakeExample(Scored(), Preprocess(size=16), choice, tokenizer, Lengths(8, 8, 90), controls=controls)
     record = Scored()[0]
     example = make.make(record, rng)
     ids = [tokenizer.encode([text], 90)[0].tolist() for text in record.captions["long"]]
     place = ids.index(example["target"].tolist())
     words = len(record.captions["long"][place].split())
     assert example["control"].tolist() == [words, 1 + (record.score("long", place) > 0.05), 2]
-    short = MakeExample(Scored(), Preprocess(size=16), choice, tokenizer, (8, 8, 12), controls=controls)
+    short = MakeExample(Scored(), Preprocess(size=16), choice, tokenizer, Lengths(8, 8, 12), controls=controls)
     assert short.make(record, rng)["control"][0] == 0  # the model does not see its end

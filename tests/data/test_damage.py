@@ -12,7 +12,7 @@ from tests.data.damage import expected, write_folder, write_shards
 from vlc.curate.build import Plan, build, verify
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
-from vlc.data.pipeline import MakeExample, count_skipped, train_batches
+from vlc.data.pipeline import Lengths, MakeExample, count_skipped, train_batches
 from vlc.data.sources import open_source
 
 COUNT = 2000  # half of them damaged
@@ -57,7 +57,7 @@ def test_a_build_keeps_every_good_one_and_counts_the_others(where, wanted, reque
 @pytest.mark.parametrize("where", ["folder", "shards"])
 def test_training_sees_every_good_one_once_an_epoch_and_counts_the_others(where, request, tokenizer):
     source = open_source(str(request.getfixturevalue(where)))
-    make = MakeExample(source, Preprocess(16), CaptionChoice(Mix({})), tokenizer, (8, 8, 8))
+    make = MakeExample(source, Preprocess(16), CaptionChoice(Mix({})), tokenizer, Lengths(8, 8, 8))
     batches = train_batches(make, batch_size=len(source), seed=0)
     batch = next(batches)
     batches.close()

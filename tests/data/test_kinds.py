@@ -18,7 +18,7 @@ from tests.storage.conftest import gcs  # noqa: F401
 from vlc.curate.build import Plan, build
 from vlc.curate.join import join_captions
 from vlc.data.sources import ArrayRecord, HuggingFace, Mixture, Tfds, WebDataset, open_source
-from vlc.data.sources.folder import table_captions
+from vlc.data.sources.listed import table_captions
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.tasks.labelled import open_labelled
 from vlc.storage import place, upload

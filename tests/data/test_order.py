@@ -6,7 +6,7 @@ import pytest
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
 from vlc.data.order import visits
-from vlc.data.pipeline import MakeExample, train_batches
+from vlc.data.pipeline import Lengths, MakeExample, train_batches
 from vlc.data.sources import Mixture, Scenes, open_mixture
 from vlc.errors import ConfigError
 
@@ -74,7 +74,7 @@ def make(request):
     tokenizer = request.getfixturevalue("tokenizer")
     return MakeExample(
         Scenes(side=16, length=203), Preprocess(12, crop_scale=(0.5, 1.0), flip=True), CaptionChoice(Mix({})),
-        tokenizer, (8, 8, 8),
+        tokenizer, Lengths(8, 8, 8),
     )  # fmt: skip
 
 

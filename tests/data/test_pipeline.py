@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
-from vlc.data.pipeline import MakeExample, check_source, count_skipped, describe_batch, train_batches
+from vlc.data.pipeline import Lengths, MakeExample, check_source, count_skipped, describe_batch, train_batches
 from vlc.data.sources import Scenes
 from vlc.errors import DataError
 
@@ -31,7 +31,7 @@ class Damaged(Scenes):
 def make(tokenizer):
     scenes = Scenes(side=16, length=50)
     return MakeExample(
-        scenes, Preprocess(16), CaptionChoice(Mix({"long": 1.0}), sub_captions=2), tokenizer, (40, 20, 30)
+        scenes, Preprocess(16), CaptionChoice(Mix({"long": 1.0}), sub_captions=2), tokenizer, Lengths(40, 20, 30)
     )
 
 
@@ -64,7 +64,7 @@ def test_wrong_texts_of_the_main_caption_come_along(tokenizer):
     scenes = Scenes(side=16, length=20, negatives=True)
     choice = CaptionChoice(Mix({"long": 1.0}), negatives=4)
     batch = next(
-        train_batches(MakeExample(scenes, Preprocess(16), choice, tokenizer, (60, 60, 60)), batch_size=8, seed=0)
+        train_batches(MakeExample(scenes, Preprocess(16), choice, tokenizer, Lengths(60, 60, 60)), batch_size=8, seed=0)
     )
     assert batch["hard"].shape == (8, 4, 60) and batch["hard"].dtype == np.int32
     for index, text, hard in zip(batch["index"], batch["text"], batch["hard"], strict=True):
@@ -79,7 +79,7 @@ def test_wrong_texts_of_the_main_caption_come_along(tokenizer):
 def test_texts_that_are_not_there_are_pads(tokenizer):
     """Of captions without wrong texts, and of texts that are captions of the image."""
     choice = CaptionChoice(Mix({"long": 1.0}), negatives=3)
-    make = MakeExample(Scenes(side=16), Preprocess(16), choice, tokenizer, (60, 60, 60))
+    make = MakeExample(Scenes(side=16), Preprocess(16), choice, tokenizer, Lengths(60, 60, 60))
     rng = np.random.default_rng(0)
     record = Scenes(side=16)[0]
     assert (make.make(record, rng)["hard"] == tokenizer.pad_id).all()
@@ -118,7 +118,7 @@ def test_workers_change_nothing(make):
 
 def test_damaged_records_are_replaced_and_counted(tokenizer):
     scenes = Damaged(side=16, length=50)
-    make = MakeExample(scenes, Preprocess(16), CaptionChoice(Mix({})), tokenizer, (40, 40, 40))
+    make = MakeExample(scenes, Preprocess(16), CaptionChoice(Mix({})), tokenizer, Lengths(40, 40, 40))
     batches = take(make, 25)
     assert sum(count_skipped(batch).get("image", 0) for batch in batches) == 40  # a fifth of 200
     assert all((batch["index"] % 5 != 0).all() for batch in batches)
@@ -130,10 +130,10 @@ def test_a_broken_source_is_found_before_training(tokenizer):
         def __getitem__(self, index):
             raise DataError("nothing works", "file")
 
-    make = MakeExample(Broken(length=20), Preprocess(16), CaptionChoice(Mix({})), tokenizer, (40, 40, 40))
+    make = MakeExample(Broken(length=20), Preprocess(16), CaptionChoice(Mix({})), tokenizer, Lengths(40, 40, 40))
     with pytest.raises(DataError, match=r"none of the first 20 records is usable.*nothing works"):
         check_source(make, "x")
-    empty = MakeExample(Scenes(length=0), Preprocess(16), CaptionChoice(Mix({})), tokenizer, (40, 40, 40))
+    empty = MakeExample(Scenes(length=0), Preprocess(16), CaptionChoice(Mix({})), tokenizer, Lengths(40, 40, 40))
     with pytest.raises(DataError, match="empty"):
         check_source(empty, "x")
 
@@ -161,7 +161,9 @@ def slow_pipeline():
     from vlc.data.tokenizers import SentencePiece
 
     tokenizer = SentencePiece.train(["a picture of shapes", "red circle"] * 10, 60)
-    make = MakeExample(Scenes(side=16, length=500), Preprocess(16), CaptionChoice(Mix({})), tokenizer, (40, 40, 40))
+    make = MakeExample(
+        Scenes(side=16, length=500), Preprocess(16), CaptionChoice(Mix({})), tokenizer, Lengths(40, 40, 40)
+    )
     return train_batches(make, batch_size=8, seed=0, workers=1)
 
 

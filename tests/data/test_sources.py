@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vlc.data.sources import Folder, Scenes, WebDataset, open_source
-from vlc.data.sources.folder import table_captions
+from vlc.data.sources.listed import table_captions
 from vlc.errors import DataError
 
 

@@ -24,7 +24,8 @@ def merged(**changes):
 @pytest.mark.parametrize("memory", ["tokens", "pooled", "embedding"])
 def test_cached_decoding_equals_the_whole_pass(memory):
     """Both branches, with something asked for before the words, two captions of each image."""
-    asked_for = {"length": 9, "alignment": 0, "edges": (), "best": 0, "sources": "alt,long"}
+    asked_for = {"length": 9, "alignment": 0, "edges": (), "best": 0, "sources": "alt,long", "box": True,
+                 "mask": False}  # fmt: skip
     config, model = merged(model__decoder__memory=memory, model__decoder__control=ConfigDict(asked_for))
     batch = tiny_batch(config)
     image = model.encode_image(batch["image"])
@@ -51,7 +52,8 @@ def test_the_captioner_does_not_look_ahead_and_pads_change_nothing():
 
 
 def test_what_is_asked_for_changes_the_words():
-    asked_for = {"length": 9, "alignment": 3, "edges": (), "best": 0, "sources": "alt,long"}
+    asked_for = {"length": 9, "alignment": 3, "edges": (), "best": 0, "sources": "alt,long", "box": True,
+                 "mask": False}  # fmt: skip
     config, model = merged(model__decoder__control=ConfigDict(asked_for))
     batch = tiny_batch(config)
     image = model.encode_image(batch["image"])

@@ -12,7 +12,7 @@ from tests.tiny import VOCAB, tiny_batch, tiny_config, tiny_model
 from vlc.config import check_config
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
-from vlc.data.pipeline import MakeExample, train_batches, twin_of
+from vlc.data.pipeline import Lengths, MakeExample, train_batches, twin_of
 from vlc.data.sources import Scenes
 from vlc.data.sources.mixture import Mixture
 from vlc.data.sources.sample import Sample
@@ -183,7 +183,7 @@ def test_z_loss_is_the_square_of_the_normaliser():
 def pairs(tokenizer, share, **options):
     choice = CaptionChoice(Mix({"long": 1.0, "varied": 1.0}))
     scenes = Scenes(side=16, length=200, objects=(2, 3), varied=True)
-    make = MakeExample(scenes, Preprocess(16), choice, tokenizer, (60, 60, 60))
+    make = MakeExample(scenes, Preprocess(16), choice, tokenizer, Lengths(60, 60, 60))
     return scenes, train_batches(make, batch_size=8, seed=3, twins=share, **options)
 
 
@@ -227,7 +227,7 @@ def test_a_curriculum_shows_its_first_scenes_first(tokenizer):
     assert len(scenes.at(0.4).scene(5)[0].objects) == 1 and scenes.at(0.5) is scenes
     assert [len(both.at(0.0)[i].extra["scene"].objects) for i in (0, 200)] == [1, 2] and both.at(0.5) is both
     choice = CaptionChoice(Mix({"short": 1.0}))
-    make = MakeExample(scenes, Preprocess(16), choice, tokenizer, (60, 60, 60), draws=32)
+    make = MakeExample(scenes, Preprocess(16), choice, tokenizer, Lengths(60, 60, 60), draws=32)
     batches = train_batches(make, batch_size=8, seed=3, twins=0.25)
     for step in range(4):
         batch = next(batches)

@@ -22,7 +22,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     add_step(command)
     command.add_argument(
         "--task", default="", help="classification, retrieval, caption, sugarcrepe, winoground, aro, "
-        "wrong_texts, segmentation, linear, knn; "
+        "wrong_texts, segmentation, regions, linear, knn; "
         "several with commas; without, all that can be measured on held-out training data",
     )  # fmt: skip
     command.add_argument("--data", action="append", default=[], help="PATH, or TASK=PATH; again for more tasks")

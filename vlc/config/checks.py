@@ -22,6 +22,7 @@ def check_config(config: Config) -> None:
     _check_captioner(config)
     _check_objectives(config)
     _check_teachers(config)
+    _check_regions(config)
     _check_optimizer(config)
     if config.batch_size % config.accumulate:
         raise ConfigError(
@@ -108,6 +109,46 @@ def _check_objectives(config: Config) -> None:
         raise ConfigError(
             "config.objectives.multi_positive and .grouping need several captions an image: set "
             "config.data.captions.sub_captions."
+        )
+
+
+def _check_regions(config: Config) -> None:
+    """Of objectives that look at parts of pictures."""
+    used, model = parts_used(config.objectives), config.model
+    wanted = used & {"regions", "region_texts", "region_captions"}
+    control = model.decoder.control
+    if wanted and not config.data.regions.count:
+        raise ConfigError(
+            "config.objectives.region, .region_boxes and .region_caption need regions: set config.data.regions.count "
+            "to the most of an image."
+        )
+    if (wanted or model.regions.queries) and model.image.pool == "queries":
+        raise ConfigError("config.model.image.pool=queries (CoCa) has no patches, so no regions: use another pool.")
+    if "queries" in used and not model.regions.queries:
+        raise ConfigError("config.objectives.region_boxes needs queries: set config.model.regions.queries.")
+    if wanted & {"regions", "region_captions"} and model.image.drop_patches:
+        raise ConfigError("config.model.image.drop_patches leaves out patches that regions are made of; set it to 0.")
+    if "region_captions" in used and not (model.decoder.layers and (control.box or control.mask)):
+        raise ConfigError(
+            "config.objectives.region_caption needs a captioner that is told the region: set "
+            "config.model.decoder.layers and config.model.decoder.control.box or .mask."
+        )
+    longest = model.decoder.length or model.text.length
+    if "region_captions" in used and config.data.regions.length > longest:
+        raise ConfigError(
+            f"config.data.regions.length={config.data.regions.length} is more than the captioner writes, {longest}."
+        )
+    if config.objectives.region_caption.points and not control.box:
+        raise ConfigError("config.objectives.region_caption.points needs config.model.decoder.control.box.")
+    if control.mask and model.decoder.memory != "tokens":
+        raise ConfigError(
+            "config.model.decoder.control.mask marks patches: it needs config.model.decoder.memory=tokens."
+        )
+    if (control.box or control.mask) and model.decoder.reads == "text":
+        raise ConfigError('config.model.decoder.reads="text" (CoCa) captions no regions: set reads="ids".')
+    if model.regions.width % model.regions.heads:
+        raise ConfigError(
+            f"config.model.regions.heads={model.regions.heads} does not divide its width={model.regions.width}."
         )
 
 
@@ -254,6 +295,11 @@ def _check_sizes(config: Config) -> None:
         raise ConfigError(
             f"config.data.first_length does not go with config.model.text.pool={config.model.text.pool}, which reads "
             "the place behind the last token, another one then."
+        )
+    if data.regions.count and data.image.augment:
+        raise ConfigError(
+            "config.data.image.augment moves pixels, and boxes do not follow; with config.data.regions use crops and "
+            "flips."
         )
     if data.image.resize == "naflex":
         if data.image.patch not in (0, patch):

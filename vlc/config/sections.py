@@ -68,7 +68,7 @@ class Captions(Section):
     sub_captions = integer(
         0, "captions drawn from the sentences of all captions, for multi_positive and grouping", low=0
     )
-    sub_sources = text("", 'caption sources that they are drawn from, "long,short"; empty: all')
+    sub_sources = text("", 'caption sources that they are drawn from, "long,entity/*"; empty: all')
     slots = text("", 'the source of each sub-caption, "short,long,long"; empty: all from one pool')
     first = choice("main", captions.FIRST, "slot 0 is the main caption, or drawn from the sentences as well")
     split = choice("sentences", tuple(captions.SPLITS), "how captions are split; `stops`: at every full stop")
@@ -76,7 +76,18 @@ class Captions(Section):
     merge = integer(1, "consecutive sentences joined into one sub-caption", low=1)
     target = text("", "weights of the caption sources for the captioner's target; empty: the main caption")
     negatives = integer(0, "wrong texts of the main caption, for `hard_texts` and the objectives hard_*", low=0)
+    swap_sides = flag(False, "exchange left and right in the captions of images that `data.image.flip` mirrors")
     negatives_share = number(1.0, "share of the records, drawn anew at each visit, that have theirs", above=0, high=1)
+
+
+class Regions(Section):
+    """Regions of an image that are trained on at a visit (docs/regions.md)."""
+
+    count = integer(0, "the most of an image; others are drawn at each visit where there are more; 0: none", low=0)
+    sources = text("", 'caption sources of their texts, "region,label"; empty: all of a region, or its class')
+    length = integer(0, "tokens of their texts; 0: `model.text.length`, or what the captioner writes", low=0)
+    visible = number(0.2, "share of a region that a crop must leave, for it to count", above=0, high=1)
+    masks = flag(True, "a region that has a mask covers that, not its box")
 
 
 class Scenes(Section):
@@ -116,6 +127,7 @@ class Data(Section):
     tokenizer_samples = integer(20_000, "records whose captions it is trained on", low=1)
     image = Image
     captions = Captions
+    regions = Regions
     scenes = Scenes
 
 
@@ -186,6 +198,8 @@ class Control(Section):
     lengths = numbers((), "words of the captions that training shows; found in the data", low=0, rising=True)
     bins = numbers((), "bins that training shows; found in the data", low=0, rising=True)
     present = names((), "caption sources that training shows; found in the data")
+    box = flag(False, "the box of what a caption is about (docs/regions.md)")
+    mask = flag(False, "marks of the patches that a caption is about")
 
 
 class Decoder(Transformer):
@@ -198,6 +212,13 @@ class Decoder(Transformer):
     reads = choice("ids", ("ids", "text"), "the token ids so far, or the text tower's features of them (CoCa)")
     parallel = number(0.0, "share of captions predicted without their tokens (CapPa: 0.75)", low=0, high=1)
     control = Control
+
+
+class RegionQueries(Transformer):
+    """Queries that look for regions in an image (GRAIN)."""
+
+    queries = integer(0, "regions that are looked for; 0: none", low=0)
+    layers = integer(6, "blocks, in which queries attend to each other and to the patches", low=1)
 
 
 class Lora(Section):
@@ -218,6 +239,7 @@ class Model(Section):
     image = ImageTower
     text = TextTower
     decoder = Decoder
+    regions = RegionQueries
     lora = Lora
     token_head = choice("own", ("own", "pooled"), "the projection of tokens: its own, or that of the pooled features")
     init_logit_scale = number(1 / 0.07, "the multiplier of similarities (1/temperature) at the start", above=0)

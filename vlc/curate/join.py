@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from vlc.data.record import Record, Source, Wrapper
 from vlc.data.sources.columns import BY_NAME, Columns
-from vlc.data.sources.folder import CAPTIONS, captions_table, digest_of, table_captions
+from vlc.data.sources.folder import captions_table, digest_of
+from vlc.data.sources.listed import CAPTIONS, table_captions
 from vlc.data.table import Table, write_table
 from vlc.errors import DataError
 from vlc.storage import is_far, version_of

@@ -33,7 +33,8 @@ SCHEMA = {
     "captions/source": "bytes*",
     "captions/text": "bytes*",
     "captions/score": "float*, similarity with the image, NaN where unknown",
-    "boxes": "float*, left top right bottom as shares",
+    "regions": "bytes*, JSON: box as shares, mask, captions, label, ... of each",
+    "graph": "bytes*, JSON: parent, child and words of each edge",
 }
 _OPTIONS = "group_size:1,uncompressed"  # records are read one by one, and JPEG does not shrink
 

@@ -10,6 +10,7 @@ import numpy as np
 from vlc.errors import ConfigError
 
 FIRST = ("main", "pool")
+OF_REGION = "/"  # between the kind of a region and the source of its caption
 SPLITS = {
     "sentences": re.compile(
         r"\n|</s>|(?<=[\u3002\uff01\uff1f])|"  # the full stop and its kin of Chinese and Japanese
@@ -159,7 +160,12 @@ class CaptionChoice:
             )
 
     def choose(
-        self, captions: Mapping[str, Sequence[str]], rng: np.random.Generator, progress: float = 0.0
+        self,
+        captions: Mapping[str, Sequence[str]],
+        rng: np.random.Generator,
+        progress: float = 0.0,
+        *,
+        regions: Mapping[str, Sequence[str]] | None = None,
     ) -> tuple[list[str], tuple[str, int]]:
         """The `1 + sub_captions` texts for the contrastive objectives, and source and place of the captioner's target.
 
@@ -167,18 +173,20 @@ class CaptionChoice:
             captions: Captions of one image by source.
             rng: All randomness comes from here.
             progress: The share of training that is done, for mixes that move.
+            regions: Captions of its regions, by kind and source with a slash between them; sub-captions may name them.
         """
+        more = regions or {}
         drawn_main = self.main(captions, rng, progress)
         target = self.target.draw(captions, rng, progress) if self.target else drawn_main
         main = captions[drawn_main[0]][drawn_main[1]]
         if self.first == "pool":
-            return self._sub_captions(captions, self.sub_sources, 1 + self.sub_captions, rng), target
+            return self._sub_captions(captions, more, self.sub_sources, 1 + self.sub_captions, rng), target
         if not self.slots:
-            subs = self._sub_captions(captions, self.sub_sources, self.sub_captions, rng)
+            subs = self._sub_captions(captions, more, self.sub_sources, self.sub_captions, rng)
             return [main, *subs], target
         drawn: dict[str, list[str]] = {}
         for slot in dict.fromkeys(self.slots):  # slots of one name share one draw, so that they do not repeat
-            drawn[slot] = self._sub_captions(captions, (slot,), self.slots.count(slot), rng)
+            drawn[slot] = self._sub_captions(captions, more, (slot,), self.slots.count(slot), rng)
         return [main, *(drawn[slot].pop() for slot in self.slots)], target
 
     def main(
@@ -197,12 +205,18 @@ class CaptionChoice:
         return [different[int(number)] for number in rng.permutation(len(different))[: self.negatives]]
 
     def _sub_captions(
-        self, captions: Mapping[str, Sequence[str]], wanted: tuple[str, ...], count: int, rng: np.random.Generator
+        self,
+        captions: Mapping[str, Sequence[str]],
+        regions: Mapping[str, Sequence[str]],
+        wanted: tuple[str, ...],
+        count: int,
+        rng: np.random.Generator,
     ) -> list[str]:
         if not count:
             return []
-        named = {source: None for pattern in wanted for source in matching(captions, pattern)}
-        pool = [text for source in named or captions for text in captions[source]]
+        every = {**captions, **regions}
+        named = {name: None for one in wanted for name in matching(every if OF_REGION in one else captions, one)}
+        pool = [text for source in named or captions for text in every[source]]
         return sample_sub_captions(rng, pool, count, merge=self.merge, rule=self.split)
 
     def check(self, captions: Mapping[str, Sequence[str]], where: str) -> None:

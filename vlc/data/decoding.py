@@ -104,6 +104,20 @@ def examine(data: bytes, *, where: str, least: int = 64) -> Examined:
         return Examined(*((height, width) if turn >= 5 else (width, height)), kind, picture)
 
 
+def picture_size(image: bytes | np.ndarray, *, where: str, convert: str = "upright") -> tuple[int, int]:
+    """Width and height of a picture as `decode` gives it, without reading its pixels.
+
+    Raises:
+        DataError: As `decode`.
+    """
+    if isinstance(image, np.ndarray):
+        return image.shape[1], image.shape[0]
+    with _reading(where):
+        opened = _open(image, where)
+        turned = convert == "upright" and _orientation(opened) >= 5
+        return (opened.height, opened.width) if turned else opened.size
+
+
 @contextlib.contextmanager
 def _reading(where: str) -> Iterator[None]:
     """Whatever decoding raises is the image's fault: Pillow's plugins raise anything on damaged files."""

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from vlc.data import naflex
 from vlc.data.augment import parse_augment
 from vlc.data.decoding import CONVERSIONS, PIXEL_LIMIT, decode_pixels
+from vlc.data.frame import Frame
 from vlc.errors import CheckpointError, ConfigError, DataError
 
 INTERPOLATIONS = ("antialiased", "bilinear")
@@ -62,6 +63,13 @@ def _on_black(picture: Image.Image, side: int) -> Image.Image:
     canvas = Image.new("RGB", (side, side))
     canvas.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     return canvas
+
+
+def _centre_square(sides: tuple[int, int]) -> Frame:
+    """The largest square in the middle of a picture."""
+    width, height = sides
+    side = min(sides)
+    return Frame.of_cut(sides, (width - side) / 2, (height - side) / 2, side, side)
 
 
 @dataclass(frozen=True)
@@ -151,34 +159,59 @@ class Preprocess:
         Raises:
             DataError: The image is damaged.
         """
-        pixels = self._pixels(image, where, rng)
-        return naflex.pack(pixels, self.patch, self.size) if self.resize == "naflex" else pixels
+        return self.framed(image, where=where, rng=rng)[0]
+
+    def framed(
+        self,
+        image: bytes | np.ndarray,
+        *,
+        where: str = "image",
+        rng: np.random.Generator | None = None,
+        mirror: bool | None = None,
+    ) -> tuple[np.ndarray, Frame]:
+        """As a call, and what of the picture is shown. Operations of `augment` move pixels without a trace in it.
+
+        Args:
+            image: Encoded, or its pixels.
+            where: The file, for messages.
+            rng: For training.
+            mirror: Whether it is mirrored; `None`: as `flip` says.
+        """
+        pixels, frame = self._pixels(image, where, rng, mirror)
+        return (naflex.pack(pixels, self.patch, self.size) if self.resize == "naflex" else pixels), frame
+
+    def grid(self, pixels: np.ndarray, patch: int) -> tuple[int, int]:
+        """Rows and columns of the patches of what it returned."""
+        return naflex.shape_of(pixels) if self.resize == "naflex" else (self.size // patch, self.size // patch)
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
         """What it returns, as a picture to be looked at."""
         return naflex.unpack(pixels, self.patch) if self.resize == "naflex" else pixels
 
-    def _pixels(self, image: bytes | np.ndarray, where: str, rng: np.random.Generator | None) -> np.ndarray:
-        if rng is None or not (self.flip or self.augment or self.crop_scale[0] < 1):
+    def _pixels(
+        self, image: bytes | np.ndarray, where: str, rng: np.random.Generator | None, mirror: bool | None
+    ) -> tuple[np.ndarray, Frame]:
+        if rng is None or not (mirror or self.flip or self.augment or self.crop_scale[0] < 1):
             return self._plain(image, where)
         cropping = self.crop_scale[0] < 1
-        pixels = self._random_crop(image, where, rng) if cropping else self._plain(image, where)
-        if self.flip and rng.random() < 0.5:
-            pixels = pixels[:, ::-1]
+        pixels, frame = self._random_crop(image, where, rng) if cropping else self._plain(image, where)
+        if mirror or (mirror is None and self.flip and rng.random() < 0.5):
+            pixels, frame = pixels[:, ::-1], replace(frame, mirrored=True)
         augment = self._augment  # pyright: ignore[reportAttributeAccessIssue]
         if augment:
             pixels = np.asarray(augment(Image.fromarray(np.ascontiguousarray(pixels)), rng))
-        return pixels
+        return pixels, frame
 
-    def _plain(self, image: bytes | np.ndarray, where: str) -> np.ndarray:
+    def _plain(self, image: bytes | np.ndarray, where: str) -> tuple[np.ndarray, Frame]:
         if isinstance(image, np.ndarray):
             if image.shape == (self.size, self.size, 3):
-                return image
+                return image, Frame()
             picture = Image.fromarray(image)
         else:
             needed = None if self.full_scale else self._needed
             picture = Image.fromarray(decode_pixels(image, where=where, needed=needed, convert=self.convert))
-        return np.asarray(self._resize(picture, where))
+        resized, frame = self._resize(picture, where)
+        return np.asarray(resized), frame
 
     def _needed(self, width: float, height: float) -> tuple[float, float]:
         """Width and height that a picture must be decoded to."""
@@ -194,7 +227,7 @@ class Preprocess:
         rows, columns = naflex.shape_for(height, width, self.patch, (self.size // self.patch) ** 2)
         return columns * self.patch, rows * self.patch
 
-    def _resize(self, picture: Image.Image, where: str) -> Image.Image:
+    def _resize(self, picture: Image.Image, where: str) -> tuple[Image.Image, Frame]:
         size = (self.size, self.size)
         if self.resize == "shortest":
             scaled = _shorter_side(picture.size, self.resize_to or self.size)
@@ -206,27 +239,33 @@ class Preprocess:
                 )
             return self._centre(self._resampled(picture, scaled))
         if self.resize == "crop":
-            return ImageOps.fit(picture, size, FILTERS[self.resample])
+            return ImageOps.fit(picture, size, FILTERS[self.resample]), _centre_square(picture.size)
         if self.resize == "pad":
-            return ImageOps.pad(picture, size, FILTERS[self.resample], color=(128, 128, 128))
+            fitted = ImageOps.contain(picture, size, FILTERS[self.resample])
+            padded = ImageOps.pad(fitted, size, FILTERS[self.resample], color=(128, 128, 128))
+            places = [round((self.size - side) * 0.5) for side in fitted.size]  # as Pillow centres it
+            return padded, Frame.of_cut(fitted.size, -places[0], -places[1], self.size, self.size)
         if self.resize == "longest":
-            return _on_black(self._resampled(picture, _longer_side(picture.size, self.size)), self.size)
+            scaled = self._resampled(picture, _longer_side(picture.size, self.size))
+            left, top = ((self.size - side) // 2 for side in scaled.size)
+            return _on_black(scaled, self.size), Frame.of_cut(scaled.size, -left, -top, self.size, self.size)
         if self.resize == "naflex":
-            return self._resampled(picture, self._sides(picture.height, picture.width))
-        return self._resampled(picture, size)
+            return self._resampled(picture, self._sides(picture.height, picture.width)), Frame()
+        return self._resampled(picture, size), Frame()
 
     def _resampled(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
         if self.resample == "aliased":
             return Image.fromarray(cv2.resize(np.asarray(picture), size, interpolation=cv2.INTER_LINEAR))
         return picture.resize(size, FILTERS[self.resample])
 
-    def _centre(self, picture: Image.Image) -> Image.Image:
+    def _centre(self, picture: Image.Image) -> tuple[Image.Image, Frame]:
         left, top = ((side - self.size) / 2 for side in picture.size)
         # Half to even, as torchvision's Python does.
         left, top = (round(left), round(top)) if self.centre == "round" else (math.floor(left), math.floor(top))
-        return picture.crop((left, top, left + self.size, top + self.size))
+        cut = picture.crop((left, top, left + self.size, top + self.size))
+        return cut, Frame.of_cut(picture.size, left, top, self.size, self.size)
 
-    def _random_crop(self, image: bytes | np.ndarray, where: str, rng: np.random.Generator) -> np.ndarray:
+    def _random_crop(self, image: bytes | np.ndarray, where: str, rng: np.random.Generator) -> tuple[np.ndarray, Frame]:
         """A crop with an aspect between 3:4 and 4:3, resized."""
         area = rng.uniform(*self.crop_scale)
         aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -249,7 +288,8 @@ class Preprocess:
         height, width = pixels.shape[:2]
         wide, high = (max(1, round(n * share)) for n, share in zip((width, height), shares(width, height), strict=True))
         left, top = round(across * (width - wide)), round(down * (height - high))
-        return resample(pixels[top : top + high, left : left + wide], self._sides(high, wide), self.interpolation)
+        cut = resample(pixels[top : top + high, left : left + wide], self._sides(high, wide), self.interpolation)
+        return cut, Frame.of_cut((width, height), left, top, wide, high)
 
     def squashed(self) -> "Preprocess":
         """The same without cutting anything off: the aspect is given up instead."""

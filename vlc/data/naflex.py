@@ -47,11 +47,17 @@ def pack(pixels: np.ndarray, patch: int, size: int) -> np.ndarray:
     return packed
 
 
+def shape_of(packed: np.ndarray) -> tuple[int, int]:
+    """Rows and columns of the patches."""
+    rows, columns = (int(high) * 256 + int(low) for high, low in packed[packed.shape[1], :2, :2])
+    return rows, columns
+
+
 def unpack(packed: np.ndarray, patch: int) -> np.ndarray:
     """The picture again."""
     size = packed.shape[1]
     side = size // patch
-    rows, columns = (int(high) * 256 + int(low) for high, low in packed[size, :2, :2])
+    rows, columns = shape_of(packed)
     patches = packed[:size].reshape(side, patch, side, patch, 3).swapaxes(1, 2).reshape(-1, patch, patch, 3)
     grid = patches[: rows * columns].reshape(rows, columns, patch, patch, 3)
     return grid.swapaxes(1, 2).reshape(rows * patch, columns * patch, 3)

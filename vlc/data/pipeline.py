@@ -1,9 +1,11 @@
 """Sources to batches with Grain: shuffled by index, sharded by process, and resumed from one integer, the step."""
 
+import functools
 import json
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import grain.python as grain
@@ -12,9 +14,13 @@ from absl import flags
 
 from vlc.data.captions import CaptionChoice
 from vlc.data.controls import Controls
+from vlc.data.decoding import picture_size
+from vlc.data.frame import Frame
 from vlc.data.images import Preprocess
 from vlc.data.order import visits
 from vlc.data.record import REASONS, CaptionTypeError, Record, Source
+from vlc.data.region_choice import RegionChoice, captions_of_regions
+from vlc.data.sides import swap_sides
 from vlc.data.tokenizers import Tokenizer
 from vlc.data.workers import die_with_parent
 from vlc.errors import DataError
@@ -24,6 +30,16 @@ Batch = dict[str, np.ndarray]
 STAGES = ("read", "image", "text")  # where the time of making an example goes
 _AHEAD = 2048  # records that are asked for before their batch is begun, at the most
 _SUBSTITUTES = 1000  # so many damaged records in a row mean that the data, not a record, is broken
+
+
+class Lengths(NamedTuple):
+    """Tokens of a text, marks included: of the main caption, of a sub-caption, of the captioner's target, and of what
+    is said of a region."""
+
+    main: int
+    sub: int
+    target: int
+    region: int = 0
 
 
 class Visit(NamedTuple):
@@ -54,7 +70,7 @@ class FirstPart:
 
     draws: int
     preprocess: Preprocess
-    lengths: tuple[int, int, int]
+    lengths: Lengths
 
 
 @dataclass(frozen=True)
@@ -63,24 +79,32 @@ class MakeExample(grain.RandomMapTransform):
 
     An example holds `image` `[S, S, 3]` uint8; int32 ids of `text` `[T]`, where asked for `subs` `[K, U]`
     (sub-captions) and `hard` `[H, T]` (wrong texts; pads alone where there are fewer), and `target` `[V]` (the
-    captioner's); `index` (of the record used), `skipped` (position in
+    captioner's); where regions are asked for, `boxes` `[R, 4]` float32, `cover` `[R, P]` float16 and the ids
+    of `region_text` `[R, U]`, pads alone where there are fewer, and `region_counts` `[3]`; `index` (of the record
+    used), `skipped` (position in
     `REASONS` of why the record asked for was not), and `seconds` float32 that each of `STAGES` took.
 
     Attributes:
-        lengths: T, U and V: tokens of the main caption, of a sub-caption, and of the captioner's target.
+        lengths: T, U and V, and U of regions.
         draws: Examples that training will see in all; what changes during training does so by this measure.
         controls: What the captioner can be asked for; then an example has `control` `[S]` as well.
         first: What the first examples are made smaller by.
+        regions: Which regions an example has; `None`: none.
+        patch: Pixels on a side of a patch, for these.
+        swap_sides: Whether the captions of mirrored pictures are mirrored too.
     """
 
     source: Source
     preprocess: Preprocess
     captions: CaptionChoice
     tokenizer: Tokenizer
-    lengths: tuple[int, int, int]
+    lengths: Lengths
     draws: int = 0
     controls: Controls = field(default_factory=Controls)
     first: FirstPart | None = None
+    regions: RegionChoice | None = None
+    patch: int = 0
+    swap_sides: bool = False
 
     def random_map(self, element: Visit, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
         progress = min(element.draw / self.draws, 1.0) if self.draws else 0.0
@@ -124,35 +148,80 @@ class MakeExample(grain.RandomMapTransform):
             first: Whether it is one of the smaller examples at the beginning.
         """
         begun = time.perf_counter()
-        (main, *subs), (source, place) = self.captions.choose(record.captions, rng, progress)
-        preprocess, (main_length, sub_length, target_length) = self.preprocess, self.lengths
+        mirror = None
+        if self.swap_sides and self.preprocess.flip and rng.random() < 0.5:
+            mirror, record = True, mirrored(record)
+        elif self.swap_sides:
+            mirror = False
+        told = captions_of_regions(record.regions) if self.captions.sub_captions else {}
+        (main, *subs), (source, place) = self.captions.choose(record.captions, rng, progress, regions=told)
+        preprocess, lengths = self.preprocess, self.lengths
         if first and self.first is not None:
-            preprocess, (main_length, sub_length, target_length) = self.first.preprocess, self.first.lengths
+            preprocess, lengths = self.first.preprocess, self.first.lengths
         target = record.captions[source][place]
         example = {
-            "text": self.tokenizer.encode([main], main_length)[0],
-            "target": self.tokenizer.encode([target], target_length)[0],
+            "text": self.tokenizer.encode([main], lengths.main)[0],
+            "target": self.tokenizer.encode([target], lengths.target)[0],
         }
         if self.controls.kinds:
             example["control"] = self.controls.describe(
                 target, source, record.score(source, place), rng, cut=self._is_cut(target, example["target"])
             )
         if subs:
-            example["subs"] = self.tokenizer.encode(subs, sub_length)
+            example["subs"] = self.tokenizer.encode(subs, lengths.sub)
         if self.captions.negatives:
             wrong = self.captions.draw_negatives(record.negatives.get(main, ()), record.all_captions(), rng)
-            example["hard"] = np.full((self.captions.negatives, main_length), self.tokenizer.pad_id, np.int32)
+            example["hard"] = np.full((self.captions.negatives, lengths.main), self.tokenizer.pad_id, np.int32)
             if wrong:
-                example["hard"][: len(wrong)] = self.tokenizer.encode(wrong, main_length)
+                example["hard"][: len(wrong)] = self.tokenizer.encode(wrong, lengths.main)
         worded = time.perf_counter()
-        example["image"] = preprocess(record.image, where=record.key, rng=rng)
+        example["image"], frame = preprocess.framed(record.image, where=record.key, rng=rng, mirror=mirror)
+        if self.regions is not None:
+            grid = preprocess.grid(example["image"], self.patch)
+            example |= self._regions(record, frame, grid, (preprocess.size // self.patch) ** 2, lengths.region, rng)
         example["seconds"] = np.array([0.0, time.perf_counter() - worded, worded - begun], np.float32)
         return example
+
+    def _regions(
+        self, record: Record, frame: Frame, grid: tuple[int, int], patches: int, length: int, rng: np.random.Generator
+    ) -> Batch:
+        """The regions of an example, in arrays of one shape."""
+        assert self.regions is not None
+        size = functools.partial(picture_size, record.image, where=record.key, convert=self.preprocess.convert)
+        chosen = self.regions(record.regions, frame, grid, rng, size=size, where=record.key)
+        count, most = len(chosen.texts), self.regions.count
+        made = {
+            "boxes": np.zeros((most, 4), np.float32),
+            "cover": np.zeros((most, patches), np.float16),
+            "region_text": np.full((most, length), self.tokenizer.pad_id, np.int32),
+            "region_counts": chosen.counts,
+        }
+        made["boxes"][:count] = chosen.boxes
+        made["cover"][:count, : grid[0] * grid[1]] = chosen.cover
+        if count:
+            made["region_text"][:count] = self.tokenizer.encode(chosen.texts, length)
+        if self.controls.kinds:
+            made["region_control"] = np.zeros((most, len(self.controls.kinds)), np.int32)
+            for row, (text, source) in enumerate(zip(chosen.texts, chosen.sources, strict=True)):
+                cut = self._is_cut(text, made["region_text"][row])
+                made["region_control"][row] = self.controls.describe(text, source, math.nan, rng, cut=cut)
+        return made
 
     def _is_cut(self, text: str, ids: np.ndarray) -> bool:
         """Whether the ids do not hold all of the text."""
         full = ids[-1] != self.tokenizer.pad_id
         return bool(full) and self.tokenizer.encode([text], len(ids) + 1)[0, -1] != self.tokenizer.pad_id
+
+
+def mirrored(record: Record) -> Record:
+    """The record with the captions of its mirrored picture; the picture itself is not touched."""
+
+    def swapped(captions: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+        return {source: tuple(map(swap_sides, texts)) for source, texts in captions.items()}
+
+    wrong = {swap_sides(caption): tuple(map(swap_sides, texts)) for caption, texts in record.negatives.items()}
+    regions = tuple(replace(region, captions=swapped(region.captions)) for region in record.regions)
+    return replace(record, captions=swapped(record.captions), negatives=wrong, regions=regions)
 
 
 class _Visits(grain.MapDataset):
@@ -308,5 +377,11 @@ def describe_batch(batch: Batch, tokenizer: Tokenizer, count: int = 3) -> str:
         line: dict[str, Any] = {"index": int(batch["index"][i]), "text": tokenizer.decode(batch["text"][i])}
         if "subs" in batch:
             line["subs"] = [tokenizer.decode(ids) for ids in batch["subs"][i]]
+        if "region_text" in batch:
+            shown = int(batch["region_counts"][i][0])
+            line["regions"] = [
+                [[round(float(side), 3) for side in box], tokenizer.decode(ids)]
+                for box, ids in zip(batch["boxes"][i][:shown], batch["region_text"][i][:shown], strict=True)
+            ]
         lines.append(line | {"target": tokenizer.decode(batch["target"][i])})
     return "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)

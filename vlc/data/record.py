@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from vlc.data.regions import Edge, Region
 from vlc.errors import DataError
 
 _AHEAD = 64  # records
 # Why a record cannot be used. Where it is replaced while training, the position in this list is the code in the batch.
-REASONS = ("ok", "file", "image", "image too large", "captions", "encoding", "row")
+REASONS = ("ok", "file", "image", "image too large", "captions", "encoding", "row", "region")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Record:
         key: A name that is unique in its source (file name, tar member, scene number).
         image: Encoded bytes (JPEG, PNG, WebP) or decoded pixels `[height, width, 3]` uint8.
         captions: Captions by source, e.g. `{"alt": ("a photo",), "long": ("A red ball. ...",)}`.
-        boxes: Left, top, right and bottom of regions `[N, 4]` float32, as shares of width and height, where known.
+        regions: Parts of the image, where known.
+        graph: How captions and regions hang together, where known.
         extra: What only some sources know, e.g. the `scene` behind a generated picture.
         scores: Similarity of captions with the image, by source and in the same order, where known; NaN where not.
         negatives: By caption, texts that are almost it and wrong of the image.
@@ -33,10 +35,16 @@ class Record:
     key: str
     image: bytes | np.ndarray
     captions: Mapping[str, tuple[str, ...]]
-    boxes: np.ndarray | None = None
+    regions: tuple[Region, ...] = ()
+    graph: tuple[Edge, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     negatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """Left, top, right and bottom of the regions `[N, 4]` float32, as shares of width and height."""
+        return np.asarray([region.box for region in self.regions], np.float32).reshape(-1, 4)
 
     def score(self, source: str, place: int) -> float:
         """Of one caption; NaN where it is not known."""
@@ -172,6 +180,9 @@ WORDS = {
     "captions": "no caption",
     "encoding": "not UTF-8",
     "row": "row of another form",
+    "region": "region of another form",
+    "crowd": "regions that are crowds",
+    "no area": "boxes without an area",
     "second image": "a second image of one name, such as a mask",
 }  # what the reasons mean, for people
 

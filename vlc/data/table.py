@@ -23,7 +23,7 @@ from vlc.data.parts import Parts
 from vlc.errors import DataError
 from vlc.storage import Place, cache_folder, place, version_of, write_whole
 
-_VERSION = 5  # of everything kept in a cache; with another number all is made again
+_VERSION = 6  # of everything kept in a cache; with another number all is made again
 _BATCH = 1024  # rows
 _MAPPED = 4096  # tables of one process
 

@@ -16,6 +16,7 @@ from vlc.evaluate.report import figures
 from vlc.evaluate.report.page import Report, write_results
 from vlc.evaluate.report.phrases import phrase_maps
 from vlc.evaluate.tasks.guidance import SCALES, guidance_sweep
+from vlc.evaluate.tasks.scene_regions import found_boxes, region_captions
 from vlc.evaluate.tasks.scenes import (
     attribute_classification,
     edit_twin_accuracy,
@@ -75,6 +76,8 @@ def evaluate(
         _retrieval(model, report, results, records, texts)
         if scenes is not None:
             _scenes(model, report, results, records, scenes)
+    if scenes is not None:
+        _regions(model, report, results, scenes, min(200, len(records)))
     if model.config.model.decoder.layers:
         _captions(model, report, results, records, scales)
 
@@ -182,6 +185,28 @@ def _scenes(model: Model, report: Report, results: dict, records: Sequence[Recor
         ["classes", "top-1", "top-5", "chance"],
         [[name.replace("_", ", by "), row["top1"], row["top5"], row["chance"]] for name, row in zero_shot.items()],
     )
+
+
+def _regions(model: Model, report: Report, results: dict, scenes: Scenes, count: int) -> None:
+    """What the model finds and says of the objects of scenes, where it was trained to."""
+    rows: list[list[Any]] = []
+    if model.config.model.regions.queries:
+        results["found_boxes"] = found = found_boxes(model, scenes, count)
+        rows += [[f"boxes that queries found: {name}", value] for name, value in found.items()]
+    control = model.config.model.decoder.control
+    if model.config.model.decoder.layers and (control.box or control.mask):
+        results["region_captions"] = said = region_captions(model, scenes, count)
+        rows += [[f"captions of given boxes: {name}", said[name]] for name in ("named", "true", "unique", "duplicates")]
+        rows += [[f"of the {words} words asked for", value] for words, value in said.get("length", {}).items()]
+    if rows:
+        report.table(
+            "Regions",
+            "recall: objects that a query's box meets by an IoU of 0.5; precision, named: of the queries that chose a "
+            "text, whether the box is an object's, and the text its own. Captions: whether they name the shape, say "
+            "only what is true, say what is true of no other object of the scene; duplicates: equal ones of one scene.",
+            ["figure", "value"],
+            rows,
+        )
 
 
 def _novel(model: Model, scenes: Scenes, count: int) -> dict[str, dict[str, float]]:

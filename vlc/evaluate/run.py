@@ -13,6 +13,7 @@ from vlc.evaluate.tasks.captioning import run_captioning
 from vlc.evaluate.tasks.classification import run_classification
 from vlc.evaluate.tasks.compositionality import SUITES, run_compositionality
 from vlc.evaluate.tasks.probing import run_probe
+from vlc.evaluate.tasks.regions import run_regions
 from vlc.evaluate.tasks.retrieval import run_retrieval
 from vlc.evaluate.tasks.segmentation import run_segmentation
 from vlc.evaluate.tasks.wrong_texts import run_wrong_texts
@@ -33,6 +34,7 @@ TASKS: dict[str, Callable[[Cache, Options, str, Sequence[str]], Outcome]] = {
     "linear": run_probe,
     "knn": run_probe,
     "caption": run_captioning,
+    "regions": run_regions,
 }
 
 

@@ -29,6 +29,7 @@ from vlc.generate import (
 )
 from vlc.inference.comparison import compared_by, pair_scores
 from vlc.inference.encoder import CaptionerParts, Encoder
+from vlc.inference.region_inputs import Places
 from vlc.models import ImageEncoding
 from vlc.models.cached_decoder import CachedDecoder
 from vlc.settings import is_number
@@ -147,10 +148,11 @@ class CaptionRequest:
 
 
 def generate_captions(
-    model: Encoder, images: Images, request: CaptionRequest, *, indices: Int[np.ndarray, " B"] | None = None
-) -> list[list[Caption]]:
+    model: Encoder, images: Images, request: CaptionRequest, *, indices: Int[np.ndarray, " B"] | None = None,
+    regions: Places | None = None,
+) -> list[list[Caption]]:  # fmt: skip
     """Captions of images, several of each, in the search's order; see `generate_ids`."""
-    written = generate_ids(model, images, request, indices=indices)
+    written = generate_ids(model, images, request, indices=indices, regions=regions)
     found = []
     for ids, *numbers in zip(*written, strict=True):
         rows = zip(ids, *numbers, strict=True)
@@ -159,8 +161,9 @@ def generate_captions(
 
 
 def generate_ids(
-    model: Encoder, images: Images, request: CaptionRequest, *, indices: Int[np.ndarray, " B"] | None = None
-) -> GenerateOutput:
+    model: Encoder, images: Images, request: CaptionRequest, *, indices: Int[np.ndarray, " B"] | None = None,
+    regions: Places | None = None,
+) -> GenerateOutput:  # fmt: skip
     """Captions as ids, with their probabilities, as NumPy arrays.
 
     Args:
@@ -168,11 +171,13 @@ def generate_ids(
         images: Pixels `[B, S, S, 3]` uint8 that are preprocessed already, or images that are encoded.
         request: What captions are asked for.
         indices: Numbers of the images, for drawing; by default their places.
+        regions: One of each image, that its captions are about; `None`: the whole image.
 
     Raises:
         ConfigError: The model cannot do what is asked.
     """
     request.check(model)
+    told = _told_regions(model, regions)
     numbers = np.arange(len(jax.tree.leaves(images)[0])) if indices is None else np.asarray(indices)
     weights = request.factors(model)
     tokenizer = model.tokenizer
@@ -188,7 +193,25 @@ def generate_ids(
         decoding=replace(request.decoding, seed=0),
         marks=(tokenizer.begin_id, tokenizer.end_id),
     )
-    return model.run_batched(run, (images, numbers.astype(np.uint32)))
+    return model.run_batched(run, (images, numbers.astype(np.uint32), told))
+
+
+def _told_regions(model: Encoder, regions: Places | None) -> dict[str, np.ndarray]:
+    """What the captioner is told of regions: their boxes, the patches that they cover, or both, as it was trained.
+
+    Raises:
+        ConfigError: It was not trained to caption regions.
+    """
+    if regions is None:
+        return {}
+    control = model.config.model.decoder.control
+    if not (control.box or control.mask):
+        raise ConfigError(
+            "This captioner was not trained to caption regions (config.model.decoder.control.box and .mask are off): "
+            "docs/regions.md."
+        )
+    told = {"boxes": regions.boxes} if control.box else {}
+    return told | ({"cover": regions.cover} if control.mask else {})
 
 
 def _beside(model: Encoder, other: Encoder) -> CaptionerParts:
@@ -214,7 +237,7 @@ def _generate(
     blocks: Any,
     graph: Any,
     params: Any,
-    inputs: tuple[Any, jax.Array],
+    inputs: tuple[Any, jax.Array, dict[str, jax.Array]],
     *,
     prompt: jax.Array,
     control: jax.Array,
@@ -227,10 +250,10 @@ def _generate(
 ) -> GenerateOutput:
     """Images to captions; weights, seed, prompt and control are arguments of the compiled program."""
     model = nnx.merge(graph, params)
-    image, numbers = inputs
+    image, numbers, regions = inputs
     image, images = image if isinstance(image, ImageEncoding) else model.encode_image(image), len(numbers)
     request = jnp.broadcast_to(control, (images, *control.shape)) if control.size else None
-    cached = CachedDecoder(model, image, branches=branches, control=request, blocks=blocks)
+    cached = CachedDecoder(model, image, branches=branches, control=request, blocks=blocks, **regions)
     language_model = None
     if language is not None:
         other = nnx.merge(language.graph, language.params)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import Float
 
 from vlc.config import Config, resolve_auto
 from vlc.data.images import Preprocess
@@ -22,6 +23,7 @@ from vlc.inference.image_inputs import check_pixels
 from vlc.interop import Imported
 from vlc.models import DualEncoder, ImageEncoding, Scales, TextEncoding
 from vlc.models.cached_decoder import unstack_layers
+from vlc.models.regions import Found
 from vlc.objectives import compared_by, one_way
 from vlc.parallel import batch_sharding, data_shares, fetch, local_mesh, state_sharding
 from vlc.train.restoring import array_checksums
@@ -122,6 +124,22 @@ class Encoder:
         """
         return self.run_batched(_encode_image, check_pixels(pixels, self.preprocess))
 
+    def encode_region_rows(self, image: ImageEncoding, cover: Float[np.ndarray, "B R P"]) -> Float[np.ndarray, "B R D"]:
+        """Regions of encoded images; see `DualEncoder.encode_regions`."""
+        return self.run_batched(_encode_regions, (image, cover))
+
+    def find_region_rows(self, image: ImageEncoding) -> Found:
+        """Boxes, as shares of what the model sees, and vectors that the model's queries find.
+
+        Raises:
+            ConfigError: It has no queries.
+        """
+        if not self.config.model.regions.queries:
+            raise ConfigError(
+                "This model has no queries of regions: it was trained with config.model.regions.queries=0."
+            )
+        return self.run_batched(_find_regions, image)
+
     def encode_text(self, texts: str | Iterable[str]) -> TextEncoding:
         """Encodes texts: `tokens` `[N, T, D]`, `embed` `[N, D]` and `mask` `[N, T]`, as NumPy arrays.
 
@@ -168,6 +186,11 @@ class Encoder:
     def scales(self) -> Scales:
         """The learned multipliers and bias."""
         return jax.device_get(_scales(self._graph, self._params))
+
+    @functools.cached_property
+    def absent_region(self) -> np.ndarray:
+        """The vector of a query that found nothing, `[D]` of unit length."""
+        return np.asarray(_absent_region(self._graph, self._params))
 
     @property
     def grid(self) -> int:
@@ -257,6 +280,21 @@ def _scales(graph: Any, params: Any) -> Scales:
 @functools.partial(jax.jit, static_argnums=0)
 def _encode_image(graph: Any, params: Any, images: jax.Array) -> ImageEncoding:
     return nnx.merge(graph, params).encode_image(images)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode_regions(graph: Any, params: Any, inputs: tuple[ImageEncoding, jax.Array]) -> jax.Array:
+    return nnx.merge(graph, params).encode_regions(*inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _absent_region(graph: Any, params: Any) -> jax.Array:
+    return nnx.merge(graph, params).absent_region()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _find_regions(graph: Any, params: Any, image: ImageEncoding) -> Found:
+    return nnx.merge(graph, params).find_regions(image)
 
 
 @functools.partial(jax.jit, static_argnums=0)

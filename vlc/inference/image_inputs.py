@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vlc.data.decoding import to_rgb
+from vlc.data.frame import Frame
 from vlc.data.images import Preprocess
 from vlc.errors import DataError
 from vlc.storage import read_bytes
@@ -31,7 +32,7 @@ def image_chunks(images: Images, size: int) -> Iterator[list[AnyImage]]:
     if _is_array(images):
         array: Any = np.asarray(images)
         images = array if array.ndim == 4 else [array]
-    elif isinstance(images, (str, PathLike, bytes, bytearray, memoryview, Image.Image)) or hasattr(images, "read"):
+    elif is_one(images):
         images = [images]  # pyright: ignore[reportAssignmentType]
     if not isinstance(images, Iterable) or isinstance(images, dict):
         raise DataError(f"images: {_described(images)} is not an image. Give {_KNOWN}, or several.", "image")
@@ -50,24 +51,37 @@ def read_images(images: list[AnyImage], preprocess: Preprocess, *, first: int = 
     Raises:
         DataError: An image is missing, damaged, or of a type, shape or range that means nothing.
     """
+    return read_framed(images, preprocess, first=first)[0]
+
+
+def read_framed(images: list[AnyImage], preprocess: Preprocess, *, first: int = 0) -> tuple[np.ndarray, list[Frame]]:
+    """As `read_images`, and what of each image the pixels show."""
     exact = replace(preprocess, full_scale=True)
-    return np.stack([_read(image, exact, f"image {first + place}") for place, image in enumerate(images)])
+    found = [_read(image, exact, f"image {first + place}") for place, image in enumerate(images)]
+    return np.stack([pixels for pixels, _ in found]), [frame for _, frame in found]
 
 
-def _read(image: AnyImage, preprocess: Preprocess, where: str) -> np.ndarray:
+def is_one(images: Any) -> bool:
+    """Whether a user gave one image, and not several."""
+    if _is_array(images):
+        return np.ndim(images) < 4
+    return isinstance(images, (str, PathLike, bytes, bytearray, memoryview, Image.Image)) or hasattr(images, "read")
+
+
+def _read(image: AnyImage, preprocess: Preprocess, where: str) -> tuple[np.ndarray, Frame]:
     if isinstance(image, (str, PathLike)):
         path = str(image)
-        return preprocess(read_bytes(path), where=path)
+        return preprocess.framed(read_bytes(path), where=path)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return preprocess(bytes(image), where=where)
+        return preprocess.framed(bytes(image), where=where)
     if isinstance(image, Image.Image):
         picture = to_rgb(image.copy(), where=where, convert=preprocess.convert)
-        return preprocess(np.asarray(picture), where=where)
+        return preprocess.framed(np.asarray(picture), where=where)
     if hasattr(image, "read"):
-        return preprocess(_read_file(image, where), where=where)
+        return preprocess.framed(_read_file(image, where), where=where)
     if _is_array(image):
         picture = _picture_of(_as_array(image, where), where)
-        return preprocess(np.asarray(to_rgb(picture, where=where, convert=preprocess.convert)), where=where)
+        return preprocess.framed(np.asarray(to_rgb(picture, where=where, convert=preprocess.convert)), where=where)
     raise DataError(f"{where}: {_described(image)} is not an image. Give {_KNOWN}.", "image")
 
 

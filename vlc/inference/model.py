@@ -1,7 +1,7 @@
 """`Model`: what a user has of a trained model: loading, encoding, scores and captions."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +11,12 @@ import numpy as np
 from vlc.config import resolve_auto
 from vlc.errors import ConfigError, DataError, did_you_mean
 from vlc.generate import DecodingOptions
+from vlc.inference import regions
 from vlc.inference.captioning import Caption, CaptionRequest, Scorer, generate_captions, model_scorer, reranked
 from vlc.inference.comparison import all_scores, compared_by, logits_of
 from vlc.inference.encoder import Encoder, caption_logits
 from vlc.inference.image_inputs import AnyImage, Images, check_pixels, image_chunks, read_images
+from vlc.inference.regions import Detected
 from vlc.inference.stored import read_stored
 from vlc.interop import Imported, at_size, merge_lora
 from vlc.interop.late_interaction import Role
@@ -130,9 +132,50 @@ class Model(Encoder):
         text = self.encode_text(texts)
         return np.concatenate([logits_of(self, image, text) for image in self._encoded(images)])
 
-    def caption(self, images: Images, guidance_scale: float = 1.0, **options: Any) -> list[str]:
-        """Writes a caption for each image: the text of the first of `captions`, whose options it takes."""
-        return [found[0].text for found in self.captions(images, guidance_scale, **options)]
+    def encode_regions(self, images: Images, *, boxes: Any = None, masks: Any = None, points: Any = None) -> Any:
+        """Encodes regions of images in the space of the embeddings.
+
+        Args:
+            images: One or several; see `Model`.
+            boxes: Left, top, right, bottom as shares of the image; a list of them, for several images a list of lists.
+            masks: Likewise, `[height, width]` of true and false.
+            points: Likewise, across and down as shares: the patch there.
+
+        Returns:
+            `[N, D]` of unit length; for several images a list of such arrays.
+
+        Raises:
+            ConfigError: Not one of the three is given, or the model has no patches.
+            DataError: An image is damaged; a region is none, or lies outside of what the model sees.
+        """
+        return regions.encode_regions(self, images, boxes=boxes, masks=masks, points=points)
+
+    def detect(self, images: Images, texts: Sequence[str], *, least: float = 0.0) -> list[list[Detected]]:
+        """Finds what texts name, by the model's queries (GRAIN).
+
+        Args:
+            images: One or several; see `Model`.
+            texts: What is looked for.
+            least: The least share, of a query's choice among the texts and nothing, that counts.
+
+        Returns:
+            For each image what its queries found, the surest first, with boxes as shares of the image.
+
+        Raises:
+            ConfigError: The model has no queries.
+        """
+        return regions.detect(self, images, texts, least)
+
+    def caption(self, images: Images, guidance_scale: float = 1.0, **options: Any) -> Any:
+        """Writes a caption for each image: the text of the first of `captions`, whose options it takes.
+
+        With `boxes`, `masks` or `points`, as of `encode_regions`, a caption for each region: a list, for several images
+        a list of lists.
+        """
+        named = {kind: options.pop(kind) for kind in ("boxes", "masks", "points") if options.get(kind) is not None}
+        if not named:
+            return [found[0].text for found in self.captions(images, guidance_scale, **options)]
+        return regions.caption_regions(self, images, self._request(guidance_scale, **options), **named)
 
     def captions(
         self,
@@ -168,13 +211,10 @@ class Model(Encoder):
                 has another vocabulary.
             DataError: An image is missing or damaged.
         """
-        known = {field.name for field in dataclasses.fields(DecodingOptions)}
-        for name in decoding:
-            if name not in known:
-                raise ConfigError(f'caption: no setting is called "{name}".{did_you_mean(name, known)}')
-        request = CaptionRequest(
-            guidance_scale, DecodingOptions(**decoding), prompt, control or {}, language_model, language_weights
-        )
+        request = self._request(
+            guidance_scale, prompt=prompt, control=control, language_model=language_model,
+            language_weights=language_weights, **decoding,
+        )  # fmt: skip
         return self.generate(images, request, reranker=reranker)
 
     def generate(
@@ -232,6 +272,24 @@ class Model(Encoder):
         first = next(batches, None)
         yield self.encode_pixels(np.zeros((0, *self.preprocess.shape), np.uint8)) if first is None else first
         yield from batches
+
+    @staticmethod
+    def _request(
+        guidance_scale: float,
+        *,
+        prompt: str = "",
+        control: Mapping[str, Any] | None = None,
+        language_model: "Model | None" = None,
+        language_weights: tuple[float, float] = (1.0, 1.0),
+        **decoding: Any,
+    ) -> CaptionRequest:
+        known = {field.name for field in dataclasses.fields(DecodingOptions)}
+        for name in decoding:
+            if name not in known:
+                raise ConfigError(f'caption: no setting is called "{name}".{did_you_mean(name, known)}')
+        return CaptionRequest(
+            guidance_scale, DecodingOptions(**decoding), prompt, control or {}, language_model, language_weights
+        )
 
     def _pixels(self, images: list[AnyImage], *, first: int = 0) -> np.ndarray:
         return read_images(images, self.preprocess, first=first)

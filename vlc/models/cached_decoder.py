@@ -44,7 +44,8 @@ class CachedDecoder:
 
     def __init__(
         self, model: DualEncoder, image: ImageEncoding | None, *, branches: Sequence[Branch] = ("conditional",),
-        control: Int[Array, "B S"] | None = None, blocks: Blocks | None = None,
+        control: Int[Array, "B S"] | None = None, boxes: Float[Array, "B 4"] | None = None,
+        cover: Float[Array, "B P"] | None = None, blocks: Blocks | None = None,
     ):  # fmt: skip
         """Projects the images once.
 
@@ -53,12 +54,17 @@ class CachedDecoder:
             image: The images; `None` where no branch sees them.
             branches: What is computed.
             control: The controls of each image's captions; `None` leaves all of them out.
+            boxes: What of each image its captions are about; `None`: all of it.
+            cover: Likewise, the share of each patch.
             blocks: From `unstack_layers`.
         """
         self.model, self.decoder, self.branches = model, model.captioner(), tuple(branches)
         self.blocks = unstack_layers(model) if blocks is None else blocks
-        self.control = control
-        memory = None if image is None else self.decoder.memory(image.features, image.embed, mask=image.mask)
+        self.control, self.boxes = control, boxes
+        memory = None
+        if image is not None:
+            more = {} if cover is None else {"cover": cover[:, None]}
+            memory = self.decoder.memory(image.features, image.embed, mask=image.mask, **more)
         self.cross_caches = [block.cross_cache(memory) for block in self.blocks.decoder]
 
     @property
@@ -79,8 +85,10 @@ class CachedDecoder:
             text, tuple(block.cache(rows * len(self.branches), length) for block in self.blocks.decoder)
         )
         if isinstance(self.decoder, CaptionDecoder) and slots:
-            asked = None if self.control is None else jnp.repeat(self.control, rows // len(self.control), axis=0)
-            x = self.decoder.control_tokens(asked, rows)
+            asked, boxes = (
+                None if x is None else jnp.repeat(x, rows // len(x), axis=0) for x in (self.control, self.boxes)
+            )
+            x = self.decoder.prefix(asked, boxes, rows)
             _, cache = self._advance(self._to_branches(x), cache, jnp.int32(0))
         return cache
 

@@ -77,7 +77,10 @@ class DecoderBlock(nnx.Module):
         self, x: Float[Array, "N T W"], memory: Memory, mask: Bool[Array, "..."] | None = None
     ) -> Float[Array, "N T W"]:
         x = x + self.attention(self.norm1(x), mask, causal=mask is None)
-        x = x + self.cross.attend(self.norm2(x), *self.cross.project(memory.tokens), memory.mask)
+        # Rows that share an image ask side by side: its keys and values are there once.
+        asking = self.norm2(x).reshape(len(memory.tokens), -1, x.shape[2])
+        seen = self.cross.attend(asking, *self.cross.project(memory.tokens), memory.mask)
+        x = x + seen.reshape(x.shape)
         return shard_batch(x + self.mlp(self.norm3(x)))
 
     def cross_cache(self, memory: Memory | None) -> CrossCache:
@@ -117,6 +120,8 @@ class CaptionDecoder(nnx.Module):
         self.embed = TokenEmbedding(vocab_size, length, width, dtype=dtype, rngs=rngs)
         self.slot_sizes = slot_sizes(config.control)
         self.control = table(sum(self.slot_sizes), width, ("position", "embed"), rngs=rngs) if self.slot_sizes else None
+        self.box = linear(4, width, ("corner", "embed"), dtype=dtype, rngs=rngs) if config.control.box else None
+        self.inside = table(1, width, ("position", "embed"), rngs=rngs) if config.control.mask else None
         self.mask = table(1, width, ("position", "embed"), rngs=rngs) if config.parallel else None
         self.stack = Stack(
             lambda rngs: DecoderBlock(config, dtype=dtype, rngs=rngs),
@@ -127,9 +132,13 @@ class CaptionDecoder(nnx.Module):
 
     def memory(
         self, features: Float[Array, "B P W"], embed: Float[Array, "B D"], null: Bool[Array, " B"] | None = None,
-        mask: Bool[Array, "B P"] | None = None,
+        mask: Bool[Array, "B P"] | None = None, cover: Float[Array, "B R P"] | None = None,
     ) -> Memory:  # fmt: skip
-        """The memory of each image that is attended to; all zeros where `null` is true."""
+        """The memory of each image that is attended to; all zeros where `null` is true.
+
+        With the `cover` of regions there is one for each region, in which its patches are marked (FINECAPTION, Hua et
+        al., CVPR 2025, arXiv 2411.15411: a second embedding of patches, of the mask).
+        """
         if self.memory_kind == "embedding":
             seen, mask = embed[:, None], None
         elif self.pool is not None:
@@ -137,39 +146,58 @@ class CaptionDecoder(nnx.Module):
         else:
             seen = features
         memory = self.memory_in(seen)
-        return Memory(memory if null is None else jnp.where(null[:, None, None], 0, memory), mask_of(mask))
+        memory = memory if null is None else jnp.where(null[:, None, None], 0, memory)
+        if cover is not None and self.inside is not None:
+            marked = cover[..., None].astype(memory.dtype) * self.inside[...].astype(memory.dtype)
+            marked = marked if null is None else jnp.where(null[:, None, None, None], 0, marked)
+            memory = (memory[:, None] + marked).reshape(-1, *memory.shape[1:])
+            mask = None if mask is None else jnp.repeat(mask, cover.shape[1], axis=0)
+        return Memory(memory, mask_of(mask))
 
     def __call__(
         self, ids: Int[Array, "B T"], memory: Memory, control: Int[Array, "B S"] | None = None,
-        parallel: Bool[Array, " B"] | None = None,
+        parallel: Bool[Array, " B"] | None = None, boxes: Float[Array, "B 4"] | None = None,
     ) -> Float[Array, "B T V"]:  # fmt: skip
         """Logits of the token after each position, float32.
 
         Args:
             ids: The words so far.
-            memory: Of the images.
+            memory: Of the images, each for as many captions, one after the other.
             control: What is asked of each caption (`vlc.data.controls`); `None`: nothing.
             parallel: Captions that are predicted without their words, all at once (CapPa, Tschannen et al., NeurIPS
                 2023, arXiv 2306.07915, section 3.1): each word is read as the mask token, and every place sees all.
+            boxes: What of its image each caption is about; `None`: all of it.
         """
         x, mask = self.embed(ids), None
         if parallel is not None:
             assert self.mask is not None, "config.model.decoder.parallel is 0"
             hidden = self.embed.at(self.mask[...], ids.shape[1])
             x = jnp.where(parallel[:, None, None], hidden, x)
-        if self.control is not None:
-            x = jnp.concatenate([self.control_tokens(control, len(ids)), x], axis=1)
+        if self.slots:
+            x = jnp.concatenate([self.prefix(control, boxes, len(ids)), x], axis=1)
         if parallel is not None:
             mask = jnp.tril(jnp.ones((x.shape[1],) * 2, bool)) | parallel[:, None, None, None]
         x = self.stack(shard_batch(x), memory=memory, mask=mask)
         return self.logits(x[:, self.slots :])
 
-    def control_tokens(self, control: Int[Array, "B S"] | None, rows: int) -> Float[Array, "B S W"]:
-        """The control tokens before the caption; 0 in a slot leaves that control out."""
-        assert self.control is not None
-        asked = jnp.zeros((rows, self.slots), jnp.int32) if control is None else control
-        starts = jnp.asarray([sum(self.slot_sizes[:slot]) for slot in range(self.slots)])
-        return jnp.take(self.control[...], asked + starts, axis=0).astype(self.embed.dtype)
+    def prefix(
+        self, control: Int[Array, "B S"] | None, boxes: Float[Array, "B 4"] | None, rows: int
+    ) -> Float[Array, "B S W"]:
+        """What stands before the caption: the box that it is about, and what is asked of it.
+
+        A box is a linear map of its corners (FlexCap, arXiv 2403.12026, section 3.1); of a whole image it is all of it.
+        0 in a slot leaves that control out.
+        """
+        parts = []
+        if self.box is not None:
+            whole = jnp.broadcast_to(jnp.asarray([0.0, 0.0, 1.0, 1.0]), (rows, 4))
+            parts.append(self.box((whole if boxes is None else boxes).astype(self.embed.dtype))[:, None])
+        if self.control is not None:
+            kinds = len(self.slot_sizes)
+            asked = jnp.zeros((rows, kinds), jnp.int32) if control is None else control
+            starts = jnp.asarray([sum(self.slot_sizes[:slot]) for slot in range(kinds)])
+            parts.append(jnp.take(self.control[...], asked + starts, axis=0).astype(self.embed.dtype))
+        return jnp.concatenate(parts, axis=1)
 
     def logits(self, x: Float[Array, "N T W"]) -> Float[Array, "N T V"]:
         """Logits from the last layer's output."""
@@ -177,5 +205,5 @@ class CaptionDecoder(nnx.Module):
 
     @property
     def slots(self) -> int:
-        """Number of control tokens before the caption."""
-        return len(self.slot_sizes)
+        """Number of tokens before the caption."""
+        return len(self.slot_sizes) + (self.box is not None)

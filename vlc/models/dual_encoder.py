@@ -16,6 +16,7 @@ from vlc.models.linear import linear
 from vlc.models.lora import add_lora
 from vlc.models.places import only
 from vlc.models.prototypes import PrototypeHead
+from vlc.models.regions import Found, RegionQueries, region_pool
 from vlc.models.text import TextTower
 from vlc.models.vit import ImageTower, without_pads
 
@@ -100,6 +101,11 @@ class DualEncoder(nnx.Module):
             if config.image.prototypes
             else None
         )
+        self.queries = (
+            RegionQueries(config.regions, image_width=image_width, embed_dim=dim, **common)
+            if config.regions.queries
+            else None
+        )
         set_kernel(self, config.attention)
         if config.lora.rank:
             add_lora(self, config.lora, rngs)
@@ -140,6 +146,30 @@ class DualEncoder(nnx.Module):
             embed = _projected(pooled, self.image_embed)
         return ImageEncoding(without_pads(l2_normalise(tokens), mask), l2_normalise(embed), features, mask)
 
+    def encode_regions(self, image: ImageEncoding, cover: Float[Array, "B R P"]) -> Float[Array, "B R D"]:
+        """Regions of images in the space of the embeddings, of unit length.
+
+        The features of the patches of a region are pooled, and projected as the pooled feature of the image is.
+
+        Args:
+            image: The images.
+            cover: The share of each patch that each region covers.
+        """
+        with jax.named_scope("regions"):
+            features = self._image().in_pooled_space(image.features)
+            return l2_normalise(_projected(region_pool(features, cover), self.image_embed))
+
+    def find_regions(self, image: ImageEncoding) -> Found:
+        """Boxes and vectors of what the queries find in each image."""
+        assert self.queries is not None, "this model was built without queries of regions"
+        with jax.named_scope("region_queries"):
+            return self.queries(image.features, image.mask)
+
+    def absent_region(self) -> Float[Array, " D"]:
+        """The vector of a query that found nothing."""
+        assert self.queries is not None, "this model was built without queries of regions"
+        return self.queries.absent()
+
     def encode_view(
         self, images: UInt8[Array, "B S S 3"], hidden: Int[Array, "B M"] | None = None,
         at: Int[Array, "B M"] | None = None,
@@ -178,6 +208,20 @@ class DualEncoder(nnx.Module):
             if isinstance(decoder, TextReadingDecoder):
                 return decoder(self._text()(ids)[0], memory)
             return decoder(ids, memory, control, parallel)
+
+    def region_logits(
+        self, image: ImageEncoding, ids: Int[Array, "B R T"], boxes: Float[Array, "B R 4"],
+        cover: Float[Array, "B R P"], null: Bool[Array, " B"] | None = None,
+        control: Int[Array, "B R S"] | None = None,
+    ) -> Float[Array, "B R T V"]:  # fmt: skip
+        """As `caption_logits`, of a caption for each of some regions of each image."""
+        decoder = self.captioner()
+        assert isinstance(decoder, CaptionDecoder), "a decoder that reads the text tower captions no regions"
+        with jax.named_scope("region_decoder"):
+            memory = decoder.memory(image.features, image.embed, null, image.mask, cover)
+            rows = [x if x is None else x.reshape(-1, x.shape[-1]) for x in (ids, control, boxes)]
+            logits = decoder(rows[0], memory, rows[1], boxes=rows[2])  # pyright: ignore[reportArgumentType]
+            return logits.reshape(*ids.shape, -1)
 
     def captioner(self) -> Decoder:
         """The caption decoder."""

@@ -14,6 +14,7 @@ from vlc.objectives.contrastive import clip_loss, siglip_loss
 from vlc.objectives.grouping import grouping_loss
 from vlc.objectives.late_interaction import filip_loss
 from vlc.objectives.multi_positive import multi_positive_loss
+from vlc.objectives.regions import region_contrastive_loss
 
 __all__ = [
     "OBJECTIVES",
@@ -28,6 +29,7 @@ __all__ = [
     "multi_positive_loss",
     "one_way",
     "parts_used",
+    "region_contrastive_loss",
     "siglip_loss",
     "total_loss",
 ]  # fmt: skip

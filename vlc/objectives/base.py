@@ -12,8 +12,9 @@ from vlc.settings import Section, choice, number
 
 DUPLICATES = "duplicates"
 Part = Literal[
-    "text_embed", "text_tokens", "sub_captions", "hard_texts", "image_tokens", "caption", "teacher", "crops", "hidden"
-]
+    "text_embed", "text_tokens", "sub_captions", "hard_texts", "image_tokens", "caption", "teacher", "crops", "hidden",
+    "regions", "region_texts", "region_captions", "queries"
+]  # fmt: skip
 
 
 @jax.tree_util.register_dataclass
@@ -42,6 +43,16 @@ class Encoded:
     teacher_whole: Any = None  # [B, K], what the average chooses for the whole image
     hidden: Any = None  # [B, M, K], what hidden patches choose
     teacher_hidden: Any = None  # [B, M, K], what the average chooses there, where it sees them
+    region_embed: Any = None  # [B, R, D]
+    region_text_embed: Any = None  # [B, R, D]
+    region_mask: Any = None  # [B, R], 1 for regions that there are
+    region_id: Any = None  # [B, R, 3], equal for equal texts
+    region_boxes: Any = None  # [B, R, 4]
+    region_nll: Any = None  # [B, R], of their captions
+    region_count: Any = None  # [B, R]
+    query_boxes: Any = None  # [B, Q, 4], what queries found
+    query_embed: Any = None  # [B, Q, D]
+    query_nothing: Any = None  # [B, D], the vector of nothing, again for each image
 
 
 class Weighted(Section):

@@ -10,24 +10,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vlc.models import DualEncoder, Scales
+from vlc.models import DualEncoder, ImageEncoding, Scales
 from vlc.objectives.base import DUPLICATES, Encoded, Objective
 from vlc.objectives.captioning import CAPTION, caption_nll
 from vlc.objectives.contrastive import CLIP, SIGLIP
 from vlc.objectives.distillation import DISTILL
-from vlc.objectives.duplicates import first_of_their_kind, image_digests, text_digests
+from vlc.objectives.duplicates import digest, first_of_their_kind, image_digests, text_digests
 from vlc.objectives.grouping import GROUPING
 from vlc.objectives.hard_margin import HARD_MARGIN
 from vlc.objectives.hard_texts import HARD_CLIP, HARD_FILIP
 from vlc.objectives.late_interaction import FILIP
 from vlc.objectives.multi_positive import MULTI_POSITIVE
+from vlc.objectives.region_queries import REGION_BOXES
+from vlc.objectives.regions import REGION, REGION_CAPTION
 from vlc.objectives.self_distillation import LOCAL_GLOBAL, MASKED
 
 TAUGHT = ("teacher_image", "teacher_text", "teacher_scale", "teacher_whole", "teacher_hidden")
 
 _ALL = (
     CLIP, SIGLIP, FILIP, MULTI_POSITIVE, GROUPING, CAPTION, HARD_CLIP, HARD_FILIP, HARD_MARGIN, DISTILL, LOCAL_GLOBAL,
-    MASKED,
+    MASKED, REGION, REGION_BOXES, REGION_CAPTION,
 )  # fmt: skip
 OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in _ALL}
 
@@ -63,8 +65,9 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
         model: The model.
         batch: `image` `[B, S, S, 3]` (or packed, `vlc.data.naflex`), `text` `[B, T]`, `target` `[B, V]`, `null` `[B]`,
             and perhaps `subs` `[B, K-1, U]`, `hard` `[B, H, T]`, `control` `[B, S]` and `parallel` `[B]` (see
-            `CaptionDecoder`), `kept` `[B, P]` (`random_patches`), what the teacher says (`TAUGHT`), and what the
-            student sees of its pictures (`vlc.train.views`).
+            `CaptionDecoder`), of regions `boxes` `[B, R, 4]`, `cover` `[B, R, P]`, `region_text` `[B, R, U]` and
+            `region_control` `[B, R, S]`, `kept` `[B, P]` (`random_patches`), what the teacher says (`TAUGHT`), and
+            what the student sees of its pictures (`vlc.train.views`).
         objectives: `config.objectives`.
     """
     uses = parts_used(objectives)
@@ -105,8 +108,36 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
         distinct=first_of_their_kind(ids) if ids is not None and "sub_captions" in uses else None,
         text_id=ids if ignoring else None,
         image_id=image_digests(batch["image"]) if ignoring else None,
-        **hard, **taught, **views,
+        **hard, **taught, **views, **encode_regions(model, batch, image, objectives),
     )  # fmt: skip
+
+
+def encode_regions(
+    model: DualEncoder, batch: dict[str, Array], image: ImageEncoding, objectives: Any
+) -> dict[str, Array]:
+    """What objectives need of the regions of a batch, as `Encoded` has it."""
+    uses, found = parts_used(objectives), {}
+    if "regions" in uses:
+        found["region_embed"] = model.encode_regions(image, batch["cover"])
+    if "region_texts" in uses:
+        ids = batch["region_text"]
+        texts = model.encode_text(ids.reshape(-1, ids.shape[2]))
+        found["region_text_embed"] = texts.embed.reshape(*ids.shape[:2], -1)
+        found["region_mask"] = texts.mask.any(axis=1).reshape(ids.shape[:2]).astype(jnp.float32)
+        found |= {"region_id": digest(ids), "region_boxes": batch["boxes"]}
+    if "queries" in uses:
+        seen = model.find_regions(image)
+        nothing = jnp.broadcast_to(model.absent_region(), (len(seen.boxes), seen.embed.shape[2]))
+        found |= {"query_boxes": seen.boxes, "query_embed": seen.embed, "query_nothing": nothing}
+    if "region_captions" in uses:
+        inputs, labels = batch["region_text"][..., :-1], batch["region_text"][..., 1:]
+        logits = model.region_logits(
+            image, inputs, batch["boxes"], batch["cover"], batch["null"], batch.get("region_control")
+        )
+        logits, labels = logits.reshape(-1, *logits.shape[2:]), labels.reshape(-1, labels.shape[2])
+        nll, count = caption_nll(logits, labels, labels < logits.shape[-1], z_loss=objectives.caption.z_loss)
+        found |= {"region_nll": nll.reshape(inputs.shape[:2]), "region_count": count.reshape(inputs.shape[:2])}
+    return found
 
 
 def prototypes(model: DualEncoder, batch: dict[str, Array], view: str) -> Float[Array, "B N K"]:

@@ -24,6 +24,7 @@ RULES: tuple[tuple[str, str | None], ...] = (
     ("shared", None),
     ("vocab", None),
     ("rank", None),
+    ("corner", None),
 )
 
 

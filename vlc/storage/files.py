@@ -34,7 +34,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # Where images lie beside the file that names them, in the layouts that data sets are published in.
 IMAGE_FOLDERS = (
     "images", "Images", "flickr30k-images", "flickr30k_images", "flickr8k-images", "Flicker8k_Dataset",
-    "Flickr8k_Dataset", "val2014", "val2017", "train2014", "train2017",
+    "Flickr8k_Dataset", "val2014", "val2017", "train2014", "train2017", "VG_100K", "VG_100K_2", "mscoco",
 )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import math
-import re
 import tempfile
 import zlib
 from bisect import bisect_right
@@ -17,11 +16,13 @@ import numpy as np
 from vlc.config import Config, parse_weights
 from vlc.curate.join import join_captions
 from vlc.curate.selection import select
-from vlc.data.captions import CaptionChoice, Mix, matching
+from vlc.data.captions import OF_REGION, CaptionChoice, Mix, matching
 from vlc.data.controls import LEARNT_CONTROLS, Controls, even_bins, sources_of
 from vlc.data.images import Preprocess
-from vlc.data.pipeline import FirstPart, MakeExample, check_source, twin_of
+from vlc.data.pipeline import FirstPart, Lengths, MakeExample, check_source, twin_of
 from vlc.data.record import Source, coming
+from vlc.data.region_choice import RegionChoice
+from vlc.data.sides import names_a_side
 from vlc.data.sources import Columns, open_mixture, open_source
 from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
 from vlc.data.workers import cores
@@ -29,7 +30,6 @@ from vlc.errors import ConfigError, DataError
 from vlc.objectives import parts_used
 from vlc.storage import Place, exists, version_of, working_folder
 
-_SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 _CUT = 0.05  # share of captions that are cut, from which on it is said
 _LOOKED_AT = 200  # records whose caption sources are compared with those that the config names
 
@@ -42,6 +42,7 @@ def open_split(config: Config, split: str, workdir: Place | None = None) -> Sour
     data = config.data
     scenes = {"side": data.image.size, "split": split, **data.scenes.to_dict()}
     scenes["negatives"] = split == "train" and data.captions.negatives > 0
+    scenes["regions"] = data.regions.count > 0 or OF_REGION in data.captions.sub_sources + data.captions.slots
     if split == "train":
         return _open_train(data, scenes, workdir)
     spec = "scenes" if data.train == "scenes" else data.dev
@@ -84,6 +85,13 @@ def make_preprocess(config: Config, size: int = 0) -> Preprocess:
     image = config.data.image.to_dict()
     image["patch"] = (image["patch"] or config.model.image.patch) if image["resize"] == "naflex" else 0
     return Preprocess(**image | ({"size": size} if size else {}))
+
+
+def make_region_choice(regions: Any) -> RegionChoice | None:
+    """From `config.data.regions`; `None` where none are wanted."""
+    if not regions.count:
+        return None
+    return RegionChoice(regions.count, _names(regions.sources), regions.visible, regions.masks)
 
 
 def make_caption_choice(captions: Any) -> CaptionChoice:
@@ -183,7 +191,7 @@ def data_warnings(config: Config, source: Source, tokenizer: Tokenizer | None = 
             captions = source.captions(index)
             known |= captions.keys()
             looked_at += 1
-            sided += any(_SIDES.search(text) for texts in captions.values() for text in texts)
+            sided += any(names_a_side(text) for texts in captions.values() for text in texts)
             if tokenizer is not None:
                 texts = [text for some in captions.values() for text in some]
                 total += len(texts)
@@ -193,17 +201,18 @@ def data_warnings(config: Config, source: Source, tokenizer: Tokenizer | None = 
             f"{cut} of {total} sampled captions are longer than config.model.text.length={length} tokens; what is "
             "beyond is not seen where they are read whole."
         )
-    if config.data.image.flip and sided:
+    if config.data.image.flip and sided and not config.data.captions.swap_sides:
         found.append(
             f"config.data.image.flip mirrors half of the images, and the captions of {sided} of {looked_at} sampled "
-            "records say left or right, which is then wrong. Set config.data.image.flip=False."
+            "records say left or right, which is then wrong. Set config.data.image.flip=False, or "
+            "config.data.captions.swap_sides=True, which exchanges the words too."
         )
     captions = config.data.captions
     keys = ("mix", "mix_end", "target")
     named = {key: tuple(parse_weights(captions[key], f"data.captions.{key}")) for key in keys}
     named |= {key: _names(captions[key]) for key in ("sub_sources", "slots")}
     for key, patterns in named.items():
-        missing = [name for name in dict.fromkeys(patterns) if not matching(known, name)]
+        missing = [name for name in dict.fromkeys(patterns) if OF_REGION not in name and not matching(known, name)]
         if missing and known:
             found.append(
                 f"config.data.captions.{key} names {', '.join(missing)}, which none of the sampled records has; they "
@@ -269,12 +278,14 @@ def shown_controls(config: Config, source: Source) -> dict[str, tuple]:
     }
 
 
-def text_lengths(config: Config, *, first: bool = False) -> tuple[int, int, int]:
-    """Tokens of the main caption, of a sub-caption, and of the captioner's target; in the first part of training."""
+def text_lengths(config: Config, *, first: bool = False) -> Lengths:
+    """Tokens of texts; in the first part of training."""
     length = config.model.text.length
     sub, target = config.data.captions.sub_length or length, config.model.decoder.length or length
     most = config.data.first_length if first and config.data.first_length else length
-    return min(length, most), min(sub, most), target
+    written = "region_captions" in parts_used(config.objectives)
+    region = config.data.regions.length or (min(length, target) if written else length)
+    return Lengths(min(length, most), min(sub, most), target, min(region, most))
 
 
 def first_steps(config: Config) -> int:
@@ -302,8 +313,13 @@ def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> 
         draws=config.steps * config.batch_size,
         controls=Controls.of(config),
         first=_first_part(config),
+        regions=make_region_choice(config.data.regions),
+        patch=config.model.image.patch,
+        swap_sides=config.data.captions.swap_sides,
     )
     check_source(make, train_name(config))
+    if make.regions is not None:
+        _check_regions(source, make.regions, train_name(config))
     if "hard_texts" in parts_used(config.objectives):
         _check_negatives(source, train_name(config))
     if config.data.twins:
@@ -322,6 +338,22 @@ def _check_twins(source: Source, choice: CaptionChoice, name: str) -> None:
         f"{name}: config.data.twins asks for records that differ in one thing, and none of "
         f"{min(_LOOKED_AT, len(source))} records has such a twin. Generated scenes do, and captions files "
         "whose column `twins` names them."
+    )
+
+
+def _check_regions(source: Source, choice: RegionChoice, name: str) -> None:
+    """Raises `DataError` where no record that is looked at has a region with a text."""
+    found: set[str] = set()
+    for index in coming(source, evenly(source, _LOOKED_AT)):
+        with contextlib.suppress(DataError):
+            regions = source[index].regions
+            if any(map(choice.texts_of, regions)):
+                return
+            found |= {name for region in regions for name in (*region.captions, *(["label"] if region.label else []))}
+    named = f"Theirs are of the sources {', '.join(sorted(found))}" if found else "They have none (docs/data.md)"
+    raise DataError(
+        f"{name}: config.data.regions asks for regions with texts, and none of {min(_LOOKED_AT, len(source))} records "
+        f"has one. {named}."
     )
 
 

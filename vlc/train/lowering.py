@@ -60,17 +60,23 @@ def state_shapes(config: Config, vocab_size: int, optimizer: Any) -> Any:
 def batch_shapes(config: Config, *, first: bool = False) -> dict[str, jax.ShapeDtypeStruct]:
     """What the step is fed, in the first part of training or later: uint8 images and token ids."""
     count = config.batch_size
-    length, sub_length, target_length = text_lengths(config, first=first)
-    shapes: dict[str, tuple[int, ...]] = {"text": (count, length), "target": (count, target_length)}
+    lengths = text_lengths(config, first=first)
+    shapes: dict[str, tuple[int, ...]] = {"text": (count, lengths.main), "target": (count, lengths.target)}
     if config.data.captions.sub_captions:
-        shapes["subs"] = (count, config.data.captions.sub_captions, sub_length)
+        shapes["subs"] = (count, config.data.captions.sub_captions, lengths.sub)
     if config.data.captions.negatives:
-        shapes["hard"] = (count, config.data.captions.negatives, length)
+        shapes["hard"] = (count, config.data.captions.negatives, lengths.main)
     if slots := slot_sizes(config.model.decoder.control):
         shapes["control"] = (count, len(slots))
-    ids = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
-    return ids | {
-        "image": jax.ShapeDtypeStruct(
-            (count, *make_preprocess(config, config.data.first_size if first else 0).shape), jnp.uint8
-        )
+    size = config.data.first_size if first else 0
+    floats = {}
+    if most := config.data.regions.count:
+        shapes |= {"region_text": (count, most, lengths.region), "region_counts": (count, 3)}
+        patches = ((size or config.data.image.size) // config.model.image.patch) ** 2
+        floats = {"boxes": ((count, most, 4), jnp.float32), "cover": ((count, most, patches), jnp.float16)}
+        shapes |= {"region_control": (count, most, len(slots))} if slots else {}
+    return {
+        **{name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()},
+        **{name: jax.ShapeDtypeStruct(*kind) for name, kind in floats.items()},
+        "image": jax.ShapeDtypeStruct((count, *make_preprocess(config, size).shape), jnp.uint8),
     }

@@ -74,6 +74,14 @@ def wrong_texts(model: DualEncoder, batch: Batch) -> Metrics:
     return {"wrong_texts": there.sum(axis=1).astype(jnp.float32).mean()}
 
 
+def region_numbers(batch: Batch) -> Metrics:
+    """Regions of an image: how many are trained on, lie outside of the crop, and are more than are wanted."""
+    if "region_counts" not in batch:
+        return {}
+    counts = batch["region_counts"].astype(jnp.float32).mean(axis=0)
+    return {"regions": counts[0], "regions_outside": counts[1], "regions_too_many": counts[2]}
+
+
 def in_parts(function: Callable[[Batch], Any], batch: Batch, parts: int) -> Any:
     """What a function of each record gives for a batch, a part of it at a time, so that memory is that of a part."""
     if parts == 1:
@@ -132,6 +140,7 @@ def make_train_step(
             "logit_scale": scales.logit_scale,
             "token_logit_scale": scales.token_logit_scale,
             **wrong_texts(model, batch),
+            **region_numbers(batch),
             **({"skipped_steps": skipped_steps(new["opt"])} if config.optimizer.skip_spikes else {}),
             "lr": jnp.asarray(schedule(state["step"]), jnp.float32),
         }

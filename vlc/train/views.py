@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from vlc.config import Config
 from vlc.models import DualEncoder
@@ -24,6 +24,8 @@ def add_views(config: Config, batch: Batch, key: jax.Array) -> Batch:
     if image.drop_patches:
         batch["kept"] = random_patches(batch["image"], image.patch, image.drop_patches, jax.random.fold_in(key, 2))
     uses = parts_used(config.objectives)
+    if (points := config.objectives.region_caption.points) and "region_captions" in uses:
+        batch["boxes"] = some_as_points(batch["boxes"], points, jax.random.fold_in(key, 5))
     if "hidden" in uses:
         seen = 1 - config.objectives.masked.share
         batch["hidden"] = random_patches(batch["image"], image.patch, seen, jax.random.fold_in(key, 3))
@@ -33,6 +35,15 @@ def add_views(config: Config, batch: Batch, key: jax.Array) -> Batch:
         area = (local.area[0], local.area[1])
         batch["crops"] = random_crops(batch["image"], size, local.crops, area, jax.random.fold_in(key, 4))
     return batch
+
+
+def some_as_points(boxes: Float[Array, "B R 4"], share: float, key: jax.Array) -> Float[Array, "B R 4"]:
+    """Boxes of which some are a point in their middle half: a box of no size."""
+    of_choice, of_place = jax.random.split(key)
+    place = jax.random.uniform(of_place, (*boxes.shape[:2], 2), minval=0.25, maxval=0.75)
+    points = boxes[..., :2] + place * (boxes[..., 2:] - boxes[..., :2])
+    chosen = jax.random.bernoulli(of_choice, share, boxes.shape[:2])
+    return jnp.where(chosen[..., None], jnp.concatenate([points, points], axis=-1), boxes)
 
 
 def random_crops(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlc.data.record import Source
-from vlc.data.sources import annotations, array_record, folder, huggingface, side_files, tfds, webdataset
+from vlc.data.sources import annotations, array_record, folder, huggingface, region_files, side_files, tfds, webdataset
 from vlc.data.sources.annotations import Annotations
 from vlc.data.sources.array_record import ArrayRecord
 from vlc.data.sources.captions_file import CAPTION_FILES, SUFFIXES
@@ -17,6 +17,7 @@ from vlc.data.sources.folder import Folder
 from vlc.data.sources.huggingface import HuggingFace
 from vlc.data.sources.kind import Location, SourceKind
 from vlc.data.sources.mixture import Mixture
+from vlc.data.sources.region_files import RegionFile
 from vlc.data.sources.sample import Sample
 from vlc.data.sources.scenes import Scenes
 from vlc.data.sources.scenes.source import KIND as SCENES
@@ -34,6 +35,7 @@ __all__ = [
     "Folder",
     "HuggingFace",
     "Mixture",
+    "RegionFile",
     "Sample",
     "Scenes",
     "SideFiles",
@@ -49,6 +51,7 @@ _COMMAS = re.compile(r",(?![^{}]*\})")  # those between braces belong to a name
 KINDS: tuple[SourceKind, ...] = (
     SCENES,
     huggingface.KIND,
+    region_files.KIND,
     annotations.KIND,
     folder.KIND,
     tfds.KIND,
@@ -68,6 +71,8 @@ def open_source(spec: str, *, columns: str = "", **scenes: Any) -> Source:
             - a folder with `captions.{jsonl,json,csv,tsv,parquet,txt}`, Hugging Face's `metadata.{csv,jsonl,parquet}`
               or `Flickr8k.token.txt`, or such a file;
             - a folder of images, each with a `.txt`, `.caption` or `.json` of its name;
+            - `instances_*.json` in COCO's layout, `panoptic_*.json`, Pix2Cap-COCO's, `refs(unc).p#SPLIT` of RefCOCO,
+              Visual Genome's `region_descriptions.json`, or a folder with one;
             - `dataset_coco.json#SPLIT` and its like (Karpathy's), COCO's `captions_*.json`, or a folder with one;
             - WebDataset shards or ArrayRecord files: a folder, one file, a glob, `{00000..00999}.tar`, or a list with
               `::` between the files;

@@ -12,8 +12,10 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from vlc.data.parts import Parts
 from vlc.data.record import Record, Source, flatten_captions, group_captions
-from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
+from vlc.data.regions import GRAPH, REGIONS, PartsOfPicture
+from vlc.data.sources.columns import BY_NAME, IMAGE, Columns
 from vlc.data.sources.kind import SourceKind
+from vlc.data.sources.parts_of_row import parts_of_row
 from vlc.data.sources.tf_example import read_example, write_example
 from vlc.errors import DataError
 from vlc.storage import exists, find_shards, is_far, join, local_copy, parent, read_bytes
@@ -28,9 +30,9 @@ _OPEN_FILES = 256  # of one process; opening another takes a third of a millisec
 class ArrayRecord(Source):
     """Records of ArrayRecord files, each a `tf.train.Example`.
 
-    `vlc data build` writes the features `key`, `image`, `captions/source`, `captions/text`, `captions/score` and
-    `boxes`; in files from elsewhere `image` (or `image/encoded`, `jpg`) and the caption columns of `Columns` are looked
-    for.
+    `vlc data build` writes the features `key`, `image`, `captions/source`, `captions/text`, `captions/score`,
+    `regions` and `graph`; in files from elsewhere `image` (or `image/encoded`, `jpg`) and the caption columns of
+    `Columns` are looked for.
 
     Attributes:
         shards: The files, in order.
@@ -79,7 +81,6 @@ class ArrayRecord(Source):
         if not image:
             raise DataError(f"{where}: no feature `image`; it has {', '.join(sorted(features))}.", "row")
         key = features["key"][0].decode() if features.get("key") else where.rsplit("/", 1)[-1]
-        boxes = boxes_of({"boxes": features.get("boxes") or None}, where)
         url = features["url"][0].decode() if features.get("url") else ""
         if "captions/text" in features:
             sources = [source.decode() for source in features["captions/source"]]
@@ -89,18 +90,18 @@ class ArrayRecord(Source):
             captions, scores = self.columns.captions_of(_as_row(features), where), {}
         told = (features.get(f"negatives/{part}") or [] for part in ("caption", "text"))
         pairs = ((caption.decode(), text.decode()) for caption, text in zip(*told, strict=True))
-        return Record(key, image[0], captions, boxes, {"url": url} if url else {}, scores, group_captions(pairs))
+        extra = {"url": url} if url else {}
+        return Record(key, image[0], captions, *_parts(features, where), extra, scores, group_captions(pairs))
 
 
 def to_example(record: Record, image: bytes) -> bytes:
     """A record as `vlc data build` keeps it.
 
     Args:
-        record: Key, captions with their scores and negatives, and boxes.
+        record: Key, captions with their scores and negatives, regions and their graph.
         image: The encoded image.
     """
     pairs, wrong = flatten_captions(record.captions), flatten_captions(record.negatives)
-    boxes = [] if record.boxes is None else record.boxes.astype(float).ravel().tolist()
     return write_example(
         {
             "key": [record.key.encode()],
@@ -108,12 +109,28 @@ def to_example(record: Record, image: bytes) -> bytes:
             "url": [str(record.extra.get("url") or "").encode()],
             "captions/source": [source.encode() for source, _ in pairs],
             "captions/text": [text.encode() for _, text in pairs],
-            **({"boxes": boxes} if boxes else {}),
+            **({REGIONS: [_json(region.plain()) for region in record.regions]} if record.regions else {}),
+            **({GRAPH: [_json(edge) for edge in record.graph]} if record.graph else {}),
             **({"captions/score": record.flat_scores()} if record.scores else {}),
             **({"negatives/caption": [caption.encode() for caption, _ in wrong]} if wrong else {}),
             **({"negatives/text": [text.encode() for _, text in wrong]} if wrong else {}),
         }
     )
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _parts(features: dict[str, list], where: str) -> PartsOfPicture:
+    """Regions and graph, each an object of JSON; in files of before, boxes alone."""
+    try:
+        row = {name: [json.loads(value) for value in features.get(name) or []] for name in (REGIONS, GRAPH)}
+    except ValueError as error:
+        raise DataError(f"{where}: a region is not JSON ({error}).", "region") from error
+    boxes = features.get("boxes") or []
+    row[REGIONS] += [{"box": boxes[i : i + 4]} for i in range(0, len(boxes), 4)]
+    return parts_of_row(row, where, {})
 
 
 def _as_row(features: dict[str, list]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which columns of a table or JSON object are the image, its captions and its boxes, under the usual names."""
+"""Which columns of a table or JSON object are the image, its captions and its regions, under the usual names."""
 
 import ast
 import codecs
@@ -10,14 +10,26 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from vlc.data.record import clean_captions, mend_text
+from vlc.data.regions import GRAPH, REGIONS, PartsOfPicture
+from vlc.data.sources import gbc
+from vlc.data.sources.parts_of_row import SETTINGS, check_settings, parts_of_row
 from vlc.errors import ConfigError, DataError
 
 log = logging.getLogger("vlc")
-IMAGE = ("image", "file_name", "filename", "filepath", "path", "image_path", "imagepath", "image path", "img")
-ADDRESS = ("url", "image_url")
+IMAGE = (
+    "image",
+    "file_name",
+    "filename",
+    "filepath",
+    "path",
+    "image_path",
+    "imagepath",
+    "image path",
+    "img",
+    "img_path",
+)
+ADDRESS = ("url", "image_url", "img_url")
 _OWN = ("caption", "text")  # one string
 _KNOWN = re.compile(
     r"(raw|alt|(short|long)(ib|sv|lla)?|title|description|synthetic|recaption|vecap|top|dense)"
@@ -32,8 +44,7 @@ _WRONG = re.compile(
 
 _NEGATIVES = "negatives"
 _TWINS = "twins"
-_NO_CAPTIONS = ("image", "root", _NEGATIVES, _TWINS)  # what else a column may be
-_ROUNDING = 1e-3  # by which an edge may lie outside of its image
+_NO_CAPTIONS = ("image", "root", _NEGATIVES, _TWINS, REGIONS, GRAPH, *SETTINGS)  # what else a column may be
 _IMAGE_FILE = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)(#\d+)?$", re.I)
 
 
@@ -42,8 +53,9 @@ class Columns:
     """How rows are read.
 
     Attributes:
-        names: Columns by what they are: `image`, `negatives`, or the caption source they give. Empty: known by their
-            names. `root` is no column, but the folder that image paths are relative to.
+        names: Columns by what they are: `image`, `negatives`, `regions`, or the caption source they give. Empty: known
+            by their names. No columns are `root`, the folder that image paths are relative to, `box_format` and
+            `box_units`, how boxes are written.
         encoding: Of text files.
         any_text: Where no column has a usual name, all columns of text are captions.
     """
@@ -65,6 +77,7 @@ class Columns:
             if not (meaning and equals and column):
                 raise ConfigError(f'data.columns is "{text}"; write "image=COLUMN,SOURCE=COLUMN", as in "alt=title".')
             names[meaning.strip()] = column.strip()
+        check_settings(names)
         encoding = names.pop("encoding", "utf-8")
         try:
             codecs.lookup(encoding)
@@ -77,7 +90,7 @@ class Columns:
     @property
     def by_position(self) -> bool:
         """Whether columns are counted, from 1, in a file without a header: `image=1,text=2`."""
-        columns = [column for meaning, column in self.names.items() if meaning != "root"]
+        columns = [column for meaning, column in self.names.items() if meaning not in ("root", *SETTINGS)]
         return bool(columns) and all(column.isdecimal() for column in columns)
 
     def settings(self) -> dict[str, Any]:
@@ -108,7 +121,7 @@ class Columns:
 
     @staticmethod
     def _is_caption(name: str) -> bool:
-        return name in (*_OWN, "captions", "conversations") or _gives_captions(name)
+        return name in (*_OWN, "captions", "conversations", gbc.VERTICES) or _gives_captions(name)
 
     def image_of(self, row: Mapping[str, Any], where: str) -> str:
         """The image's path or URL.
@@ -165,12 +178,18 @@ class Columns:
             raise DataError(f'{where}: "twins" must be the name of an image, or a list; got {value!r:.60}.', "row")
         return tuple(map(mend_text, names))
 
+    def parts_of(self, row: Mapping[str, Any], where: str) -> PartsOfPicture:
+        """Regions of the image and the edges between them; see `parts_of_row`."""
+        return parts_of_row(row, where, self.names)
+
     def _raw_captions(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
         named = {source: column for source, column in self.names.items() if source not in _NO_CAPTIONS}
         if named:
             return {
                 source: _texts(row[column], f"{where}, {column}") for source, column in named.items() if row.get(column)
             }
+        if gbc.VERTICES in row:
+            return gbc.captions_of(row, where)
         if "conversations" in row:
             return {"long": _answers(row["conversations"], where)}
         captions: dict[str, Any] = {}
@@ -201,23 +220,6 @@ BY_NAME = Columns()
 def source_name(column: str) -> str:
     """The caption source that a column gives: `shortSV_captions` is `shortSV`, `raw_caption` is `raw`."""
     return re.sub(r"[_ ]?(caption|text|description)s?$", "", column) or column
-
-
-def boxes_of(row: Mapping[str, Any], where: str) -> np.ndarray | None:
-    """`boxes` of a row, `[N, 4]` shares of the sides.
-
-    Raises:
-        DataError: They are no boxes.
-    """
-    if row.get("boxes") is None:
-        return None
-    try:
-        boxes = np.asarray(row["boxes"], np.float32).reshape(-1, 4)
-    except (TypeError, ValueError) as error:
-        raise DataError(f'{where}: "boxes" must be rows of left, top, right, bottom ({error}).', "row") from error
-    if not ((boxes >= -_ROUNDING) & (boxes <= 1 + _ROUNDING)).all():
-        raise DataError(f'{where}: "boxes" are shares of the image\'s width and height, between 0 and 1.', "row")
-    return boxes.clip(0, 1)
 
 
 @lru_cache(maxsize=1024)

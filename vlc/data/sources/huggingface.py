@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from vlc.data.parts import Parts
 from vlc.data.record import Record, Source
-from vlc.data.sources.columns import BY_NAME, IMAGE, Columns, boxes_of
+from vlc.data.sources.columns import BY_NAME, IMAGE, Columns
 from vlc.data.sources.kind import SourceKind
 from vlc.errors import DataError
 from vlc.storage import exists, join, local_copy, read_bytes
@@ -88,7 +88,7 @@ class HuggingFace(Source):
         extra = {"url": url} if isinstance(url, str) else {}
         captions = self.columns.captions_of(row, where)
         wrong = self.columns.negatives_of(row, captions, where)
-        return Record(str(key), image, captions, boxes_of(row, where), extra, negatives=wrong)
+        return Record(str(key), image, captions, *self.columns.parts_of(row, where), extra, negatives=wrong)
 
     def _image(self, value: Any, where: str) -> tuple[bytes, str]:
         """Encoded bytes, and a path where one is known."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlc.data.record import Record, Source
-from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
+from vlc.data.sources.columns import BY_NAME, Columns
 from vlc.data.sources.kind import SourceKind
 from vlc.data.sources.tar_index import IMAGE_SUFFIXES
 from vlc.errors import DataError
@@ -84,8 +84,8 @@ class SideFiles(Source):
     def __getitem__(self, index: int) -> Record:
         image, text = self.pairs[index]
         row, where = self._row(text), join(self.folder, text)
-        captions, boxes = self.columns.captions_of(row, where), boxes_of(row, where)
-        return Record(image, read_bytes(join(self.folder, image)), captions, boxes)
+        captions, parts = self.columns.captions_of(row, where), self.columns.parts_of(row, where)
+        return Record(image, read_bytes(join(self.folder, image)), captions, *parts)
 
     def _row(self, text: str) -> Mapping[str, Any]:
         where = join(self.folder, text)

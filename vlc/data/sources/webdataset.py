@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from vlc.data.parts import Parts
 from vlc.data.record import Record, Source, add_counts
-from vlc.data.sources.columns import BY_NAME, Columns, boxes_of
+from vlc.data.sources.columns import BY_NAME, Columns
 from vlc.data.sources.kind import Location, SourceKind
 from vlc.data.sources.tar_index import MEMBERS, index_shard, refuse_compressed
 from vlc.data.table import TEXT, Table, is_kept, kept_table, write_table
@@ -112,7 +112,8 @@ class WebDataset(Source):
         values = _info(txt, info, where)
         captions = self.columns.captions_of(values, where)
         url, wrong = values.get("url"), self.columns.negatives_of(values, captions, where)
-        return Record(key, image, captions, boxes_of(values, where), {"url": url} if url else {}, negatives=wrong)
+        extra = {"url": url} if url else {}
+        return Record(key, image, captions, *self.columns.parts_of(values, where), extra, negatives=wrong)
 
     @property
     def prefetches(self) -> bool:
@@ -175,7 +176,7 @@ def _info(txt: bytes | None, info: bytes | None, where: str) -> Mapping:
         row = json.loads(info) if info is not None else {}
         if not isinstance(row, dict):
             raise DataError(f"{where}: its json is not an object with a caption.", "row")
-        if txt is not None and not {"captions", "caption", "text", "conversations"} & row.keys():
+        if txt is not None and not {"captions", "caption", "text", "conversations", "vertices"} & row.keys():
             row["caption"] = txt.decode("utf-8")
         return row
     except UnicodeDecodeError as error:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlc.data.record import Record, Source
+from vlc.data.regions import PartsOfPicture
 from vlc.data.sources.kind import SourceKind
 from vlc.data.sources.scenes import language, world
+from vlc.data.sources.scenes.parts import parts_of_scene
 from vlc.data.sources.scenes.render import draw
 
 SPLITS = {"train": 0, "dev": 1, "test": 2, "novel": 3}
@@ -39,6 +41,7 @@ class Scenes(Source):
         varied: With two caption sources more: `varied`, of all lengths from 2 words on, and `brief`, which say one
             thing of an object at the most.
         negatives: With wrong texts for each `short` and `long` caption: those of the scene's edit twins.
+        regions: With the regions of each scene and their graph.
     """
 
     side: int = 64
@@ -54,6 +57,7 @@ class Scenes(Source):
     reference_generic_rate: float = 0.8
     varied: bool = False
     negatives: bool = False
+    regions: bool = True
 
     def __len__(self) -> int:
         return self.length
@@ -80,9 +84,9 @@ class Scenes(Source):
     def record(self, scene: world.Scene, style: int, *, key: str, index: int) -> Record:
         """Draws a scene and writes its captions."""
         image, masks = draw(scene, self.side)
-        return Record(
-            key, image, self.describe(scene, style, index), extra={"scene": scene, "style": style, "masks": masks}
-        )
+        parts = parts_of_scene(scene, style, masks) if self.regions else PartsOfPicture()
+        extra = {"scene": scene, "style": style, "masks": masks}
+        return Record(key, image, self.describe(scene, style, index), *parts, extra=extra)
 
     def names(self, index: int) -> tuple[str, str]:
         return self._key(index), ""

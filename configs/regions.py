@@ -1,0 +1,94 @@
+"""Regions on generated scenes: which words belong to which part of a picture, in five minutes on a laptop.
+
+    vlc train --config configs/regions.py --workdir runs/regions
+    vlc eval runs/regions --task regions --data scenes
+
+The quickstart's encoder with what regions add: InfoNCE of regions and their texts (RegionCLIP, FG-CLIP; DoCo's within
+an image), queries that find them (GRAIN), and captions of them (FlexCap, FINECAPTION). Forms leave parts out, for
+comparison (`configs/regions.py:NAME`): `plain` has no regions, `text` the first, `image` the same within each image,
+`graph` a caption graph as further positives (GBC), `queries` the second, `captions` the third alone.
+"""
+
+from vlc.config import Config, default_config, shrink
+
+_LOOKS = "region,brief"  # "large striped red circle", "red circle"
+
+
+def get_config(form: str = "") -> Config:
+    """The config, or one of the forms above, or `smoke`."""
+    config = default_config()
+    config.batch_size = 64
+    config.steps = 480
+    config.log_every = 20
+
+    config.data.train = "scenes"
+    config.data.vocab_size = 512
+    config.data.tokenizer_samples = 2000
+    config.data.image.size = 72
+    config.data.scenes.update({"objects": (2, 4), "varied": True, "first_objects": (1, 1), "first_share": 0.33})
+    config.data.captions.mix = "brief"
+    config.data.captions.mix_end = "long:0.7,brief:0.3"
+    config.data.captions.mix_schedule = (0.31, 0.35)
+
+    config.model.embed_dim = 64
+    config.model.image.update({"patch": 12, "width": 128, "heads": 4, "layers": 2})
+    config.model.image.update({"stem": "conv", "positions": "sines", "pool": "map"})
+    config.model.text.update({"width": 128, "layers": 2, "heads": 4, "length": 64})
+
+    config.objectives.clip.weight = 1.0
+    config.objectives.filip.update({"weight": 1.0, "scores": "text", "smoothing": 0.05})
+    config.optimizer.update({"name": "muon", "lr": 4e-3, "warmup_steps": 50})
+
+    for part in _PARTS[form if form != "smoke" else ""]:
+        part(config)
+    config.checkpoint.every = config.steps // 2
+    config.eval.every = config.steps
+    return shrink(config) if form == "smoke" else config
+
+
+def _regions(config: Config) -> None:
+    config.data.regions.update({"count": 4, "sources": _LOOKS, "length": 16})
+
+
+def _text(config: Config) -> None:
+    _regions(config)
+    config.objectives.region.weight = 1.0
+
+
+def _image(config: Config) -> None:
+    _text(config)
+    config.objectives.region.negatives = "image"
+
+
+def _graph(config: Config) -> None:
+    config.data.captions.update(
+        {"sub_captions": 4, "sub_sources": "entity/*,relation/*,composition/*", "sub_length": 24}
+    )
+    config.objectives.clip.weight = 0.0
+    config.objectives.multi_positive.update({"weight": 1.0, "negatives": "all", "duplicates": "ignored"})
+
+
+def _queries(config: Config) -> None:
+    _regions(config)
+    config.model.regions.update({"queries": 6, "layers": 2, "width": 128, "heads": 4})
+    config.objectives.region_boxes.update({"weight": 1.0, "l1": 5.0, "giou": 2.0})
+
+
+def _captions(config: Config) -> None:
+    _regions(config)
+    config.model.decoder.update({"layers": 2, "width": 128, "heads": 4, "length": 24})
+    config.model.decoder.control.update({"box": True, "mask": True, "length": 8})
+    config.objectives.region_caption.update({"weight": 1.0, "points": 0.2})
+    config.data.captions.target = "short"
+    config.objectives.caption.update({"weight": 0.3, "null_rate": 0.2})
+
+
+_PARTS = {
+    "": (_text, _queries, _captions),
+    "plain": (),
+    "text": (_text,),
+    "image": (_image,),
+    "graph": (_graph,),
+    "queries": (_queries,),
+    "captions": (_captions,),
+}

@@ -1,0 +1,257 @@
+"""Given regions: their class, their attributes, and which of them a text is about."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vlc.data.regions import Region
+from vlc.errors import ConfigError, DataError
+from vlc.evaluate.embeddings import Cache
+from vlc.evaluate.metrics.intervals import Figure, interval
+from vlc.evaluate.metrics.regions import given_boxes_map, labelled_ap, r_precision
+from vlc.evaluate.metrics.retrieval import token_scores
+from vlc.evaluate.metrics.zero_shot import accuracy, class_scores
+from vlc.evaluate.report.page import Report
+from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, open_captioned
+from vlc.evaluate.tasks.templates import read_templates
+from vlc.inference import Model
+from vlc.inference.region_inputs import named_regions
+from vlc.models import ImageEncoding, TextEncoding
+from vlc.storage import local_copy
+
+_IMAGES = 64  # encoded at once
+ATTRIBUTE_PROMPTS = ("{}", "something {}", "a {} object")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Some images with their regions.
+
+    Attributes:
+        image: The images.
+        regions: Their regions as images of their own: tokens of the patches that a region covers, and its embedding.
+        owner: The image of each region.
+        cover: The share of each patch that each region covers.
+        told: What is known of each region.
+    """
+
+    image: ImageEncoding
+    regions: ImageEncoding
+    owner: Int[np.ndarray, " N"]
+    cover: Float[np.ndarray, "N P"]
+    told: list[Region]
+
+
+def see_regions(model: Model, images: Sequence[Any], regions: Sequence[Sequence[Region]]) -> Seen:
+    """Encodes images with their regions; those with a mask are that, others their box.
+
+    Raises:
+        ConfigError: The model has no patches.
+        DataError: A region lies outside of what the model sees.
+    """
+    if model.config.model.image.pool == "queries":
+        raise ConfigError("This model's image tokens are pooled queries (CoCa), not patches: it has no regions.")
+    framed = [model.preprocess.framed(image) for image in images]
+    pixels, frames = np.stack([one for one, _ in framed]), [frame for _, frame in framed]
+    grids, patches = (
+        [model.grid_of(one) for one in pixels],
+        (model.preprocess.size // model.config.model.image.patch) ** 2,
+    )
+    image = model.encode_pixels(pixels)
+    places = named_regions(frames, grids, patches, boxes=[[one.box for one in some] for some in regions])
+    cover = places.cover
+    for row, one in enumerate(region for some in regions for region in some):
+        if one.mask is not None:
+            number = int(places.owner[row])
+            drawn = named_regions([frames[number]], [grids[number]], patches, masks=[[one.mask]]).cover[0]
+            cover[row] = drawn
+    rows, place = places.rows(len(images))
+    embed = model.encode_region_rows(image, rows)[places.owner, place] if len(cover) else image.embed[:0]
+    inside = cover >= 0.5 * cover.max(axis=1, keepdims=True, initial=0)
+    tokens = np.where(inside[..., None] & (cover[..., None] > 0), image.tokens[places.owner], 0)
+    seen = ImageEncoding(tokens, embed, image.features[places.owner])
+    return Seen(image, seen, places.owner, cover, [region for some in regions for region in some])
+
+
+def run_regions(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:
+    model, spec = cache.model, options.path(task)
+    data = _RegionData(model, spec, options)
+    templates = read_templates(options.templates)
+    classes = _read_classes(options.classes) or data.labels
+    figures: dict[str, Any] = {"images": 0, "regions": 0}
+    found: dict[str, _Scores] = {how: _Scores() for how in by}
+    for seen in data.seen():
+        figures["images"] += len(seen.image.embed)
+        figures["regions"] += len(seen.told)
+        for how, scores in found.items():
+            scores.add(model, seen, how, classes, data.attributes, templates)
+    figures["skipped"] = data.skipped
+    rows = []
+    for how, scores in found.items():
+        figures[how] = scores.figures(classes, data.attributes)
+        rows += [(how, name, value) for name, value in figures[how].items() if isinstance(value, float)]
+    if not rows:
+        raise DataError(f"{spec}: its regions have neither classes, attributes nor texts.")
+    note = (
+        f"{figures['regions']:,} given regions of {figures['images']:,} images; {len(classes)} classes, "
+        f"{len(data.attributes)} attributes{left_out_text(data.skipped)}. Ties count as wrong."
+    )
+
+    def draw(report: Report) -> None:
+        for how in by:
+            table = figures[how].get("attribute_ap_of")
+            if table:
+                report.table(
+                    f"{task}: average precision of attributes by {how}", "Of the regions of which it is known.",
+                    ["attribute", "AP"], sorted(([name, value] for name, value in table.items()), key=lambda r: r[1]),
+                )  # fmt: skip
+
+    return Outcome(figures, rows, note, draw)
+
+
+class _RegionData:
+    """Images of a source that have regions, and what is known of all of them."""
+
+    def __init__(self, model: Model, spec: str, options: Options):
+        self._model, self._spec = model, spec
+        self._source = open_captioned(model, spec, options)
+        count = min(options.examples or len(self._source), len(self._source))
+        self._places = [index * len(self._source) // count for index in range(count)]
+        self.skipped: dict[str, int] = dict(self._source.skipped)
+        labels, attributes = dict[str, None](), dict[str, None]()
+        for place in self._places:
+            for region in self._regions(place)[1]:
+                labels |= {region.label: None} if region.label else {}
+                attributes |= dict.fromkeys((*region.attributes, *region.absent))
+        self.labels, self.attributes = sorted(labels), sorted(attributes)
+        self._first = False
+
+    def _regions(self, place: int) -> tuple[Any, list[Region]]:
+        try:
+            record = self._source[place]
+        except DataError as error:
+            self.skipped[error.reason] = self.skipped.get(error.reason, 0) + 1
+            return None, []
+        return record.image, [region for region in record.regions if region.kind in ("", "entity")]
+
+    def seen(self) -> Iterator[Seen]:
+        """All images with regions, some at a time."""
+        known, some = dict(self.skipped), []
+        for place in self._places:
+            image, regions = self._regions(place)
+            if regions:
+                some.append((image, regions))
+            if len(some) == _IMAGES:
+                yield see_regions(self._model, *map(list, zip(*some, strict=True)))
+                some = []
+        self.skipped = known  # what was left out was counted before
+        if some:
+            yield see_regions(self._model, *map(list, zip(*some, strict=True)))
+
+
+class _Scores:
+    """Scores of all regions, gathered a part at a time."""
+
+    def __init__(self) -> None:
+        self.classes: list[np.ndarray] = []
+        self.labels: list[int] = []
+        self.attributes: list[np.ndarray] = []
+        self.known: list[np.ndarray] = []
+        self.found: list[bool] = []  # whether a text finds its region among those of its image
+        self.chance: list[float] = []
+        self.pointed: list[bool] = []
+        self.embeds: list[np.ndarray] = []
+
+    def add(
+        self, model: Model, seen: Seen, how: str, classes: Sequence[str], attributes: Sequence[str],
+        templates: Sequence[str],
+    ) -> None:  # fmt: skip
+        number = {name: i for i, name in enumerate(classes)}
+        labelled = [i for i, region in enumerate(seen.told) if region.label in number]
+        if labelled:
+            self.classes.append(class_scores(model, _rows(seen.regions, labelled), classes, templates, by=how))
+            self.labels += [number[seen.told[i].label] for i in labelled]
+        if attributes:
+            self.attributes.append(class_scores(model, seen.regions, attributes, ATTRIBUTE_PROMPTS, by=how))
+            self.known.append(np.stack([_known(region, attributes) for region in seen.told]))
+        told = [(i, text) for i, region in enumerate(seen.told) for text in _first_text(region)]
+        if told:
+            self._ground(model, seen, how, told)
+
+    def _ground(self, model: Model, seen: Seen, how: str, told: Sequence[tuple[int, str]]) -> None:
+        text = model.encode_text([words for _, words in told])
+        scores = _scores(model, seen.regions, text, how)  # [regions, texts]
+        for column, (row, words) in enumerate(told):
+            same = np.flatnonzero(seen.owner == seen.owner[row])
+            others = [i for i in same if i != row and words not in _first_text(seen.told[i])]
+            if others:
+                self.found.append(bool(scores[row, column] > scores[others, column].max()))
+                self.chance.append(1 / (1 + len(others)))
+            heat = _heat(model, seen.image, text, int(seen.owner[row]), column, how)
+            if heat is not None:
+                self.pointed.append(bool(seen.cover[row, heat.argmax()] >= 0.25))
+
+    def figures(self, classes: Sequence[str], attributes: Sequence[str]) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        if self.labels:
+            scores, labels = np.concatenate(self.classes), np.asarray(self.labels)
+            right = accuracy(scores, labels)
+            made |= {
+                "class_top1": right["top1"],
+                "class_mean": right["mean_class"],
+                "class_map": given_boxes_map(scores, labels),
+            }
+            relevant = labels[None] == np.unique(labels)[:, None]
+            made["class_r_precision"] = float(r_precision(scores.T[np.unique(labels)], relevant).mean())
+        if attributes:
+            by_attribute = labelled_ap(np.concatenate(self.attributes), np.concatenate(self.known))
+            if by_attribute:
+                made["attribute_ap"] = float(np.mean(list(by_attribute.values())))
+                made["attribute_ap_of"] = {attributes[i]: value for i, value in by_attribute.items()}
+        for name, answers in (("grounding", self.found), ("pointing", self.pointed)):
+            if answers:
+                figure = Figure.mean(np.asarray(answers, np.float64))
+                made |= {name: figure.value, f"{name}_interval": interval(figure, len(answers))}
+        if self.chance:
+            made["grounding_chance"] = float(np.mean(self.chance))
+        return made
+
+
+def _rows(image: ImageEncoding, rows: Sequence[int]) -> ImageEncoding:
+    return ImageEncoding(image.tokens[rows], image.embed[rows], image.features[rows])
+
+
+def _first_text(region: Region) -> tuple[str, ...]:
+    """The first caption of a region; none where it has none."""
+    return next((texts[:1] for texts in region.captions.values() if texts), ())
+
+
+def _known(region: Region, attributes: Sequence[str]) -> np.ndarray:
+    has, lacks = set(region.attributes), set(region.absent)
+    return np.array([1 if name in has else 0 if name in lacks else -1 for name in attributes])
+
+
+def _scores(model: Model, regions: ImageEncoding, text: TextEncoding, how: str) -> np.ndarray:
+    if how == "embed":
+        return regions.embed @ text.embed.T
+    return token_scores(regions.tokens, text, one_way=model.one_way)[1]
+
+
+def _heat(model: Model, image: ImageEncoding, text: TextEncoding, row: int, column: int, how: str) -> np.ndarray | None:
+    """How similar each patch is to a text; `None` where patches are not comparable with embeddings."""
+    if how == "tokens":
+        words = text.tokens[column][text.mask[column]]
+        return (image.tokens[row] @ words.T).mean(axis=1)
+    return image.tokens[row] @ text.embed[column] if model.config.model.token_head == "pooled" else None
+
+
+def _read_classes(path: str) -> list[str]:
+    if not path:
+        return []
+    try:
+        return [line.strip() for line in local_copy(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from error

@@ -1,0 +1,92 @@
+"""Regions of generated scenes, whose truth is known: boxes that queries find, and captions of given boxes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vlc.data.record import Record
+from vlc.data.regions import Region
+from vlc.data.sources import Scenes
+from vlc.data.sources.scenes import language
+from vlc.evaluate.metrics.regions import box_iou, box_recall
+from vlc.inference import Model
+
+LENGTHS = (1, 2, 3, 4)  # words of a caption of an object: `circle` to `large striped red circle`
+
+
+def entities(record: Record) -> list[Region]:
+    """The objects of a scene of which something can be seen."""
+    return [region for region in record.regions if region.kind == "entity"]
+
+
+def found_boxes(model: Model, scenes: Scenes, count: int) -> dict[str, float]:
+    """How well queries find the objects of scenes, by IoU of at least 0.5.
+
+    Returns:
+        `recall` of objects by all queries; `precision` and `named` of those that chose a text and not nothing: whether
+        the box is an object's, and whether the text is that object's as well.
+    """
+    records = [scenes[index] for index in range(count)]
+    texts = sorted({region.captions["brief"][0] for record in records for region in entities(record)})
+    everything = model.detect([record.image for record in records], texts)
+    truth = [[region.box for region in entities(record)] for record in records]
+    recall = box_recall([np.array([one.box for one in found]) for found in everything], [np.array(t) for t in truth])
+    right, named = [], []
+    for record, found in zip(records, everything, strict=True):
+        regions = entities(record)
+        for one in found:
+            if one.score < 0.5:
+                continue
+            iou = box_iou(np.array([one.box]), np.array([region.box for region in regions]))[0]
+            best = int(iou.argmax())
+            right.append(iou[best] >= 0.5)
+            named.append(right[-1] and one.text == regions[best].captions["brief"][0])
+    share = {"precision": right, "named": named}
+    return {"recall": recall} | {name: float(np.mean(some)) if some else 0.0 for name, some in share.items()}
+
+
+def region_captions(model: Model, scenes: Scenes, count: int) -> dict[str, Any]:
+    """What captions of given boxes say, and whether they are of the length that was asked for.
+
+    Returns:
+        `named`: share of captions that name the shape of their object; `true`: that say nothing else than what it is;
+        `unique`: that say what is true of no other object of the scene as well; `duplicates`: equal captions of two
+        objects of a scene; where lengths can be asked for, `length` and `length_named` by words: share of captions of
+        that length, and the shape named.
+    """
+    records = [scenes[index] for index in range(count)]
+    images = [record.image for record in records]
+    boxes = [[region.box for region in entities(record)] for record in records]
+    written = model.caption(images, boxes=boxes)
+    made: dict[str, Any] = _judged(records, written)
+    if "length" in _controls(model):
+        made["length"], made["length_named"] = {}, {}
+        for words in LENGTHS:
+            said = model.caption(images, boxes=boxes, control={"length": words})
+            flat = [text for texts in said for text in texts]
+            made["length"][words] = float(np.mean([len(text.split()) == words for text in flat]))
+            made["length_named"][words] = _judged(records, said)["named"]
+    return made
+
+
+def _controls(model: Model) -> tuple[str, ...]:
+    return ("length",) if model.config.model.decoder.control.length else ()
+
+
+def _judged(records: Sequence[Record], written: Sequence[Sequence[str]]) -> dict[str, float]:
+    named, true, unique, duplicates = [], [], [], []
+    for record, texts in zip(records, written, strict=True):
+        scene, masks = record.extra["scene"], record.extra["masks"]
+        seen = [i for i in range(len(scene.objects)) if masks[i].any()]
+        for place, (index, text) in enumerate(zip(seen, texts, strict=True)):
+            mentions = language.read_facts(text).mentions
+            fitting = [language.matching_objects(scene, mention) for mention in mentions]
+            named.append(any(mention["shape"] == scene.objects[index].shape for mention in mentions))
+            true.append(bool(fitting) and all(index in some for some in fitting))
+            unique.append(true[-1] and any(some == [index] for some in fitting))
+            duplicates.append(text in texts[:place] or text in texts[place + 1 :])
+    return {
+        name: float(np.mean(some))
+        for name, some in (("named", named), ("true", true), ("unique", unique), ("duplicates", duplicates))
+    }

@@ -1,0 +1,99 @@
+"""What a model does with regions of images: encodes them, captions them, and finds those that texts name."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from vlc.data.frame import Frame
+from vlc.data.masks import Box
+from vlc.errors import ConfigError
+from vlc.inference.captioning import CaptionRequest, generate_captions
+from vlc.inference.encoder import Encoder
+from vlc.inference.image_inputs import Images, image_chunks, is_one, read_framed
+from vlc.inference.region_inputs import Places, named_regions
+from vlc.models import ImageEncoding
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What a query found.
+
+    Attributes:
+        text: The text that it chose.
+        box: Left, top, right, bottom, as shares of the image.
+        score: The share of its choice.
+    """
+
+    text: str
+    box: Box
+    score: float
+
+
+def encode_regions(model: Encoder, images: Images, **regions: Any) -> Any:
+    """See `Model.encode_regions`."""
+    found = []
+    for image, places in encoded_with_places(model, images, **regions):
+        cover, place = places.rows(len(image.embed))
+        embeds = model.encode_region_rows(image, cover)
+        found += [embeds[number, place[places.owner == number]] for number in range(len(image.embed))]
+    return found[0] if is_one(images) else found
+
+
+def caption_regions(model: Encoder, images: Images, request: CaptionRequest, **regions: Any) -> Any:
+    """See `Model.caption`."""
+    found = []
+    for image, places in encoded_with_places(model, images, **regions):
+        rows = jax.tree.map(lambda x, owner=places.owner: x[owner], image)
+        written = generate_captions(model, rows, request, regions=places) if len(places.owner) else []
+        texts = [captions[0].text for captions in written]
+        found += [
+            [text for text, owner in zip(texts, places.owner, strict=True) if owner == number]
+            for number in range(len(image.embed))
+        ]
+    return found[0] if is_one(images) else found
+
+
+def detect(model: Encoder, images: Images, texts: Sequence[str], least: float) -> list[list[Detected]]:
+    """See `Model.detect`."""
+    text, found = model.encode_text(texts).embed, []
+    for chunk in image_chunks(images, model.batch_size):
+        pixels, frames = read_framed(chunk, model.preprocess, first=len(found))
+        seen = model.find_region_rows(model.encode_pixels(pixels))
+        options = np.concatenate([text, model.absent_region[None]])
+        logits = model.scales.logit_scale * np.asarray(seen.embed) @ options.T
+        share = np.exp(logits - logits.max(axis=2, keepdims=True))
+        share /= share.sum(axis=2, keepdims=True)
+        rows = zip(np.asarray(seen.boxes), share[..., :-1], frames, strict=True)
+        found += [_detected(boxes, shares, frame, texts, least) for boxes, shares, frame in rows]
+    return found
+
+
+def _detected(boxes: np.ndarray, share: np.ndarray, frame: Frame, texts: Sequence[str], least: float) -> list[Detected]:
+    found = []
+    for (left, top, right, bottom), shares in zip(frame.back(boxes).tolist(), share, strict=True):
+        best = int(shares.argmax())
+        found.append(Detected(texts[best], (left, top, right, bottom), float(shares[best])))
+    return sorted((one for one in found if one.score >= least), key=lambda one: -one.score)
+
+
+def encoded_with_places(
+    model: Encoder, images: Images, *, boxes: Any = None, masks: Any = None, points: Any = None
+) -> Iterator[tuple[ImageEncoding, Places]]:
+    """Encoded images, a batch at a time, with the regions that a user named of them."""
+    if model.config.model.image.pool == "queries":
+        raise ConfigError("This model's image tokens are pooled queries (CoCa), not patches: it has no regions.")
+    given = {"boxes": boxes, "masks": masks, "points": points}
+    if is_one(images):
+        given = {kind: None if some is None else [some] for kind, some in given.items()}
+    done = 0
+    for chunk in image_chunks(images, model.batch_size):
+        part = slice(done, done + len(chunk))
+        pixels, frames = read_framed(chunk, model.preprocess, first=done)
+        grids = [model.grid_of(one) for one in pixels]
+        patches = (model.preprocess.size // model.config.model.image.patch) ** 2
+        some = {kind: None if regions is None else regions[part] for kind, regions in given.items()}
+        yield model.encode_pixels(pixels), named_regions(frames, grids, patches, **some, first=done)
+        done += len(chunk)
