@@ -3,8 +3,8 @@
     python benchmarks/regions.py --out benchmarks/results/regions.json --seeds 3
 
 Every form has the same steps, batches and tower. It is evaluated by `vlc eval --task regions` (given boxes of 512 test
-scenes), and for the rest by what the quickstart is: retrieval, edit twins by tokens, pointing. Two to four minutes a form
-and seed on two CPU cores. Forms and seeds that the file already has are not run again.
+scenes), and for the rest by what the quickstart is: retrieval, edit twins by tokens, pointing. Two to four minutes a
+form and seed on two CPU cores. Forms and seeds that the file already has are not run again.
 """
 
 import argparse

@@ -6,11 +6,18 @@
 The quickstart's encoder with what regions add: InfoNCE of regions and their texts (RegionCLIP, FG-CLIP; DoCo's within
 an image), queries that find them (GRAIN), and captions of them (FlexCap, FINECAPTION). Forms leave parts out, for
 comparison (`configs/regions.py:NAME`): `plain` has no regions, `text` the first, `image` the same within each image,
-`graph` a caption graph as further positives (GBC), `queries` the second, `captions` the third alone.
+`graph` a caption graph as further positives (GBC), `queries` the second, `captions` the third alone. `attributes` is
+stage 1 of ViLLA, which is told where something is and not what; `mapped` stage 2, on the data that it maps:
+
+    vlc train --config configs/regions.py:attributes --workdir runs/attributes
+    vlc map-regions runs/attributes --data scenes --records 8192 --captions long --out data/mapped
+    vlc train --config configs/regions.py:mapped --workdir runs/mapped --config.data.train=data/mapped
 """
 
 from vlc.config import Config, default_config, shrink
+from vlc.data.sources.scenes.world import COLOURS, SHAPES, SIZES, TEXTURES
 
+_ATTRIBUTES = (*SHAPES, *COLOURS, *SIZES, *TEXTURES)
 _LOOKS = "region,brief"  # "large striped red circle", "red circle"
 
 
@@ -83,6 +90,21 @@ def _captions(config: Config) -> None:
     config.objectives.caption.update({"weight": 0.3, "null_rate": 0.2})
 
 
+def _attributes(config: Config) -> None:
+    config.data.regions.update({"count": 4, "attributes": ",".join(_ATTRIBUTES), "length": 16})
+    config.data.captions.update({"mix": "long", "mix_end": ""})
+    config.model.regions.attributes = len(_ATTRIBUTES)
+    config.objectives.attribute_mil.weight = 1.0
+    config.steps = 240
+
+
+def _mapped(config: Config) -> None:
+    _text(config)
+    config.data.regions.sources = "mapped"
+    config.data.scenes.first_share = 0.0
+    config.steps = 240
+
+
 _PARTS = {
     "": (_text, _queries, _captions),
     "plain": (),
@@ -91,4 +113,6 @@ _PARTS = {
     "graph": (_graph,),
     "queries": (_queries,),
     "captions": (_captions,),
+    "attributes": (_attributes,),
+    "mapped": (_mapped,),
 }

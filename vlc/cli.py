@@ -19,6 +19,7 @@ from vlc.commands.evaluate import add_eval
 from vlc.commands.huge_pages import use_huge_pages
 from vlc.commands.mix import add_mix
 from vlc.commands.plan import add_plan
+from vlc.commands.regions import add_map_regions
 from vlc.commands.shared import add_command, add_step, exit_status, load_model, read_step
 from vlc.errors import ConfigError, VlcError
 
@@ -91,6 +92,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add_step(send)
 
     add_mix(commands)
+    add_map_regions(commands)
     data = commands.add_parser("data", help="look at data, build a dataset, train a tokenizer").add_subparsers(
         required=True, metavar="COMMAND"
     )

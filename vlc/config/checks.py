@@ -4,6 +4,7 @@ import math
 
 from vlc.config.sections import SCHEDULE_FREE, Settings
 from vlc.config.values import Config, get_key
+from vlc.data.attributes import Attributes
 from vlc.errors import ConfigError
 from vlc.objectives import parts_used
 from vlc.settings import walk
@@ -128,6 +129,14 @@ def _check_regions(config: Config) -> None:
         raise ConfigError("config.objectives.region_boxes needs queries: set config.model.regions.queries.")
     if wanted & {"regions", "region_captions"} and model.image.drop_patches:
         raise ConfigError("config.model.image.drop_patches leaves out patches that regions are made of; set it to 0.")
+    if "attributes" in used:
+        named = len(Attributes.parse(config.data.regions.attributes))
+        if not named or named != model.regions.attributes or not config.data.regions.count:
+            raise ConfigError(
+                f"config.objectives.attribute_mil needs config.data.regions.attributes, a vector for each ({named} are "
+                f"named, config.model.regions.attributes is {model.regions.attributes}), and "
+                "config.data.regions.count."
+            )
     if "region_captions" in used and not (model.decoder.layers and (control.box or control.mask)):
         raise ConfigError(
             "config.objectives.region_caption needs a captioner that is told the region: set "

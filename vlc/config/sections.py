@@ -85,6 +85,7 @@ class Regions(Section):
 
     count = integer(0, "the most of an image; others are drawn at each visit where there are more; 0: none", low=0)
     sources = text("", 'caption sources of their texts, "region,label"; empty: all of a region, or its class')
+    attributes = text("", 'words that are attributes where captions name them, "red,blue,circle" (attribute_mil)')
     length = integer(0, "tokens of their texts; 0: `model.text.length`, or what the captioner writes", low=0)
     visible = number(0.2, "share of a region that a crop must leave, for it to count", above=0, high=1)
     masks = flag(True, "a region that has a mask covers that, not its box")
@@ -215,10 +216,11 @@ class Decoder(Transformer):
 
 
 class RegionQueries(Transformer):
-    """Queries that look for regions in an image (GRAIN)."""
+    """Queries that look for regions in an image (GRAIN), and vectors of attributes."""
 
     queries = integer(0, "regions that are looked for; 0: none", low=0)
     layers = integer(6, "blocks, in which queries attend to each other and to the patches", low=1)
+    attributes = integer(0, "vectors of `data.regions.attributes`, for objectives.attribute_mil; 0: none", low=0)
 
 
 class Lora(Section):

@@ -12,6 +12,7 @@ import grain.python as grain
 import numpy as np
 from absl import flags
 
+from vlc.data.attributes import Attributes
 from vlc.data.captions import CaptionChoice
 from vlc.data.controls import Controls
 from vlc.data.decoding import picture_size
@@ -91,6 +92,7 @@ class MakeExample(grain.RandomMapTransform):
         first: What the first examples are made smaller by.
         regions: Which regions an example has; `None`: none.
         patch: Pixels on a side of a patch, for these.
+        attributes: Those that captions are looked through for.
         swap_sides: Whether the captions of mirrored pictures are mirrored too.
     """
 
@@ -104,6 +106,7 @@ class MakeExample(grain.RandomMapTransform):
     first: FirstPart | None = None
     regions: RegionChoice | None = None
     patch: int = 0
+    attributes: Attributes = field(default_factory=Attributes)
     swap_sides: bool = False
 
     def random_map(self, element: Visit, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -167,6 +170,8 @@ class MakeExample(grain.RandomMapTransform):
             example["control"] = self.controls.describe(
                 target, source, record.score(source, place), rng, cut=self._is_cut(target, example["target"])
             )
+        if self.attributes:
+            example["attributes"] = self.attributes.named([main])
         if subs:
             example["subs"] = self.tokenizer.encode(subs, lengths.sub)
         if self.captions.negatives:

@@ -53,12 +53,14 @@ class RegionChoice:
             Empty: all of its captions, or its class where it has none. Regions without such a text are not chosen.
         visible: The least share of its area that must be seen.
         masks: Whether a region that has a mask covers that, or its box.
+        silent: Whether regions need no text, and none is drawn.
     """
 
     count: int
     sources: tuple[str, ...] = ()
     visible: float = 0.2
     masks: bool = True
+    silent: bool = False
 
     def __call__(
         self,
@@ -105,6 +107,8 @@ class RegionChoice:
 
     def texts_of(self, region: Region) -> list[tuple[str, str]]:
         """What may be said of a region, each with its source."""
+        if self.silent:
+            return [("", "")] if region.kind in ("", "entity") else []
         label = {LABEL: (region.label,)} if region.label else {}
         if not self.sources:
             return flatten_captions(region.captions or label)

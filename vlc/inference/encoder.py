@@ -128,6 +128,10 @@ class Encoder:
         """Regions of encoded images; see `DualEncoder.encode_regions`."""
         return self.run_batched(_encode_regions, (image, cover))
 
+    def attribute_score_rows(self, image: ImageEncoding, cover: Float[np.ndarray, "B R P"]) -> np.ndarray:
+        """Cosines of regions of encoded images with the model's attributes, `[B, R, A]`."""
+        return self.run_batched(_attribute_scores, (image, cover))
+
     def find_region_rows(self, image: ImageEncoding) -> Found:
         """Boxes, as shares of what the model sees, and vectors that the model's queries find.
 
@@ -285,6 +289,11 @@ def _encode_image(graph: Any, params: Any, images: jax.Array) -> ImageEncoding:
 @functools.partial(jax.jit, static_argnums=0)
 def _encode_regions(graph: Any, params: Any, inputs: tuple[ImageEncoding, jax.Array]) -> jax.Array:
     return nnx.merge(graph, params).encode_regions(*inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _attribute_scores(graph: Any, params: Any, inputs: tuple[ImageEncoding, jax.Array]) -> jax.Array:
+    return nnx.merge(graph, params).attribute_scores(*inputs)
 
 
 @functools.partial(jax.jit, static_argnums=0)

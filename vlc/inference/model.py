@@ -150,6 +150,16 @@ class Model(Encoder):
         """
         return regions.encode_regions(self, images, boxes=boxes, masks=masks, points=points)
 
+    def attribute_scores(self, images: Images, boxes: Any) -> Any:
+        """Cosines of regions with the attributes that the model knows (`config.data.regions.attributes`), `[N, A]`; for
+        several images a list of such arrays.
+
+        Raises:
+            ConfigError: It knows none.
+            DataError: As `encode_regions`.
+        """
+        return regions.attribute_scores(self, images, boxes)
+
     def detect(self, images: Images, texts: Sequence[str], *, least: float = 0.0) -> list[list[Detected]]:
         """Finds what texts name, by the model's queries (GRAIN).
 

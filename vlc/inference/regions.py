@@ -1,6 +1,6 @@
 """What a model does with regions of images: encodes them, captions them, and finds those that texts name."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +34,23 @@ class Detected:
 
 def encode_regions(model: Encoder, images: Images, **regions: Any) -> Any:
     """See `Model.encode_regions`."""
+    return _by_image(model, images, model.encode_region_rows, regions)
+
+
+def attribute_scores(model: Encoder, images: Images, boxes: Any) -> Any:
+    """See `Model.attribute_scores`."""
+    if not model.config.model.regions.attributes:
+        raise ConfigError("This model knows no attributes: it was trained with config.model.regions.attributes=0.")
+    return _by_image(model, images, model.attribute_score_rows, {"boxes": boxes})
+
+
+def _by_image(model: Encoder, images: Images, compute: Callable[..., np.ndarray], regions: Any) -> Any:
+    """What is computed of the regions of each image, of one image alone without a list."""
     found = []
     for image, places in encoded_with_places(model, images, **regions):
         cover, place = places.rows(len(image.embed))
-        embeds = model.encode_region_rows(image, cover)
-        found += [embeds[number, place[places.owner == number]] for number in range(len(image.embed))]
+        rows = compute(image, cover)
+        found += [rows[number, place[places.owner == number]] for number in range(len(image.embed))]
     return found[0] if is_one(images) else found
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vlc.models.captioner import CaptionDecoder
 from vlc.models.coca import TextReadingDecoder
-from vlc.models.layers import l2_normalise, set_kernel
+from vlc.models.layers import l2_normalise, set_kernel, table
 from vlc.models.linear import linear
 from vlc.models.lora import add_lora
 from vlc.models.places import only
@@ -106,6 +106,11 @@ class DualEncoder(nnx.Module):
             if config.regions.queries
             else None
         )
+        self.attributes = (
+            table(config.regions.attributes, dim, ("position", "shared"), rngs=rngs, scale=1.0)
+            if config.regions.attributes
+            else None
+        )
         set_kernel(self, config.attention)
         if config.lora.rank:
             add_lora(self, config.lora, rngs)
@@ -158,6 +163,12 @@ class DualEncoder(nnx.Module):
         with jax.named_scope("regions"):
             features = self._image().in_pooled_space(image.features)
             return l2_normalise(_projected(region_pool(features, cover), self.image_embed))
+
+    def attribute_scores(self, image: ImageEncoding, cover: Float[Array, "B R P"]) -> Float[Array, "B R A"]:
+        """Cosines of regions with the vectors of attributes (ViLLA, stage 1)."""
+        assert self.attributes is not None, "this model was built without attributes"
+        vectors = l2_normalise(self.attributes[...])
+        return jnp.einsum("brd,ad->bra", self.encode_regions(image, cover), vectors, precision="highest")
 
     def find_regions(self, image: ImageEncoding) -> Found:
         """Boxes and vectors of what the queries find in each image."""

@@ -13,7 +13,7 @@ from vlc.settings import Section, choice, number
 DUPLICATES = "duplicates"
 Part = Literal[
     "text_embed", "text_tokens", "sub_captions", "hard_texts", "image_tokens", "caption", "teacher", "crops", "hidden",
-    "regions", "region_texts", "region_captions", "queries"
+    "regions", "region_texts", "region_captions", "queries", "attributes"
 ]  # fmt: skip
 
 
@@ -50,6 +50,8 @@ class Encoded:
     region_boxes: Any = None  # [B, R, 4]
     region_nll: Any = None  # [B, R], of their captions
     region_count: Any = None  # [B, R]
+    attribute_score: Any = None  # [B, A], of the best region for each attribute
+    attribute_present: Any = None  # [B, A], 1 for attributes that captions name
     query_boxes: Any = None  # [B, Q, 4], what queries found
     query_embed: Any = None  # [B, Q, D]
     query_nothing: Any = None  # [B, D], the vector of nothing, again for each image

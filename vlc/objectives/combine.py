@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vlc.models import DualEncoder, ImageEncoding, Scales
+from vlc.objectives.attribute_mil import ATTRIBUTE_MIL, best_of_regions
 from vlc.objectives.base import DUPLICATES, Encoded, Objective
 from vlc.objectives.captioning import CAPTION, caption_nll
 from vlc.objectives.contrastive import CLIP, SIGLIP
@@ -30,6 +31,7 @@ TAUGHT = ("teacher_image", "teacher_text", "teacher_scale", "teacher_whole", "te
 _ALL = (
     CLIP, SIGLIP, FILIP, MULTI_POSITIVE, GROUPING, CAPTION, HARD_CLIP, HARD_FILIP, HARD_MARGIN, DISTILL, LOCAL_GLOBAL,
     MASKED, REGION, REGION_BOXES, REGION_CAPTION,
+    ATTRIBUTE_MIL,
 )  # fmt: skip
 OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in _ALL}
 
@@ -129,6 +131,12 @@ def encode_regions(
         seen = model.find_regions(image)
         nothing = jnp.broadcast_to(model.absent_region(), (len(seen.boxes), seen.embed.shape[2]))
         found |= {"query_boxes": seen.boxes, "query_embed": seen.embed, "query_nothing": nothing}
+    if "attributes" in uses:
+        count = batch["cover"].shape[1]
+        there = (jnp.arange(count) < batch["region_counts"][:, :1]).astype(jnp.float32)
+        cosines = model.attribute_scores(image, batch["cover"])
+        found |= {"attribute_score": best_of_regions(cosines, there)}
+        found |= {"attribute_present": batch["attributes"].astype(jnp.float32)}
     if "region_captions" in uses:
         inputs, labels = batch["region_text"][..., :-1], batch["region_text"][..., 1:]
         logits = model.region_logits(

@@ -68,10 +68,11 @@ def inherit_architecture(config: Config, initial: Initial) -> Config:
     """The config with the architecture and the pixels of the model that it starts from.
 
     The captioner is the model's as well, where it has one, except for what the config sets itself: `parallel`, and
-    `control` where it names one. `drop_patches` and prototypes are for training, and the config's too; so is
-    `resize=naflex` with its size, since such a tower has positions for any grid. How the model is computed and how
-    pictures are varied stays as it was. A model of one tower gives that tower; the other, its tokenizer or pixels, and
-    the shared space are the config's. All that the model has otherwise than the config is said.
+    `control` where it names one; so are queries of regions and attributes. `drop_patches` and prototypes are for
+    training, and the config's too; so is `resize=naflex` with its size, since such a tower has positions for any grid.
+    How the model is computed and how pictures are varied stays as it was. A model of one tower gives that tower; the
+    other, its tokenizer or pixels, and the shared space are the config's. All that the model has otherwise than the
+    config is said.
     """
     made, theirs = copy.deepcopy(config), copy.deepcopy(initial.config)
     towers = _towers(theirs)
@@ -89,7 +90,12 @@ def inherit_architecture(config: Config, initial: Initial) -> Config:
     made.model.decoder.parallel = config.model.decoder.parallel
     made.model.image.drop_patches = config.model.image.drop_patches
     made.model.image.prototypes = config.model.image.prototypes or made.model.image.prototypes
-    if slot_sizes(config.model.decoder.control):
+    own, found = config.model.regions, made.model.regions
+    if own.queries and not found.queries:
+        found.update(own.to_dict() | {"attributes": own.attributes or found.attributes})
+    found.attributes = own.attributes or found.attributes
+    control = config.model.decoder.control
+    if slot_sizes(control) or control.box or control.mask:
         made.model.decoder.control = copy.deepcopy(config.model.decoder.control)
     if initial.preprocess is not None:
         pixels = theirs.data.image.to_dict()

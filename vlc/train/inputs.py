@@ -16,6 +16,7 @@ import numpy as np
 from vlc.config import Config, parse_weights
 from vlc.curate.join import join_captions
 from vlc.curate.selection import select
+from vlc.data.attributes import Attributes
 from vlc.data.captions import OF_REGION, CaptionChoice, Mix, matching
 from vlc.data.controls import LEARNT_CONTROLS, Controls, even_bins, sources_of
 from vlc.data.images import Preprocess
@@ -87,11 +88,14 @@ def make_preprocess(config: Config, size: int = 0) -> Preprocess:
     return Preprocess(**image | ({"size": size} if size else {}))
 
 
-def make_region_choice(regions: Any) -> RegionChoice | None:
-    """From `config.data.regions`; `None` where none are wanted."""
+def make_region_choice(config: Config) -> RegionChoice | None:
+    """From `config.data.regions`; `None` where none are wanted. Where nothing but the places of regions is used, they
+    need no text."""
+    regions, used = config.data.regions, parts_used(config.objectives)
     if not regions.count:
         return None
-    return RegionChoice(regions.count, _names(regions.sources), regions.visible, regions.masks)
+    silent = bool(used & {"attributes"}) and not used & {"region_texts", "region_captions"}
+    return RegionChoice(regions.count, _names(regions.sources), regions.visible, regions.masks, silent)
 
 
 def make_caption_choice(captions: Any) -> CaptionChoice:
@@ -261,9 +265,15 @@ def shown_controls(config: Config, source: Source) -> dict[str, tuple]:
     lengths: set[int] = set()
     bins: set[int] = set()
     present: set[str] = set()
-    for index in coming(source, evenly(source, config.data.tokenizer_samples), images=bool(control.alignment)):
+    regions = make_region_choice(config) if "region_captions" in parts_used(config.objectives) else None
+    whole = bool(control.alignment or regions)
+    for index in coming(source, evenly(source, config.data.tokenizer_samples), images=whole):
         with contextlib.suppress(DataError):
-            record = source[index] if control.alignment else None
+            record = source[index] if whole else None
+            if record is not None and regions is not None:
+                told = [pair for region in record.regions for pair in regions.texts_of(region)]
+                lengths |= {len(text.split()) for _, text in told}
+                present |= {name for name in sources_of(control) if any(matching([one], name) for one, _ in told)}
             found = record.captions if record is not None else source.captions(index)
             names = {name for pattern in target.names() for name in matching(found, pattern)} or set(found)
             for name in names:
@@ -313,7 +323,8 @@ def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> 
         draws=config.steps * config.batch_size,
         controls=Controls.of(config),
         first=_first_part(config),
-        regions=make_region_choice(config.data.regions),
+        regions=make_region_choice(config),
+        attributes=Attributes.parse(config.data.regions.attributes),
         patch=config.model.image.patch,
         swap_sides=config.data.captions.swap_sides,
     )
@@ -339,6 +350,17 @@ def _check_twins(source: Source, choice: CaptionChoice, name: str) -> None:
         f"{min(_LOOKED_AT, len(source))} records has such a twin. Generated scenes do, and captions files "
         "whose column `twins` names them."
     )
+
+
+def has_regions(source: Source, config: Config) -> bool:
+    """Whether any record that is looked at has a region with a text."""
+    choice = make_region_choice(config)
+    assert choice is not None
+    try:
+        _check_regions(source, choice, train_name(config))
+    except DataError:
+        return False
+    return True
 
 
 def _check_regions(source: Source, choice: RegionChoice, name: str) -> None:

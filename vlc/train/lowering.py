@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from vlc.config import Config, check_config, resolve_auto
+from vlc.data.attributes import Attributes
 from vlc.data.controls import slot_sizes
 from vlc.parallel import batch_sharding, check_batch, replicated, state_sharding
 from vlc.train.inputs import make_preprocess, text_lengths
@@ -69,12 +70,14 @@ def batch_shapes(config: Config, *, first: bool = False) -> dict[str, jax.ShapeD
     if slots := slot_sizes(config.model.decoder.control):
         shapes["control"] = (count, len(slots))
     size = config.data.first_size if first else 0
-    floats = {}
+    floats: dict[str, Any] = {}
     if most := config.data.regions.count:
         shapes |= {"region_text": (count, most, lengths.region), "region_counts": (count, 3)}
         patches = ((size or config.data.image.size) // config.model.image.patch) ** 2
         floats = {"boxes": ((count, most, 4), jnp.float32), "cover": ((count, most, patches), jnp.float16)}
         shapes |= {"region_control": (count, most, len(slots))} if slots else {}
+    if named := len(Attributes.parse(config.data.regions.attributes)):
+        floats["attributes"] = ((count, named), jnp.int8)
     return {
         **{name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()},
         **{name: jax.ShapeDtypeStruct(*kind) for name, kind in floats.items()},

@@ -5,17 +5,20 @@ import io
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 INK, ACCENT, SECOND, GOOD, MUTED = "#22303c", "#2b6cb0", "#c05621", "#2f855a", "#a0aec0"
+REGION_COLOURS = ("#d53f8c", "#3182ce", "#38a169", "#dd6b20", "#805ad5", "#319795", "#b7791f", "#e53e3e")
 plt.rcParams.update(
     {
         "font.size": 9, "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK,
@@ -155,16 +158,60 @@ def _with_bars(rows: Sequence[Mapping[str, Any]], name: str, unit: int) -> tuple
     return values, np.maximum(reach, 0)
 
 
-def contact_sheet(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> bytes:
-    """Pictures with their captions."""
+class DrawnRegion(NamedTuple):
+    """A region in a picture.
+
+    Attributes:
+        box: As shares of the picture.
+        cover: The share of each patch that it covers, `[rows, columns]`.
+        text: What is said of it.
+    """
+
+    box: np.ndarray
+    cover: np.ndarray
+    text: str
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4,
+    regions: Sequence[Sequence[DrawnRegion]] = (),
+) -> bytes:  # fmt: skip
+    """Pictures with their captions, and with their regions where these are given."""
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.7 * columns, 3.3 * rows), squeeze=False)
+    lines = max(map(len, regions), default=0)  # of text below a picture
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(2.7 * columns, (3.3 + 0.17 * lines) * rows), squeeze=False,
+        gridspec_kw={"hspace": 0.2 + 0.08 * lines} if lines else None,
+    )  # fmt: skip
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(image)
         axis.set_title(title, fontsize=7, loc="left", pad=4)
+    for axis, image, some in zip(axes.flat, images, regions, strict=False):
+        draw_regions(axis, image, some)
     return to_png(figure)
+
+
+def draw_regions(axis: Any, image: np.ndarray, regions: Sequence[DrawnRegion]) -> None:
+    """Outlines boxes, tints the patches that each covers, and numbers them; what is said of them stands below."""
+    height, width = image.shape[:2]
+    for number, (region, colour) in enumerate(zip(regions, itertools.cycle(REGION_COLOURS))):
+        left, top, right, bottom = region.box * np.array([width, height, width, height])
+        tint = np.zeros((*region.cover.shape, 4))
+        tint[..., :3], tint[..., 3] = to_rgb(colour), 0.2 * region.cover
+        axis.imshow(tint, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+        axis.add_patch(
+            Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.4)
+        )
+        axis.text(
+            left, top, str(number + 1), fontsize=6, color="white", va="top",
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
+        axis.text(
+            0, -0.04 - 0.055 * number, f"{number + 1} {region.text[:52]}", fontsize=6, color=colour,
+            transform=axis.transAxes, va="top",
+        )  # fmt: skip
 
 
 def thumbnail(image: np.ndarray) -> bytes:

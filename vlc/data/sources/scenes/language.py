@@ -67,7 +67,8 @@ def describe_object(obj: SceneObject) -> str:
     return f"{obj.size} {obj.texture} {obj.colour} {obj.shape}"
 
 
-def _article(phrase: str) -> str:
+def article(phrase: str) -> str:
+    """`a` or `an`."""
     return "an" if phrase[0] in "aeiou" else "a"
 
 
@@ -98,8 +99,8 @@ def long_caption(scene: Scene, style: int) -> Caption:
         phrase = describe_object(scene.objects[index])
         existential = bool(rng.integers(2))
         writing = int(rng.integers(2))
-        article = _article(phrase)
-        writer.add(f"There is {article} " if existential else f"{article.capitalize()} ")
+        which = article(phrase)
+        writer.add(f"There is {which} " if existential else f"{which.capitalize()} ")
         writer.name(int(index), phrase)
         if position == 0:
             writer.add(". " if existential else " is shown. ")
@@ -126,7 +127,7 @@ def _list_objects(scene: Scene, order: Sequence[int] | np.ndarray) -> Caption:
         if position:
             writer.add(" and " if position == len(order) - 1 else ", ")
         phrase = f"{obj.colour} {obj.shape}"
-        writer.add(_article(phrase) + " ")
+        writer.add(article(phrase) + " ")
         writer.name(int(index), phrase)
     return writer.done()
 
@@ -157,7 +158,7 @@ def brief_caption(scene: Scene, rng: np.random.Generator) -> str:
 
 def _join_phrases(said: list[list[str]]) -> str:
     phrases = [" ".join(words) for words in said]
-    phrases = [f"{_article(phrase)} {phrase}" for phrase in phrases]
+    phrases = [f"{article(phrase)} {phrase}" for phrase in phrases]
     return ", ".join(phrases[:-1]) + (" and " if len(phrases) > 1 else "") + phrases[-1]
 
 
@@ -176,13 +177,13 @@ def alt_text(scene: Scene, rng: np.random.Generator, *, generic_rate: float = 0.
         taken = {(o.colour, o.shape) for o in scene.objects}
         free = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in taken]
         colour, shape = free[rng.integers(len(free))]
-        return f"a picture of {_article(colour)} {colour} {shape}"
+        return f"a picture of {article(colour)} {colour} {shape}"
     obj = scene.objects[rng.integers(len(scene.objects))]
     form = rng.integers(3)
     if form == 0:
-        return f"a picture of {_article(obj.colour)} {obj.colour} {obj.shape}"
+        return f"a picture of {article(obj.colour)} {obj.colour} {obj.shape}"
     if form == 1:
-        return f"a picture of {_article(obj.shape)} {obj.shape}"
+        return f"a picture of {article(obj.shape)} {obj.shape}"
     return f"a picture of {NUMBERS[len(scene.objects)]} shapes"
 
 

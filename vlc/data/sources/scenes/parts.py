@@ -36,7 +36,9 @@ def parts_of_scene(scene: Scene, style: int, masks: np.ndarray) -> PartsOfPictur
     order = [phrase.index for phrase in short.phrases if phrase.index in places]
     for subject, anchor in itertools.pairwise(order):
         names = [f"{obj.colour} {obj.shape}" for obj in (scene.objects[subject], scene.objects[anchor])]
-        text = f"a {names[0]} {language.RELATION_WORDINGS[relation(scene, subject, anchor)][0]} a {names[1]}"
+        articles = [language.article(name) for name in names]
+        where = language.RELATION_WORDINGS[relation(scene, subject, anchor)][0]
+        text = f"{articles[0]} {names[0]} {where} {articles[1]} {names[1]}"
         _add(regions, edges, "relation", text, [(places[subject], names[0]), (places[anchor], names[1])])
     for attribute in ("colour", "shape"):
         for value in ATTRIBUTES[attribute]:

@@ -1,0 +1,132 @@
+"""Regions as vectors, the captioner that is told them, and queries."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.tiny import VOCAB, tiny_batch, tiny_config, tiny_model
+from vlc.data.frame import cover_of_boxes
+from vlc.models.cached_decoder import CachedDecoder
+from vlc.models.layers import l2_normalise
+from vlc.models.regions import region_pool
+
+REGIONS = {"data__regions__count": 3, "model__decoder__control__box": True, "model__decoder__control__mask": True}
+
+
+def region_batch(config, count=8, seed=1):
+    """A batch with regions, of which some images have fewer and one has none."""
+    rng = np.random.default_rng(seed)
+    most, side = config.data.regions.count, config.data.image.size // config.model.image.patch
+    boxes = np.sort(rng.random((count, most, 2, 2)), axis=2).reshape(count, most, 4)
+    cover = np.stack([cover_of_boxes(one, side, side) for one in boxes])
+    text = rng.integers(3, VOCAB, (count, most, 9))
+    text[:, :, 6:] = VOCAB
+    text[0], text[1, 1:] = VOCAB, VOCAB
+    boxes[0], boxes[1, 1:], cover[0], cover[1, 1:] = 0, 0, 0, 0
+    shown = (text < VOCAB).any(axis=2).sum(axis=1)
+    return tiny_batch(config, count) | {
+        "attributes": jnp.asarray(rng.random((count, 3)) < 0.5, jnp.int8),
+        "boxes": jnp.asarray(boxes, jnp.float32),
+        "cover": jnp.asarray(cover, jnp.float16),
+        "region_text": jnp.asarray(text, jnp.int32),
+        "region_counts": jnp.asarray(np.stack([shown, 0 * shown, 0 * shown], axis=1), jnp.int32),
+    }
+
+
+def model_of(**changes):
+    config = tiny_config(**REGIONS | changes)
+    return config, nnx.merge(*tiny_model(config))
+
+
+def test_the_pool_is_a_weighted_mean(rng):
+    features, cover = rng.normal(size=(2, 6, 4)).astype(np.float32), rng.random((2, 3, 6)).astype(np.float32)
+    cover[0, 1], cover[0, 2] = 0, [0, 0, 0.01, 0, 0, 0]
+    pooled = np.asarray(region_pool(jnp.asarray(features), jnp.asarray(cover)))
+    np.testing.assert_allclose(pooled[1, 0], (cover[1, 0][:, None] * features[1]).sum(0) / cover[1, 0].sum(), rtol=1e-5)
+    assert not pooled[0, 1].any()
+    np.testing.assert_allclose(pooled[0, 2], features[0, 2], rtol=1e-4)  # smaller than a patch: that patch
+    whole = region_pool(jnp.asarray(features), jnp.ones((2, 1, 6)))
+    np.testing.assert_allclose(whole[:, 0], features.mean(axis=1), rtol=1e-5)
+    gradient = jax.grad(lambda f: region_pool(f, jnp.asarray(cover))[0, 1].sum())(jnp.asarray(features))
+    assert not np.asarray(gradient).any()
+
+
+@pytest.mark.parametrize("pool", ["mean", "map", "cls"])
+def test_a_region_of_the_whole_picture(pool):
+    config, model = model_of(model__image__pool=pool)
+    batch = region_batch(config)
+    image = model.encode_image(batch["image"])
+    whole = model.encode_regions(image, jnp.ones((8, 1, image.features.shape[1])))[:, 0]
+    np.testing.assert_allclose(np.linalg.norm(np.asarray(whole), axis=1), 1, rtol=1e-5)
+    if pool == "mean":
+        np.testing.assert_allclose(whole, image.embed, atol=1e-5)
+    some = model.encode_regions(image, batch["cover"])
+    shuffled = model.encode_regions(image, batch["cover"][:, ::-1])
+    assert np.array_equal(some[:, ::-1], shuffled) and not np.asarray(some[0]).any()
+
+
+def test_captions_of_regions_are_those_of_their_image_alone():
+    """Rows of one image share its keys and values; the result is as if each had its own."""
+    config, model = model_of()
+    batch = region_batch(config)
+    image = model.encode_image(batch["image"])
+    logits = np.asarray(model.region_logits(image, batch["region_text"], batch["boxes"], batch["cover"], batch["null"]))
+    decoder = model.captioner()
+    for row, place in ((2, 0), (5, 2), (7, 1)):
+        alone = jax.tree.map(lambda x, row=row: x[row : row + 1], image)
+        one = (slice(row, row + 1), slice(place, place + 1))
+        memory = decoder.memory(alone.features, alone.embed, batch["null"][row : row + 1], cover=batch["cover"][one])
+        single = decoder(batch["region_text"][one][0], memory, boxes=batch["boxes"][one][0])
+        np.testing.assert_allclose(logits[row, place], single[0], atol=1e-5)
+    moved = model.region_logits(image, batch["region_text"], batch["boxes"][:, ::-1], batch["cover"], batch["null"])
+    marked = model.region_logits(image, batch["region_text"], batch["boxes"], batch["cover"][:, ::-1], batch["null"])
+    assert not np.allclose(moved, logits, atol=1e-4)
+    hidden = np.asarray(batch["null"])
+    assert not np.allclose(np.asarray(marked)[~hidden], logits[~hidden], atol=1e-4)
+    np.testing.assert_allclose(np.asarray(marked)[hidden], logits[hidden], atol=1e-6)  # nothing is seen of them
+
+
+def test_a_caption_of_all_is_that_of_the_box_of_all():
+    config, model = model_of(model__decoder__control__mask=False)
+    batch = tiny_batch(config)
+    image = model.encode_image(batch["image"])
+    whole = model.caption_logits(image, batch["target"])
+    box = jnp.broadcast_to(jnp.asarray([0.0, 0, 1, 1]), (8, 1, 4))
+    told = model.region_logits(image, batch["target"][:, None], box, jnp.ones((8, 1, image.features.shape[1])))
+    np.testing.assert_allclose(told[:, 0], whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [0, 9])
+def test_decoding_with_a_cache_is_told_the_same(length):
+    config, model = model_of(model__decoder__control__length=length)
+    batch = region_batch(config)
+    image = model.encode_image(batch["image"])
+    control = jnp.asarray([[row] for row in range(8)]) if length else None
+    ids = jnp.where(batch["region_text"][:, 2] < VOCAB, batch["region_text"][:, 2], 5)
+    whole = model.region_logits(
+        image,
+        ids[:, None],
+        batch["boxes"][:, 2:],
+        batch["cover"][:, 2:],
+        control=None if control is None else control[:, None],
+    )[:, 0]
+    cached = CachedDecoder(model, image, control=control, boxes=batch["boxes"][:, 2], cover=batch["cover"][:, 2])
+    cache, step = cached.start(16), jax.jit(cached.step)
+    for place in range(ids.shape[1]):
+        logits, cache = step(jnp.repeat(ids[:, place], 2), jnp.int32(place), cache)
+        np.testing.assert_allclose(logits[0, ::2], whole[:, place], atol=1e-5)
+        np.testing.assert_allclose(logits[0, 1::2], whole[:, place], atol=1e-5)
+
+
+def test_queries_find_boxes_within_the_picture():
+    config, model = model_of(model__regions__queries=4, model__regions__layers=1, model__regions__width=16,
+                             model__regions__heads=2)  # fmt: skip
+    batch = region_batch(config)
+    found = model.find_regions(model.encode_image(batch["image"]))
+    boxes = np.asarray(found.boxes)
+    assert boxes.shape == (8, 4, 4) and found.embed.shape == (8, 4, config.model.embed_dim)
+    assert (boxes[..., 2:] > boxes[..., :2]).all() and len(np.unique(boxes[0].round(4), axis=0)) == 4
+    np.testing.assert_allclose(np.linalg.norm(np.asarray(found.embed), axis=-1), 1, rtol=1e-4)
+    np.testing.assert_allclose(model.absent_region(), l2_normalise(model.queries.nothing[...])[0])

@@ -1,0 +1,140 @@
+"""Training on regions: the same on every mesh and in parts; what is asked for is checked; whole runs."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from tests.models.test_regions import REGIONS, region_batch
+from tests.tiny import leaves, tiny_config, tiny_model
+from tests.train.test_loop import config
+from vlc.config import check_config
+from vlc.errors import ConfigError, DataError
+from vlc.inference import Model
+from vlc.parallel import make_mesh
+from vlc.parallel.sharding import batch_sharding, state_sharding
+from vlc.train import train
+from vlc.train.step import loss_and_gradient, region_numbers
+from vlc.train.views import some_as_points
+
+OBJECTIVES = {
+    "objectives__region__weight": 0.8,
+    "objectives__region_boxes__weight": 0.6,
+    "objectives__region_caption__weight": 0.5,
+    "objectives__attribute_mil__weight": 0.4,
+    "data__regions__attributes": "red,blue,green",
+    "model__regions__attributes": 3,
+    "model__regions__queries": 4,
+    "model__regions__layers": 1,
+    "model__regions__width": 16,
+    "model__regions__heads": 2,
+    **{f"objectives__{name}__weight": 0.0 for name in ("filip", "multi_positive", "grouping")},
+}
+
+
+def gradient_of(settings, shape=(1, 1, 1), accumulate=1):
+    graph, params = tiny_model(settings)
+    batch = region_batch(settings)
+    mesh = make_mesh(dict(zip(("data", "fsdp", "tensor"), shape, strict=True)), jax.devices()[: int(np.prod(shape))])
+    with jax.set_mesh(mesh):
+        placed = jax.device_put((params, batch), (state_sharding(params, mesh), batch_sharding(mesh)))
+        step = jax.jit(lambda params, batch: loss_and_gradient(graph, params, batch, settings.objectives, accumulate))
+        total, terms, gradient = step(*placed)
+    return float(total), {name: float(term) for name, term in terms.items()}, leaves(gradient)
+
+
+@pytest.mark.slow
+def test_meshes_and_parts_give_the_same_gradient():
+    settings = tiny_config(**REGIONS | OBJECTIVES)
+    total, terms, gradient = gradient_of(settings)
+    assert {"region", "region_boxes", "region_caption", "attribute_mil"} <= terms.keys() and np.isfinite(total)
+    learnt = [path for path, value in gradient.items() if np.abs(value).max() > 0]
+    for part in ("queries/queries", "queries/nothing", "decoder/box/kernel", "decoder/inside", "attributes"):
+        assert any(part in path for path in learnt), part
+    for shape, accumulate in (((2, 2, 2), 1), ((4, 1, 2), 2)):
+        other, also, moved = gradient_of(settings, shape, accumulate)
+        np.testing.assert_allclose(other, total, rtol=1e-5)
+        for name, value in terms.items():
+            np.testing.assert_allclose(also[name], value, rtol=2e-5)
+        for path, value in gradient.items():
+            np.testing.assert_allclose(moved[path], value, rtol=1e-4, atol=2e-5, err_msg=path)
+
+
+def test_without_weight_nothing_is_added():
+    """No parameter, and not one operation."""
+    batch = region_batch(tiny_config(**REGIONS))
+    used = {name: batch[name] for name in ("image", "text", "subs", "target", "null")}
+    steps = []
+    for settings in (tiny_config(), tiny_config(data__regions__count=3)):
+        graph, params = tiny_model(settings)
+        traced = jax.make_jaxpr(lambda p, b, s=settings, g=graph: loss_and_gradient(g, p, b, s.objectives))(
+            params, used
+        )
+        steps.append((sorted(leaves(params)), re.sub(r"0x[0-9a-f]+", "", str(traced))))
+    assert steps[0] == steps[1]
+
+
+def test_some_boxes_become_points():
+    settings = tiny_config(**REGIONS)
+    boxes = region_batch(settings)["boxes"]
+    made = np.asarray(some_as_points(boxes, 0.5, jax.random.key(0)))
+    points = (made[..., :2] == made[..., 2:]).all(axis=-1)
+    there = np.asarray(boxes).any(axis=-1)
+    assert 0.2 < points[there].mean() < 0.8
+    inside = (made[..., :2] >= np.asarray(boxes)[..., :2]) & (made[..., 2:] <= np.asarray(boxes)[..., 2:])
+    assert inside.all() and np.array_equal(made[~points], np.asarray(boxes)[~points])
+    counts = region_numbers({"region_counts": np.array([[2, 1, 0], [4, 0, 3]])})
+    assert {name: float(value) for name, value in counts.items()} == {
+        "regions": 3.0, "regions_outside": 0.5, "regions_too_many": 1.5,
+    }  # fmt: skip
+    assert region_numbers({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"objectives__region__weight": 1.0}, "data.regions.count"),
+        (REGIONS | {"objectives__region_boxes__weight": 1.0}, "model.regions.queries"),
+        ({"data__regions__count": 2, "objectives__region_caption__weight": 1.0}, "control.box or .mask"),
+        (REGIONS | {"objectives__region__weight": 1.0, "model__image__drop_patches": 0.5}, "drop_patches"),
+        (REGIONS | {"objectives__region__weight": 1.0, "model__image__pool": "queries"}, "no patches"),
+        (REGIONS | {"model__decoder__memory": "embedding"}, "memory=tokens"),
+        ({"data__regions__count": 2, "data__image__augment": "rand"}, "boxes do not follow"),
+        (REGIONS | {"objectives__region_caption__weight": 1.0, "data__regions__length": 99}, "more than the captioner"),
+        (REGIONS | {"objectives__attribute_mil__weight": 1.0, "data__regions__attributes": "a,b"}, "2 are named"),
+        (REGIONS | {"objectives__attribute_mil__weight": 1.0, "data__regions__attributes": "a,A"}, "twice"),
+        ({"model__regions__width": 10, "model__regions__heads": 4}, "does not divide"),
+    ],
+)
+def test_what_does_not_go_together_is_said(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        check_config(tiny_config(**changes))
+
+
+def test_data_without_regions_is_refused(tmp_path):
+    settings = config(2)
+    settings.data.regions.update({"count": 2, "sources": "nonsense"})
+    settings.objectives.region.weight = 1.0
+    with pytest.raises(DataError, match=r"none of .* records has one. Theirs are of the sources brief, compos"):
+        train(settings, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_whole_run_finds_and_captions_regions(tmp_path):
+    settings = config(3)
+    settings.data.regions.count = 3
+    settings.data.regions.length = 12
+    settings.model.decoder.layers = 1
+    settings.model.decoder.control.update({"box": True, "mask": True, "length": 5})
+    settings.model.regions.update({"queries": 3, "layers": 1, "width": 16, "heads": 2})
+    for name in ("region", "region_boxes", "region_caption", "caption"):
+        settings.objectives[name].weight = 0.5
+    train(settings, tmp_path)
+    model = Model.load(tmp_path)
+    image = np.zeros((settings.data.image.size,) * 2 + (3,), np.uint8)
+    box = [[0.1, 0.1, 0.6, 0.7]]
+    assert model.encode_regions(image, boxes=box).shape == (1, settings.model.embed_dim)
+    assert len(model.caption(image, boxes=box, control={"length": 2})) == 1
+    found = model.detect(image, ["a circle", "a star"])
+    assert len(found[0]) == 3 and found[0][0].score >= found[0][-1].score

@@ -1,0 +1,135 @@
+"""`vlc map-regions`: regions are given the attributes that their picture's caption names (ViLLA, stage 2's data).
+
+A region has an attribute of its picture where its score is within a margin of that of the picture's best region (Varma
+et al., ICCV 2023, arXiv 2308.11194, section 3.2).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vlc.curate.build import Plan, encode_image
+from vlc.curate.shards import GOES_ON, MANIFEST, finish_dataset, finished_shard, shard_names, start_dataset, write_shard
+from vlc.data.attributes import Attributes
+from vlc.data.record import Record, Source, add_counts
+from vlc.data.regions import Region
+from vlc.errors import ConfigError, DataError
+from vlc.inference.model import Model
+from vlc.storage import made_for
+
+_CHUNK = 128  # images in memory
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """What the data set is a function of, beside the model.
+
+    Attributes:
+        source: What the data is called.
+        columns: How its columns are read.
+        name: The caption source of the regions' new texts.
+        captions: The caption source whose texts are looked through for attributes; empty: all.
+        margin: How far a region's score may lie below the best of its picture.
+        shard_records: Images to a shard.
+    """
+
+    source: str
+    columns: str = ""
+    name: str = "mapped"
+    captions: str = ""
+    margin: float = 0.2
+    shard_records: int = 4096
+
+
+def map_attributes(
+    scores: Float[np.ndarray, "R A"], present: Bool[np.ndarray, " A"], margin: float
+) -> Bool[np.ndarray, "R A"]:
+    """Which of the attributes of a picture each of its regions has."""
+    return present[None] & (scores >= scores.max(axis=0, keepdims=True) - margin)
+
+
+def map_regions(model: Model, source: Source, settings: Mapping, out: str | Path) -> dict[str, Any]:
+    """Writes a data set whose regions have the texts that were mapped to them, an attribute each; images of which no
+    region has one are left out and counted. Stopped and called again it goes on.
+
+    Args:
+        model: Trained by `objectives.attribute_mil`.
+        source: With regions; their labels and texts are not looked at.
+        settings: What is written.
+        out: The folder.
+
+    Raises:
+        ConfigError: The model knows no attributes.
+        DataError: The folder holds another data set, no region is left, or the disk is full.
+    """
+    names = Attributes.parse(model.config.data.regions.attributes)
+    if not model.config.model.regions.attributes or not names:
+        raise ConfigError(
+            "This model knows no attributes: it was not trained by config.objectives.attribute_mil (docs/regions.md)."
+        )
+    if settings.shard_records < 1 or settings.margin < 0:
+        raise ConfigError("--shard-records must be 1 or more, and --margin 0 or more.")
+    with made_for(out, first=(MANIFEST,), resumed=True) as folder:
+        plan = asdict(settings) | {"model": model.fingerprint, "records in the source": len(source)}
+        manifest = start_dataset(folder, plan, {})
+        try:
+            return manifest or _write(model, source, settings, names, folder, plan)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be written ({error.strerror}). {GOES_ON}") from error
+
+
+def _write(
+    model: Model, source: Source, settings: Mapping, names: Attributes, folder: Path, plan: dict[str, Any]
+) -> dict[str, Any]:
+    shards = []
+    for number, name in enumerate(shard_names("train", -(-len(source) // settings.shard_records))):
+        line = finished_shard(folder, name)
+        if line is None:
+            more: dict[str, Any] = {"left out": {}}
+            first = number * settings.shard_records
+            images = range(first, min(first + settings.shard_records, len(source)))
+            line = write_shard(folder, name, _mapped(model, source, images, settings, names, more["left out"]), more)
+        shards.append(line)
+    left_out = add_counts(*(shard.pop("left out") for shard in shards))
+    if not any(shard["records"] for shard in shards):
+        raise DataError(f"{folder}: no image with a mapped region is left ({left_out}).")
+    more = {"left out": {"index": source.skipped, "records": left_out}}
+    return finish_dataset(
+        folder, plan, shards, more, made_by=f"`vlc map-regions` from {settings.source}", split="train"
+    )
+
+
+def _mapped(
+    model: Model, source: Source, images: range, settings: Mapping, names: Attributes, left_out: dict[str, int]
+) -> Iterator[tuple[Record, bytes]]:
+    plan = Plan(settings.source)
+    for start in range(0, len(images), _CHUNK):
+        records = []
+        for number in images[start : start + _CHUNK]:
+            try:
+                records.append(source[number])
+            except DataError as error:
+                left_out[error.reason] = left_out.get(error.reason, 0) + 1
+        records = [replace(one, regions=_proposals(one.regions), graph=()) for one in records]
+        boxes = [[region.box for region in record.regions] for record in records]
+        for record, scores in zip(records, model.attribute_scores([one.image for one in records], boxes), strict=True):
+            texts = record.captions.get(settings.captions, ()) if settings.captions else record.all_captions()
+            has = map_attributes(scores, names.named(texts) > 0, settings.margin) if len(scores) else np.zeros((0, 0))
+            regions = tuple(
+                replace(region, captions={settings.name: tuple(names.names[i] for i in np.flatnonzero(row))})
+                for region, row in zip(record.regions, has, strict=True)
+                if row.any()
+            )
+            if regions:
+                yield replace(record, regions=regions), encode_image(record, plan)
+            else:
+                left_out["no region mapped"] = left_out.get("no region mapped", 0) + 1
+
+
+def _proposals(regions: Sequence[Region]) -> tuple[Region, ...]:
+    """Where something is, and nothing of what: neither relations of regions nor what is known of them."""
+    return tuple(Region(region.box, region.mask) for region in regions if region.kind in ("", "entity"))
