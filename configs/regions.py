@@ -12,6 +12,9 @@ stage 1 of ViLLA, which is told where something is and not what; `mapped` stage 
     vlc train --config configs/regions.py:attributes --workdir runs/attributes
     vlc map-regions runs/attributes --data scenes --records 8192 --captions long --out data/mapped
     vlc train --config configs/regions.py:mapped --workdir runs/mapped --config.data.train=data/mapped
+
+`prompts` teaches a model that is there what stands for patches outside of a mask (OVSeg), and changes nothing else of
+it: `--config.init=runs/regions`, then `vlc eval ... --task regions --crops`.
 """
 
 from vlc.config import Config, default_config, shrink
@@ -83,6 +86,7 @@ def _queries(config: Config) -> None:
 
 def _captions(config: Config) -> None:
     _regions(config)
+    config.data.regions.sources = _LOOKS + ",varied"
     config.model.decoder.update({"layers": 2, "width": 128, "heads": 4, "length": 24})
     config.model.decoder.control.update({"box": True, "mask": True, "length": 8})
     config.objectives.region_caption.update({"weight": 1.0, "points": 0.2})
@@ -105,6 +109,16 @@ def _mapped(config: Config) -> None:
     config.steps = 240
 
 
+def _prompts(config: Config) -> None:
+    config.data.regions.update({"count": 1, "crop": True, "sources": _LOOKS})
+    config.data.captions.update({"mix": "", "mix_end": ""})
+    config.data.scenes.first_share = 0.0
+    config.model.image.mask_prompt = 2
+    config.objectives.filip.weight = 0.0
+    config.optimizer.update({"name": "adamw", "lr": 0.05, "weight_decay": 0.0, "trained": ("image_tower/prompts",)})
+    config.steps = 160
+
+
 _PARTS = {
     "": (_text, _queries, _captions),
     "plain": (),
@@ -115,4 +129,5 @@ _PARTS = {
     "captions": (_captions,),
     "attributes": (_attributes,),
     "mapped": (_mapped,),
+    "prompts": (_prompts,),
 }

@@ -40,6 +40,9 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--references", default="", help="captions: the sources they are compared with (all)")
     command.add_argument("--compare", action="append", default=[], help="captions: an earlier sweep, for the picture")
+    command.add_argument(
+        "--crops", action="store_true", help="regions: look at each as at a picture of its own (OVSeg)"
+    )
     command.add_argument("--out", default="", help="folder of the results (the workdir, or eval/NAME)")
     command.add_argument("--cache", default="", help="folder of embeddings ($VLC_CACHE, or ~/.cache/vlc)")
     command.add_argument("--tokenizer", default="", help="of a model whose tokenizer does not lie beside the weights")
@@ -99,7 +102,7 @@ def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path, scales: S
     chosen = replace(
         chosen, scales=scales, request=read_request(options, model), scorer_name=options.scorer,
         scorer=load_here(options.scorer) if options.scorer else None, references=options.references,
-        compare=options.compare,
+        compare=options.compare, crops=options.crops,
     )  # fmt: skip
     cache = place(options.cache) if options.cache else cache_folder()
     results = evaluate_tasks(model, tasks, chosen, out, cache=cache, name=path)

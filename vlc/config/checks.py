@@ -125,6 +125,21 @@ def _check_regions(config: Config) -> None:
         )
     if (wanted or model.regions.queries) and model.image.pool == "queries":
         raise ConfigError("config.model.image.pool=queries (CoCa) has no patches, so no regions: use another pool.")
+    if model.image.mask_prompt and not (config.data.regions.crop and config.data.regions.count):
+        raise ConfigError(
+            "config.model.image.mask_prompt is trained on crops of regions: set config.data.regions.crop=True and "
+            ".count=1."
+        )
+    if model.image.mask_prompt and (
+        config.data.image.resize == "naflex"
+        or model.image.drop_patches
+        or config.data.first_size
+        or model.image.mask_prompt > model.image.layers
+    ):
+        raise ConfigError(
+            "config.model.image.mask_prompt is for whole squares of one size (neither resize=naflex, drop_patches nor "
+            "data.first_size), and at most as many blocks as model.image.layers."
+        )
     if "queries" in used and not model.regions.queries:
         raise ConfigError("config.objectives.region_boxes needs queries: set config.model.regions.queries.")
     if wanted & {"regions", "region_captions"} and model.image.drop_patches:

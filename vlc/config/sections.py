@@ -89,6 +89,7 @@ class Regions(Section):
     length = integer(0, "tokens of their texts; 0: `model.text.length`, or what the captioner writes", low=0)
     visible = number(0.2, "share of a region that a crop must leave, for it to count", above=0, high=1)
     masks = flag(True, "a region that has a mask covers that, not its box")
+    crop = flag(False, "an image is the crop of one of its regions, without what is outside of a mask (OVSeg)")
 
 
 class Scenes(Section):
@@ -158,6 +159,7 @@ class ImageTower(Transformer):
     rotary = flag(False, "turn queries and keys by the place of their patch (arXiv 2403.13298)")
     drop_patches = number(0.0, "share of patches left out in training, others each time (FLIP)", low=0, below=1)
     prototypes = integer(0, "among which self-distillation chooses (objectives local_global, masked); 0: none", low=0)
+    mask_prompt = integer(0, "blocks before which patches outside of a mask are learned vectors (OVSeg: 3)", low=0)
     pre_norm = flag(False, "a norm before the first block (CLIP)")
     stem = choice("patch", ("patch", "conv"), "a linear map of each patch, or convolutions (arXiv 2106.14881)")
     patch_bias = flag(True, "whether the linear map of patches has a bias")

@@ -21,6 +21,7 @@ from vlc.data.images import Preprocess
 from vlc.data.order import visits
 from vlc.data.record import REASONS, CaptionTypeError, Record, Source
 from vlc.data.region_choice import RegionChoice, captions_of_regions
+from vlc.data.region_crops import draw_crop
 from vlc.data.sides import swap_sides
 from vlc.data.tokenizers import Tokenizer
 from vlc.data.workers import die_with_parent
@@ -93,6 +94,7 @@ class MakeExample(grain.RandomMapTransform):
         regions: Which regions an example has; `None`: none.
         patch: Pixels on a side of a patch, for these.
         attributes: Those that captions are looked through for.
+        crop: Whether an image is the crop of one of its regions.
         swap_sides: Whether the captions of mirrored pictures are mirrored too.
     """
 
@@ -107,6 +109,7 @@ class MakeExample(grain.RandomMapTransform):
     regions: RegionChoice | None = None
     patch: int = 0
     attributes: Attributes = field(default_factory=Attributes)
+    crop: bool = False
     swap_sides: bool = False
 
     def random_map(self, element: Visit, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -151,6 +154,9 @@ class MakeExample(grain.RandomMapTransform):
             first: Whether it is one of the smaller examples at the beginning.
         """
         begun = time.perf_counter()
+        if self.crop:
+            assert self.regions is not None
+            record = draw_crop(record, self.regions, self.preprocess, rng)
         mirror = None
         if self.swap_sides and self.preprocess.flip and rng.random() < 0.5:
             mirror, record = True, mirrored(record)

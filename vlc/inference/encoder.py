@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from vlc.config import Config, resolve_auto
 from vlc.data.images import Preprocess
@@ -123,6 +123,13 @@ class Encoder:
             DataError: They have another shape or type.
         """
         return self.run_batched(_encode_image, check_pixels(pixels, self.preprocess))
+
+    def encode_masked(self, pixels: np.ndarray, inside: Bool[np.ndarray, "B P"]) -> ImageEncoding:
+        """As `encode_pixels`, of pictures of which only some patches are what they are about; to a model without mask
+        prompts they are as others."""
+        if not self.config.model.image.mask_prompt:
+            return self.encode_pixels(pixels)
+        return self.run_batched(_encode_masked, (check_pixels(pixels, self.preprocess), inside))
 
     def encode_region_rows(self, image: ImageEncoding, cover: Float[np.ndarray, "B R P"]) -> Float[np.ndarray, "B R D"]:
         """Regions of encoded images; see `DualEncoder.encode_regions`."""
@@ -284,6 +291,12 @@ def _scales(graph: Any, params: Any) -> Scales:
 @functools.partial(jax.jit, static_argnums=0)
 def _encode_image(graph: Any, params: Any, images: jax.Array) -> ImageEncoding:
     return nnx.merge(graph, params).encode_image(images)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode_masked(graph: Any, params: Any, inputs: tuple[jax.Array, jax.Array]) -> ImageEncoding:
+    pixels, inside = inputs
+    return nnx.merge(graph, params).encode_image(pixels, inside=inside)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from vlc.data.decoding import to_rgb
+from vlc.data.decoding import decode_pixels, to_rgb
 from vlc.data.frame import Frame
 from vlc.data.images import Preprocess
 from vlc.errors import DataError
@@ -68,20 +68,34 @@ def is_one(images: Any) -> bool:
     return isinstance(images, (str, PathLike, bytes, bytearray, memoryview, Image.Image)) or hasattr(images, "read")
 
 
+def picture_of(image: AnyImage, preprocess: Preprocess, where: str) -> np.ndarray:
+    """All pixels of an image, RGB, before it is cut or resized.
+
+    Raises:
+        DataError: As `read_images`.
+    """
+    found, where = _undecoded(image, preprocess, where)
+    return decode_pixels(found, where=where, convert=preprocess.convert) if isinstance(found, bytes) else found
+
+
 def _read(image: AnyImage, preprocess: Preprocess, where: str) -> tuple[np.ndarray, Frame]:
+    found, where = _undecoded(image, preprocess, where)
+    return preprocess.framed(found, where=where)
+
+
+def _undecoded(image: AnyImage, preprocess: Preprocess, where: str) -> tuple[bytes | np.ndarray, str]:
+    """Encoded bytes, or the pixels of what has none; and what it is called in messages."""
     if isinstance(image, (str, PathLike)):
-        path = str(image)
-        return preprocess.framed(read_bytes(path), where=path)
+        return read_bytes(str(image)), str(image)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return preprocess.framed(bytes(image), where=where)
+        return bytes(image), where
     if isinstance(image, Image.Image):
-        picture = to_rgb(image.copy(), where=where, convert=preprocess.convert)
-        return preprocess.framed(np.asarray(picture), where=where)
+        return np.asarray(to_rgb(image.copy(), where=where, convert=preprocess.convert)), where
     if hasattr(image, "read"):
-        return preprocess.framed(_read_file(image, where), where=where)
+        return _read_file(image, where), where
     if _is_array(image):
         picture = _picture_of(_as_array(image, where), where)
-        return preprocess.framed(np.asarray(to_rgb(picture, where=where, convert=preprocess.convert)), where=where)
+        return np.asarray(to_rgb(picture, where=where, convert=preprocess.convert)), where
     raise DataError(f"{where}: {_described(image)} is not an image. Give {_KNOWN}.", "image")
 
 

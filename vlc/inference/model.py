@@ -132,7 +132,9 @@ class Model(Encoder):
         text = self.encode_text(texts)
         return np.concatenate([logits_of(self, image, text) for image in self._encoded(images)])
 
-    def encode_regions(self, images: Images, *, boxes: Any = None, masks: Any = None, points: Any = None) -> Any:
+    def encode_regions(
+        self, images: Images, *, boxes: Any = None, masks: Any = None, points: Any = None, crop: bool = False
+    ) -> Any:
         """Encodes regions of images in the space of the embeddings.
 
         Args:
@@ -140,6 +142,8 @@ class Model(Encoder):
             boxes: Left, top, right, bottom as shares of the image; a list of them, for several images a list of lists.
             masks: Likewise, `[height, width]` of true and false.
             points: Likewise, across and down as shares: the patch there.
+            crop: Cuts each box or mask out and looks at it as at a picture of its own (OVSeg), at the price of one;
+                else the patches of the whole picture are pooled.
 
         Returns:
             `[N, D]` of unit length; for several images a list of such arrays.
@@ -148,7 +152,7 @@ class Model(Encoder):
             ConfigError: Not one of the three is given, or the model has no patches.
             DataError: An image is damaged; a region is none, or lies outside of what the model sees.
         """
-        return regions.encode_regions(self, images, boxes=boxes, masks=masks, points=points)
+        return regions.encode_regions(self, images, boxes=boxes, masks=masks, points=points, crop=crop)
 
     def attribute_scores(self, images: Images, boxes: Any) -> Any:
         """Cosines of regions with the attributes that the model knows (`config.data.regions.attributes`), `[N, A]`; for

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from vlc.data.frame import Frame, cover_of_boxes, cover_of_mask, visible_share
 from vlc.data.masks import Mask
-from vlc.data.regions import check_box
+from vlc.data.regions import Region, check_box
 from vlc.errors import ConfigError, DataError
 
 _ROUND = 8  # to a multiple of which regions of an image are filled up, so that few programs are compiled
@@ -87,6 +87,20 @@ def named_regions(
         np.asarray(found_boxes, np.float32).reshape(count, 4),
         np.asarray(covers, np.float32).reshape(count, patches),
     )
+
+
+def as_region(kind: str, value: Any, where: str) -> Region:
+    """A region of `boxes` or `masks`.
+
+    Raises:
+        DataError: It is none.
+    """
+    if kind == "boxes":
+        return Region(check_box(value, where))
+    mask = value if isinstance(value, Mask) else Mask.of(_pixels(value, where))
+    if not mask.area:
+        raise DataError(f"{where}: the mask is empty.", "region")
+    return Region(mask.box, mask)
 
 
 def _read_box(value: Any, frame: Frame, grid: tuple[int, int], where: str) -> tuple[np.ndarray, np.ndarray]:

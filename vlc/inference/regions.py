@@ -7,13 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from vlc.data.frame import Frame
+from vlc.data.frame import Frame, cover_of_mask
 from vlc.data.masks import Box
+from vlc.data.region_crops import crop_region
+from vlc.data.regions import Region
 from vlc.errors import ConfigError
 from vlc.inference.captioning import CaptionRequest, generate_captions
 from vlc.inference.encoder import Encoder
-from vlc.inference.image_inputs import Images, image_chunks, is_one, read_framed
-from vlc.inference.region_inputs import Places, named_regions
+from vlc.inference.image_inputs import Images, image_chunks, is_one, picture_of, read_framed
+from vlc.inference.region_inputs import Places, as_region, named_regions
 from vlc.models import ImageEncoding
 
 
@@ -32,9 +34,32 @@ class Detected:
     score: float
 
 
-def encode_regions(model: Encoder, images: Images, **regions: Any) -> Any:
+def encode_regions(model: Encoder, images: Images, *, crop: bool = False, **regions: Any) -> Any:
     """See `Model.encode_regions`."""
+    if crop:
+        return _cropped(model, images, regions)
     return _by_image(model, images, model.encode_region_rows, regions)
+
+
+def encode_crops(model: Encoder, pictures: Sequence[np.ndarray], regions: Sequence[Sequence[Region]]) -> ImageEncoding:
+    """The crops of regions as pictures of their own, one after another; see `vlc.data.region_crops`.
+
+    Args:
+        model: The model; with mask prompts it is told which patches are a region's.
+        pictures: All pixels of each.
+        regions: Of each picture.
+    """
+    patch = model.config.model.image.patch
+    pixels, inside = [], []
+    for picture, some in zip(pictures, regions, strict=True):
+        for region in some:
+            crop, mask = crop_region(picture, region, model.preprocess.mean)
+            seen, frame = model.preprocess.framed(np.ascontiguousarray(crop))
+            pixels.append(seen)
+            inside.append(cover_of_mask(mask.pixels(), frame, *model.preprocess.grid(seen, patch)) > 0)
+    if not pixels:
+        return model.encode_pixels(np.zeros((0, *model.preprocess.shape), np.uint8))
+    return model.encode_masked(np.stack(pixels), np.stack(inside))
 
 
 def attribute_scores(model: Encoder, images: Images, boxes: Any) -> Any:
@@ -42,6 +67,26 @@ def attribute_scores(model: Encoder, images: Images, boxes: Any) -> Any:
     if not model.config.model.regions.attributes:
         raise ConfigError("This model knows no attributes: it was trained with config.model.regions.attributes=0.")
     return _by_image(model, images, model.attribute_score_rows, {"boxes": boxes})
+
+
+def _cropped(model: Encoder, images: Images, given: dict[str, Any]) -> Any:
+    """Regions by their crops, of each image, of one image alone without a list."""
+    one, done, found = is_one(images), 0, []
+    kinds = [kind for kind, some in given.items() if some is not None]
+    if kinds not in (["boxes"], ["masks"]):
+        raise ConfigError("Crops are of boxes or of masks: name regions by one of them.")
+    named = [given[kinds[0]]] if one else given[kinds[0]]
+    for chunk in image_chunks(images, model.batch_size):
+        pictures = [picture_of(image, model.preprocess, f"image {done + i}") for i, image in enumerate(chunk)]
+        some = [
+            [as_region(kinds[0], value, f"image {done + i}, region {place}") for place, value in enumerate(values)]
+            for i, values in enumerate(named[done : done + len(chunk)])
+        ]
+        embeds = iter(encode_crops(model, pictures, some).embed)
+        width = model.config.model.embed_dim
+        found += [np.asarray([next(embeds) for _ in values], np.float32).reshape(-1, width) for values in some]
+        done += len(chunk)
+    return found[0] if one else found
 
 
 def _by_image(model: Encoder, images: Images, compute: Callable[..., np.ndarray], regions: Any) -> Any:

@@ -135,15 +135,19 @@ class DualEncoder(nnx.Module):
         assert self.text_tower is not None, "this model has no text tower"
         return self.text_tower
 
-    def encode_image(self, images: UInt8[Array, "B H S 3"], kept: Int[Array, "B K"] | None = None) -> ImageEncoding:
+    def encode_image(
+        self, images: UInt8[Array, "B H S 3"], kept: Int[Array, "B K"] | None = None,
+        inside: Bool[Array, "B P"] | None = None,
+    ) -> ImageEncoding:  # fmt: skip
         """Pixels as the preprocessing gives them; they are normalised here.
 
         Args:
             images: Square, or packed patches of pictures of any shape (`vlc.data.naflex`).
             kept: The patches of each image that are seen at all, where not all are (FLIP, in training).
+            inside: Patches of what a masked image is about; the others are prompts (`model.image.mask_prompt`).
         """
         with jax.named_scope("image_tower"):
-            features, pooled, mask = self._image()(images, kept)
+            features, pooled, mask = self._image()(images, kept, inside=inside)
             if self.own_tokens:
                 tokens = _projected(features, self.image_token)
             else:

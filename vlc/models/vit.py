@@ -74,6 +74,37 @@ class QueryPool(nnx.Module):
         return self.attention.attend(queries, *self.attention.project(self.memory_norm(x)), mask)
 
 
+class MaskPrompts(nnx.Module):
+    """What stands for patches outside of a mask: before each of the first blocks, `T M + P (1 - M)`.
+
+    T are the tokens of the patches, M is 1 inside, and P learned, for each block and place (OVSeg, Liang et al., CVPR
+    2023, arXiv 2210.04150, section 3.3). P is 0 at the start.
+    """
+
+    def __init__(self, depth: int, places: int, width: int):
+        zeros = jnp.zeros((depth, places, width), jnp.float32)
+        self.values = nnx.Param(zeros, out_sharding=("layers", "position", "embed"))
+
+    def run(
+        self, stack: Stack, x: Float[Array, "B T W"], inside: Bool[Array, "B P"], first: int, **seen: Any
+    ) -> Float[Array, "B T W"]:
+        """The blocks of a tower, whose patches begin at `first`."""
+        depth, places, _ = self.values.shape
+        assert inside.shape[1] == places, "mask prompts are for pictures of one size"
+        more = ((0, stack.layers - depth), (0, 0), (0, 0))
+        prompts, prompted = jnp.pad(self.values[...], more), jnp.arange(stack.layers) < depth
+        last = first + places
+
+        def block(x: Array, item: tuple[Any, Array, Array]) -> tuple[Array, None]:
+            apply, prompt, here = item
+            outside = (here & ~inside)[..., None]
+            patches = jnp.where(outside, prompt.astype(x.dtype), x[:, first:last])
+            x = jnp.concatenate([x[:, :first], patches, x[:, last:]], axis=1)
+            return apply(x, **seen), None
+
+        return stack.run(block, x, prompts, prompted)[0]
+
+
 class ImageTower(nnx.Module):
     """Pixels to patch features and one pooled feature.
 
@@ -106,6 +137,7 @@ class ImageTower(nnx.Module):
         )
         self.registers = table(config.registers, width, ("position", "embed"), rngs=rngs) if config.registers else None
         self.mask = table(1, width, ("position", "embed"), rngs=rngs) if config.prototypes else None
+        self.prompts = MaskPrompts(config.mask_prompt, self.grid**2, width) if config.mask_prompt else None
         self.rotary, self.head = config.rotary, width // config.heads
         self.pre_norm = norm_of(config, dtype=dtype, rngs=rngs) if config.pre_norm else None
         self.stack = Stack(
@@ -133,13 +165,13 @@ class ImageTower(nnx.Module):
 
     def __call__(
         self, images: UInt8[Array, "B H S 3"], kept: Int[Array, "B K"] | None = None,
-        hidden: Int[Array, "B M"] | None = None,
+        hidden: Int[Array, "B M"] | None = None, inside: Bool[Array, "B P"] | None = None,
     ) -> tuple[Float[Array, "B P W"], Float[Array, "B W"], Bool[Array, "B P"] | None]:  # fmt: skip
         """Features of the patches, or of those that are `kept`; the pooled feature; and which patches there are.
 
         Images are squares of any size, `[B, S, S, 3]`, all of whose patches there are (`None`), or packed patches of
         pictures of any shape, `[B, S + 1, S, 3]` (`vlc.data.naflex`). Features of pads are zeros. Of patches that are
-        `hidden` a learned vector is seen.
+        `hidden` a learned vector is seen; of those that are not `inside` of what the picture is about, `MaskPrompts`.
         """
         pixels, places = self._see(images)
         x = self.embed(pixels)
@@ -157,7 +189,12 @@ class ImageTower(nnx.Module):
             x = jnp.concatenate([x, jnp.broadcast_to(more, (x.shape[0], *more.shape))], axis=1)
         there = only_mask(places.mask, kept)
         x = shard_batch(self.pre_norm(x) if self.pre_norm is not None else x)
-        x = self.stack(x, mask=self._attended(there), angles=self._angles(places, kept))[:, :real]
+        seen = {"mask": self._attended(there), "angles": self._angles(places, kept)}
+        if inside is None or self.prompts is None:
+            x = self.stack(x, **seen)
+        else:
+            x = self.prompts.run(self.stack, x, inside, int(self.cls is not None), **seen)
+        x = x[:, :real]
         if self.query_pool is not None:
             x = self.query_pool(x, self._attended(there, registers=False))
         x = self.norm(x)

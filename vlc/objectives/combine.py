@@ -73,7 +73,7 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
         objectives: `config.objectives`.
     """
     uses = parts_used(objectives)
-    image = model.encode_image(batch["image"], batch.get("kept"))
+    image = model.encode_image(batch["image"], batch.get("kept"), batch.get("inside"))
     embed = tokens = mask = nll = count = None
     hard: dict[str, Array] = {}
     if uses & {"text_embed", "text_tokens"}:

@@ -326,6 +326,7 @@ def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> 
         regions=make_region_choice(config),
         attributes=Attributes.parse(config.data.regions.attributes),
         patch=config.model.image.patch,
+        crop=config.data.regions.crop,
         swap_sides=config.data.captions.swap_sides,
     )
     check_source(make, train_name(config))

@@ -26,6 +26,8 @@ def add_views(config: Config, batch: Batch, key: jax.Array) -> Batch:
     uses = parts_used(config.objectives)
     if (points := config.objectives.region_caption.points) and "region_captions" in uses:
         batch["boxes"] = some_as_points(batch["boxes"], points, jax.random.fold_in(key, 5))
+    if image.mask_prompt:
+        batch["inside"] = batch["cover"][:, 0] > 0
     if "hidden" in uses:
         seen = 1 - config.objectives.masked.share
         batch["hidden"] = random_patches(batch["image"], image.patch, seen, jax.random.fold_in(key, 3))

@@ -39,6 +39,7 @@ class Options:
         scorer: The dual encoder that captions are scored by; `None`: the model itself.
         scorer_name: What it is called in the results.
         references: Caption sources that captions are compared with; empty: all.
+        crops: Whether regions are looked at as pictures of their own.
         compare: Sweeps that were written before, for the picture.
     """
 
@@ -56,6 +57,7 @@ class Options:
     scorer_name: str = ""
     references: str = ""
     compare: Sequence[str] = ()
+    crops: bool = False
 
     def path(self, task: str) -> str:
         """Raises `ConfigError` where the task has no data."""

@@ -18,7 +18,9 @@ from vlc.evaluate.report.page import Report
 from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, open_captioned
 from vlc.evaluate.tasks.templates import read_templates
 from vlc.inference import Model
+from vlc.inference.image_inputs import picture_of
 from vlc.inference.region_inputs import named_regions
+from vlc.inference.regions import encode_crops
 from vlc.models import ImageEncoding, TextEncoding
 from vlc.storage import local_copy
 
@@ -45,8 +47,16 @@ class Seen:
     told: list[Region]
 
 
-def see_regions(model: Model, images: Sequence[Any], regions: Sequence[Sequence[Region]]) -> Seen:
+def see_regions(
+    model: Model, images: Sequence[Any], regions: Sequence[Sequence[Region]], *, crops: bool = False
+) -> Seen:
     """Encodes images with their regions; those with a mask are that, others their box.
+
+    Args:
+        model: The model.
+        images: Encoded, or their pixels.
+        regions: Of each.
+        crops: Whether regions are looked at as pictures of their own.
 
     Raises:
         ConfigError: The model has no patches.
@@ -68,12 +78,16 @@ def see_regions(model: Model, images: Sequence[Any], regions: Sequence[Sequence[
             number = int(places.owner[row])
             drawn = named_regions([frames[number]], [grids[number]], patches, masks=[[one.mask]]).cover[0]
             cover[row] = drawn
+    told = [region for some in regions for region in some]
+    if crops:
+        pictures = [picture_of(image, model.preprocess, f"image {i}") for i, image in enumerate(images)]
+        return Seen(image, encode_crops(model, pictures, regions), places.owner, cover, told)
     rows, place = places.rows(len(images))
     embed = model.encode_region_rows(image, rows)[places.owner, place] if len(cover) else image.embed[:0]
     inside = cover >= 0.5 * cover.max(axis=1, keepdims=True, initial=0)
     tokens = np.where(inside[..., None] & (cover[..., None] > 0), image.tokens[places.owner], 0)
     seen = ImageEncoding(tokens, embed, image.features[places.owner])
-    return Seen(image, seen, places.owner, cover, [region for some in regions for region in some])
+    return Seen(image, seen, places.owner, cover, told)
 
 
 def run_regions(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:
@@ -98,6 +112,7 @@ def run_regions(cache: Cache, options: Options, task: str, by: Sequence[str]) ->
     note = (
         f"{figures['regions']:,} given regions of {figures['images']:,} images; {len(classes)} classes, "
         f"{len(data.attributes)} attributes{left_out_text(data.skipped)}. Ties count as wrong."
+        + (" Each was cut out and looked at as a picture of its own." if options.crops else "")
     )
 
     def draw(report: Report) -> None:
@@ -119,6 +134,7 @@ class _RegionData:
         self._model, self._spec = model, spec
         self._source = open_captioned(model, spec, options)
         count = min(options.examples or len(self._source), len(self._source))
+        self._crops = options.crops
         self._places = [index * len(self._source) // count for index in range(count)]
         self.skipped: dict[str, int] = dict(self._source.skipped)
         labels, attributes = dict[str, None](), dict[str, None]()
@@ -145,11 +161,14 @@ class _RegionData:
             if regions:
                 some.append((image, regions))
             if len(some) == _IMAGES:
-                yield see_regions(self._model, *map(list, zip(*some, strict=True)))
+                yield self._see(some)
                 some = []
         self.skipped = known  # what was left out was counted before
         if some:
-            yield see_regions(self._model, *map(list, zip(*some, strict=True)))
+            yield self._see(some)
+
+    def _see(self, some: Sequence[tuple[Any, list[Region]]]) -> Seen:
+        return see_regions(self._model, [one for one, _ in some], [regions for _, regions in some], crops=self._crops)
 
 
 class _Scores:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from vlc.data.controls import Controls
 from vlc.data.record import Record
 from vlc.data.regions import Region
 from vlc.data.sources import Scenes
@@ -52,26 +53,23 @@ def region_captions(model: Model, scenes: Scenes, count: int) -> dict[str, Any]:
     Returns:
         `named`: share of captions that name the shape of their object; `true`: that say nothing else than what it is;
         `unique`: that say what is true of no other object of the scene as well; `duplicates`: equal captions of two
-        objects of a scene; where lengths can be asked for, `length` and `length_named` by words: share of captions of
-        that length, and the shape named.
+        objects of a scene; where lengths were shown in training, `length` and `length_named` by words: share of
+        captions of that length, and the shape named.
     """
     records = [scenes[index] for index in range(count)]
     images = [record.image for record in records]
     boxes = [[region.box for region in entities(record)] for record in records]
     written = model.caption(images, boxes=boxes)
     made: dict[str, Any] = _judged(records, written)
-    if "length" in _controls(model):
+    lengths = [words for words in LENGTHS if words in Controls.of(model.config).lengths]
+    if lengths:
         made["length"], made["length_named"] = {}, {}
-        for words in LENGTHS:
+        for words in lengths:
             said = model.caption(images, boxes=boxes, control={"length": words})
             flat = [text for texts in said for text in texts]
             made["length"][words] = float(np.mean([len(text.split()) == words for text in flat]))
             made["length_named"][words] = _judged(records, said)["named"]
     return made
-
-
-def _controls(model: Model) -> tuple[str, ...]:
-    return ("length",) if model.config.model.decoder.control.length else ()
 
 
 def _judged(records: Sequence[Record], written: Sequence[Sequence[str]]) -> dict[str, float]:

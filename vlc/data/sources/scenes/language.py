@@ -33,7 +33,7 @@ GENERIC = (
     "a picture of a few coloured shapes",
 )
 BACKGROUND_WORDINGS = ("The background is {}.", "They are on a {} background.", "Everything is on a {} background.")
-NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
+NUMBERS = dict(enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), 1))
 RELATION_WORDINGS = {
     "left of": ("to the left of", "left of"),
     "right of": ("to the right of", "right of"),

@@ -54,8 +54,19 @@ def _entity(obj: SceneObject, pixels: np.ndarray) -> Region:
     mask = Mask.of(pixels)
     has = tuple(getattr(obj, look) for look in LOOKS)
     absent = tuple(value for look in LOOKS for value in ATTRIBUTES[look] if value not in has)
-    captions = {"region": (language.describe_object(obj),), "brief": (f"{obj.colour} {obj.shape}",)}
+    captions = {
+        "region": (language.describe_object(obj),),
+        "brief": (f"{obj.colour} {obj.shape}",),
+        "varied": _of_all_lengths(obj),
+    }
     return Region(mask.box, mask, captions, obj.shape, has, absent, kind="entity")
+
+
+def _of_all_lengths(obj: SceneObject) -> tuple[str, ...]:
+    """The shape with each choice of what else can be said, of one to four words: FlexCap's n-grams."""
+    words = (obj.size, obj.texture, obj.colour)
+    chosen = itertools.chain.from_iterable(itertools.combinations(words, count) for count in range(len(words) + 1))
+    return tuple(" ".join((*some, obj.shape)) for some in chosen)
 
 
 def _add(regions: list[Region], edges: list[Edge], kind: str, text: str, members: Sequence[tuple[int, str]]) -> None:
