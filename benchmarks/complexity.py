@@ -47,7 +47,7 @@ def figures(workdir: Path) -> dict[str, float]:
 def mapping_quality(folder: Path, objects: int) -> dict[str, float]:
     """Of the attributes that regions were given: how many are theirs, and how many of theirs were given."""
     given = right = theirs = 0
-    truth = Scenes(side=72, length=4096, objects=(objects, objects))
+    truth = Scenes(side=72, length=_MAPPED, objects=(objects, objects))
     for record in open_source(str(folder)):
         number = int(record.key.rsplit("-", 1)[1])
         known = {region.box: {region.label, *region.attributes} for region in truth[number].regions if region.label}

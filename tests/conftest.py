@@ -89,3 +89,23 @@ def unit_rows(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """Random rows of unit length, float32."""
     x = rng.normal(size=shape)
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_regions(tokenizer):
+    """A model with random weights that knows regions: queries, attributes, mask prompts, and a captioner of them."""
+    from flax import nnx
+
+    from tests.tiny import tiny_config
+    from vlc.inference import Model
+    from vlc.interop import Imported
+    from vlc.train.inputs import make_preprocess
+    from vlc.train.state import build_model
+
+    config = tiny_config(
+        data__image__size=32, model__regions__queries=3, model__regions__layers=1, model__regions__width=16,
+        model__regions__heads=2, model__regions__attributes=3, data__regions__attributes="red,blue,circle",
+        model__decoder__control__box=True, model__decoder__control__mask=True, model__image__mask_prompt=1,
+    )  # fmt: skip
+    params = nnx.state(build_model(config, tokenizer.vocab_size, jax.random.key(3)), nnx.Param)
+    return Model.of(Imported(config, params, tokenizer, make_preprocess(config)))

@@ -10,12 +10,14 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from vlc.curate.build import Plan, build
+from vlc.data.attributes import Attributes
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.frame import Frame, cover_of_boxes, cover_of_mask, visible_share
 from vlc.data.images import Preprocess
 from vlc.data.masks import Mask
 from vlc.data.pipeline import Lengths, MakeExample, mirrored
 from vlc.data.region_choice import RegionChoice, captions_of_regions
+from vlc.data.region_crops import crop_region
 from vlc.data.regions import IMAGE, Edge, PartsOfPicture, Region, check_box, check_graph, read_region, to_shares
 from vlc.data.sides import swap_sides
 from vlc.data.sources import Scenes, open_source
@@ -393,3 +395,48 @@ def test_captions_of_regions_are_named_by_kind():
     every = CaptionChoice(Mix({"long": 1.0}), sub_captions=4)  # of the picture alone, where none of a region is named
     texts, _ = every.choose({"long": ("one. two.",)}, np.random.default_rng(0), regions=told)
     assert set(texts[1:]) <= {"one.", "two."}
+
+
+def test_a_crop_is_what_is_inside_of_box_and_mask(tokenizer):
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 40, 3), np.uint8)
+    mask = np.zeros((20, 40), bool)
+    mask[4:9, 10:20] = blob(5, 10)
+    mask[4, 10] = mask[8, 19] = True
+    one = Region(Mask.of(mask).box, Mask.of(mask))
+    crop, inside = crop_region(pixels, one, (0.5, 0.0, 1.0))
+    assert crop.shape == (5, 10, 3) and np.array_equal(inside.pixels(), mask[4:9, 10:20])
+    assert np.array_equal(crop[inside.pixels()], pixels[mask])
+    assert (crop[~inside.pixels()] == [128, 0, 255]).all()
+    box, all_of_it = crop_region(pixels, Region((0.25, 0.2, 0.5, 0.45)), (0.5, 0.5, 0.5))
+    assert np.array_equal(box, pixels[4:9, 10:20]) and all_of_it.area == 50
+    with pytest.raises(DataError, match="a mask is 40 x 20, and the picture 40 x 10"):
+        crop_region(pixels[:10], one, (0.5, 0.5, 0.5))
+
+    scenes = Scenes(side=48, length=10)
+    make = MakeExample(
+        scenes, Preprocess(32), CaptionChoice(Mix({})), tokenizer, Lengths(20, 20, 20, 20), regions=RegionChoice(1),
+        patch=8, crop=True,
+    )  # fmt: skip
+    for index in range(10):
+        example = make.make(scenes[index], np.random.default_rng(index))
+        texts = [text for found in scenes[index].regions for some in found.captions.values() for text in some]
+        assert tokenizer.decode(example["text"]) in texts and example["region_counts"].tolist() == [1, 0, 0]
+        assert example["cover"].any()
+    with pytest.raises(DataError, match="no region with a text"):
+        make.make(dataclasses.replace(scenes[0], regions=()), np.random.default_rng(0))
+
+
+def test_attributes_are_whole_words():
+    attributes = Attributes.parse("Red, light green,green,circle")
+    assert attributes.names == ("red", "light green", "green", "circle")
+    assert attributes.named(["a RED thing, not bored", "circles"]).tolist() == [1, 0, 0, 0]
+    assert attributes.named(["a light green circle"]).tolist() == [0, 1, 0, 1]
+    assert attributes.named([]).tolist() == [0, 0, 0, 0] and not Attributes()
+    with pytest.raises(ConfigError, match="twice"):
+        Attributes.parse("a,A")
+
+
+def test_regions_that_need_no_text():
+    silent = RegionChoice(5, silent=True)
+    regions = [region(0.1, ""), region(0.3, kind="entity"), region(0.5, kind="relation")]
+    assert choose(silent, regions).counts.tolist() == [2, 0, 0]

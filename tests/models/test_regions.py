@@ -130,3 +130,53 @@ def test_queries_find_boxes_within_the_picture():
     assert (boxes[..., 2:] > boxes[..., :2]).all() and len(np.unique(boxes[0].round(4), axis=0)) == 4
     np.testing.assert_allclose(np.linalg.norm(np.asarray(found.embed), axis=-1), 1, rtol=1e-4)
     np.testing.assert_allclose(model.absent_region(), l2_normalise(model.queries.nothing[...])[0])
+
+
+@pytest.mark.parametrize(("pool", "registers"), [("mean", 0), ("cls", 2)])
+def test_prompts_stand_for_what_is_outside_of_a_mask(pool, registers):
+    """`T M + P (1 - M)` before each of the first blocks, by hand; all inside changes not one bit."""
+    changes = {"model__image__layers": 3, "model__image__pool": pool, "model__image__registers": registers}
+    config, model = model_of(model__image__mask_prompt=2, data__regions__crop=True, **changes)
+    batch = tiny_batch(config)
+    tower, rng = model.image_tower, np.random.default_rng(0)
+    tower.prompts.values[...] = jnp.asarray(rng.normal(size=tower.prompts.values.shape), jnp.float32)
+    places = tower.grid**2
+    everything, plain = (
+        model.encode_image(batch["image"], inside=inside) for inside in (jnp.ones((8, places), bool), None)
+    )
+    for found, wanted in zip(jax.tree.leaves(everything), jax.tree.leaves(plain), strict=True):
+        assert np.array_equal(found, wanted)
+
+    inside = jnp.asarray(rng.random((8, places)) < 0.5)
+    features, _, _ = tower(batch["image"], inside=inside)
+    seen = []
+    blocks, values = tower.stack.unstack(), tower.prompts.values[...]
+
+    class Watched:
+        """Runs the blocks one by one, with the rule of the paper before the first two."""
+
+        def __call__(self, x, **kwargs):
+            first = int(tower.cls is not None)
+            for number, block in enumerate(blocks):
+                if number < 2:
+                    kept = jnp.where(inside[..., None], x[:, first : first + places], values[number])
+                    x = x.at[:, first : first + places].set(kept)
+                x = block(x, **kwargs)
+            seen.append(x)
+            return x
+
+    own, prompts, tower.stack, tower.prompts = tower.stack, tower.prompts, Watched(), None
+    wanted, _, _ = tower(batch["image"])
+    tower.stack, tower.prompts = own, prompts
+    np.testing.assert_allclose(features, wanted, atol=1e-5)
+    assert len(seen) == 1
+
+
+def test_what_is_outside_of_a_mask_is_not_seen_in_the_first_blocks():
+    config, model = model_of(model__image__mask_prompt=1, model__image__layers=1, data__regions__crop=True)
+    batch = tiny_batch(config)
+    inside = jnp.zeros((8, model.image_tower.grid**2), bool).at[:, 0].set(True)
+    patch = config.model.image.patch
+    other = batch["image"].at[:, patch:].set(7)
+    images = [model.encode_image(one, inside=inside).features for one in (batch["image"], other)]
+    np.testing.assert_allclose(*images, atol=1e-6)
