@@ -14,8 +14,13 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SMALL = ("quickstart", "own_images", "flickr8k", "captioner_frozen")
-TOPOLOGIES = {"filip_l14": "v5e:16x16", "captioner_finetune": "v5e:4x4", "dreamlip_b16_cc3m": "v5e:4x8"}
+SMALL = ("quickstart", "own_images", "flickr8k", "captioner_frozen", "regions")
+TOPOLOGIES = {
+    "filip_l14": "v5e:16x16",
+    "captioner_finetune": "v5e:4x4",
+    "dreamlip_b16_cc3m": "v5e:4x8",
+    "regions_b16": "v5e:4x8",
+}
 
 
 def main() -> None:
