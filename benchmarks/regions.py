@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-FORMS = ("plain", "text", "image", "graph", "queries", "captions", "")
+FORMS = ("plain", "text", "image", "graph", "queries", "captions", "places", "shared", "")
 _SCENES = 512
 
 
@@ -52,6 +52,7 @@ def numbers_of(found: dict[str, Any]) -> dict[str, float]:
         "words point at their object": found["pointing"]["accuracy"],
     }
     made |= {f"queries: {name}": value for name, value in found.get("found_boxes", {}).items()}
+    made |= {f"places: {name}": value for name, value in found.get("answered_boxes", {}).items()}
     captions = found.get("region_captions", {})
     return made | {
         f"captions: {name}": value for name, value in captions.items() if isinstance(value, float)

@@ -6,7 +6,8 @@
 The quickstart's encoder with what regions add: InfoNCE of regions and their texts (RegionCLIP, FG-CLIP; DoCo's within
 an image), queries that find them (GRAIN), and captions of them (FlexCap, FINECAPTION). Forms leave parts out, for
 comparison (`configs/regions.py:NAME`): `plain` has no regions, `text` the first, `image` the same within each image,
-`graph` a caption graph as further positives (GBC), `queries` the second, `captions` the third alone. `attributes` is
+`graph` a caption graph as further positives (GBC), `queries` the second, `captions` the third alone; `places` writes
+where things are (LocCa), `shared` with words that share the patches' positions (LLaVA-ST). `attributes` is
 stage 1 of ViLLA, which is told where something is and not what; `mapped` stage 2, on the data that it maps:
 
     vlc train --config configs/regions.py:attributes --workdir runs/attributes
@@ -119,6 +120,19 @@ def _prompts(config: Config) -> None:
     config.steps = 160
 
 
+def _places(config: Config) -> None:
+    _regions(config)
+    config.data.regions.sources = "brief"
+    config.model.decoder.update({"layers": 2, "width": 128, "heads": 4, "length": 24})
+    config.data.captions.update({"target": "short", "places": 24, "place_share": 0.8})
+    config.objectives.caption.weight = 1.0
+
+
+def _shared(config: Config) -> None:
+    _places(config)
+    config.model.decoder.places = 24
+
+
 _PARTS = {
     "": (_text, _queries, _captions),
     "plain": (),
@@ -130,4 +144,6 @@ _PARTS = {
     "attributes": (_attributes,),
     "mapped": (_mapped,),
     "prompts": (_prompts,),
+    "places": (_places,),
+    "shared": (_shared,),
 }

@@ -27,7 +27,13 @@ def test_it_builds_at_full_size(name):
     optimizer = make_optimizer(run.optimizer, run.steps)
     shapes = jax.eval_shape(lambda: init_state(run, run.data.vocab_size, optimizer, jax.random.key(0)))
     millions = count_parameters(shapes["params"]) / 1e6
-    small = {"quickstart": (1, 3), "captioner_frozen": (1, 3), "regions": (1, 4), "flickr8k": (2, 8), "own_images": (2, 8)}
+    small = {
+        "quickstart": (1, 3),
+        "captioner_frozen": (1, 3),
+        "regions": (1, 4),
+        "flickr8k": (2, 8),
+        "own_images": (2, 8),
+    }
     low, high = (small | {"filip_l14": (400, 450), "siglip2_b16": (800, 860)}).get(name, (140, 400))
     assert low < millions < high
 

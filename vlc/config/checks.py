@@ -164,6 +164,19 @@ def _check_regions(config: Config) -> None:
         )
     if config.objectives.region_caption.points and not control.box:
         raise ConfigError("config.objectives.region_caption.points needs config.model.decoder.control.box.")
+    places, captions = model.decoder.places, config.data.captions
+    if places and places != captions.places:
+        raise ConfigError(
+            f"config.model.decoder.places={places} shares positions with the words of config.data.captions.places="
+            f"{captions.places}: set both alike."
+        )
+    if captions.places and captions.place_share and not (config.data.regions.count and "caption" in used):
+        raise ConfigError(
+            "config.data.captions.places are of regions, for the captioner: set config.data.regions.count and "
+            "config.objectives.caption.weight."
+        )
+    if captions.places > 100 or (captions.places and model.decoder.reads == "text"):
+        raise ConfigError('config.data.captions.places is at most 100, and does not go with decoder.reads="text".')
     if control.mask and model.decoder.memory != "tokens":
         raise ConfigError(
             "config.model.decoder.control.mask marks patches: it needs config.model.decoder.memory=tokens."

@@ -76,6 +76,8 @@ class Captions(Section):
     merge = integer(1, "consecutive sentences joined into one sub-caption", low=1)
     target = text("", "weights of the caption sources for the captioner's target; empty: the main caption")
     negatives = integer(0, "wrong texts of the main caption, for `hard_texts` and the objectives hard_*", low=0)
+    places = integer(0, "bins of an axis for words that are places, <x12><y03>, of a tokenizer that is trained", low=0)
+    place_share = number(0.5, "share of the captioner's targets that are a region and its place", low=0, high=1)
     swap_sides = flag(False, "exchange left and right in the captions of images that `data.image.flip` mirrors")
     negatives_share = number(1.0, "share of the records, drawn anew at each visit, that have theirs", above=0, high=1)
 
@@ -213,6 +215,7 @@ class Decoder(Transformer):
     memory = choice("tokens", MEMORIES, "what of the image is attended to")
     queries = integer(32, "learned queries of memory=pooled", low=1)
     reads = choice("ids", ("ids", "text"), "the token ids so far, or the text tower's features of them (CoCa)")
+    places = integer(0, "bins of `data.captions.places`, whose words share the image tower's positions; 0: none", low=0)
     parallel = number(0.0, "share of captions predicted without their tokens (CapPa: 0.75)", low=0, high=1)
     control = Control
 

@@ -19,8 +19,9 @@ from vlc.data.decoding import picture_size
 from vlc.data.frame import Frame
 from vlc.data.images import Preprocess
 from vlc.data.order import visits
+from vlc.data.places import write_box
 from vlc.data.record import REASONS, CaptionTypeError, Record, Source
-from vlc.data.region_choice import RegionChoice, captions_of_regions
+from vlc.data.region_choice import Chosen, RegionChoice, captions_of_regions
 from vlc.data.region_crops import draw_crop
 from vlc.data.sides import swap_sides
 from vlc.data.tokenizers import Tokenizer
@@ -94,6 +95,7 @@ class MakeExample(grain.RandomMapTransform):
         regions: Which regions an example has; `None`: none.
         patch: Pixels on a side of a patch, for these.
         attributes: Those that captions are looked through for.
+        places: Bins of an axis for words that are places, and the share of targets that have some.
         crop: Whether an image is the crop of one of its regions.
         swap_sides: Whether the captions of mirrored pictures are mirrored too.
     """
@@ -109,6 +111,7 @@ class MakeExample(grain.RandomMapTransform):
     regions: RegionChoice | None = None
     patch: int = 0
     attributes: Attributes = field(default_factory=Attributes)
+    places: tuple[int, float] = (0, 0.0)
     crop: bool = False
     swap_sides: bool = False
 
@@ -189,17 +192,25 @@ class MakeExample(grain.RandomMapTransform):
         example["image"], frame = preprocess.framed(record.image, where=record.key, rng=rng, mirror=mirror)
         if self.regions is not None:
             grid = preprocess.grid(example["image"], self.patch)
-            example |= self._regions(record, frame, grid, (preprocess.size // self.patch) ** 2, lengths.region, rng)
+            chosen = self._choose(record, frame, grid, rng)
+            example |= self._regions(chosen, grid, (preprocess.size // self.patch) ** 2, lengths.region, rng)
+            bins, share = self.places
+            if bins and chosen.texts and rng.random() < share:
+                example["target"] = self.tokenizer.encode([grounded(chosen, bins, rng)], lengths.target)[0]
+                example |= {"control": np.zeros_like(example["control"])} if self.controls.kinds else {}
         example["seconds"] = np.array([0.0, time.perf_counter() - worded, worded - begun], np.float32)
         return example
 
+    def _choose(self, record: Record, frame: Frame, grid: tuple[int, int], rng: np.random.Generator) -> Chosen:
+        assert self.regions is not None
+        size = functools.partial(picture_size, record.image, where=record.key, convert=self.preprocess.convert)
+        return self.regions(record.regions, frame, grid, rng, size=size, where=record.key)
+
     def _regions(
-        self, record: Record, frame: Frame, grid: tuple[int, int], patches: int, length: int, rng: np.random.Generator
+        self, chosen: Chosen, grid: tuple[int, int], patches: int, length: int, rng: np.random.Generator
     ) -> Batch:
         """The regions of an example, in arrays of one shape."""
         assert self.regions is not None
-        size = functools.partial(picture_size, record.image, where=record.key, convert=self.preprocess.convert)
-        chosen = self.regions(record.regions, frame, grid, rng, size=size, where=record.key)
         count, most = len(chosen.texts), self.regions.count
         made = {
             "boxes": np.zeros((most, 4), np.float32),
@@ -222,6 +233,13 @@ class MakeExample(grain.RandomMapTransform):
         """Whether the ids do not hold all of the text."""
         full = ids[-1] != self.tokenizer.pad_id
         return bool(full) and self.tokenizer.encode([text], len(ids) + 1)[0, -1] != self.tokenizer.pad_id
+
+
+def grounded(chosen: Chosen, bins: int, rng: np.random.Generator) -> str:
+    """One of the regions and its place: where it is, or what is there (LocCa, arXiv 2403.19596, section 3.1)."""
+    number = int(rng.integers(len(chosen.texts)))
+    place = write_box(chosen.boxes[number], bins)
+    return f"{chosen.texts[number]} {place}" if rng.random() < 0.5 else f"{place} {chosen.texts[number]}"
 
 
 def mirrored(record: Record) -> Record:

@@ -149,10 +149,10 @@ class CaptionRequest:
 
 def generate_captions(
     model: Encoder, images: Images, request: CaptionRequest, *, indices: Int[np.ndarray, " B"] | None = None,
-    regions: Places | None = None,
+    regions: Places | None = None, prompts: Sequence[str] | None = None,
 ) -> list[list[Caption]]:  # fmt: skip
     """Captions of images, several of each, in the search's order; see `generate_ids`."""
-    written = generate_ids(model, images, request, indices=indices, regions=regions)
+    written = generate_ids(model, images, request, indices=indices, regions=regions, prompts=prompts)
     found = []
     for ids, *numbers in zip(*written, strict=True):
         rows = zip(ids, *numbers, strict=True)
@@ -162,7 +162,7 @@ def generate_captions(
 
 def generate_ids(
     model: Encoder, images: Images, request: CaptionRequest, *, indices: Int[np.ndarray, " B"] | None = None,
-    regions: Places | None = None,
+    regions: Places | None = None, prompts: Sequence[str] | None = None,
 ) -> GenerateOutput:  # fmt: skip
     """Captions as ids, with their probabilities, as NumPy arrays.
 
@@ -172,6 +172,7 @@ def generate_ids(
         request: What captions are asked for.
         indices: Numbers of the images, for drawing; by default their places.
         regions: One of each image, that its captions are about; `None`: the whole image.
+        prompts: Words that the captions of each image begin with, in place of the request's.
 
     Raises:
         ConfigError: The model cannot do what is asked.
@@ -184,7 +185,6 @@ def generate_ids(
     run = functools.partial(
         _generate,
         model.caption_blocks,
-        prompt=jnp.asarray(_prompt_ids(tokenizer, request, model.caption_length)),
         control=jnp.asarray(Controls.of(model.config).encode(request.control)),
         weights=GuidanceWeights(*(jnp.float32(weight) for weight in weights)),
         seed=jnp.uint32(request.decoding.seed),
@@ -193,6 +193,9 @@ def generate_ids(
         decoding=replace(request.decoding, seed=0),
         marks=(tokenizer.begin_id, tokenizer.end_id),
     )
+    begun = [request.prompt] * len(numbers) if prompts is None else list(prompts)
+    ids = {text: _prompt_ids(tokenizer, text, request, model.caption_length) for text in dict.fromkeys([*begun, ""])}
+    told["prompt"] = np.stack([ids[text] for text in begun]) if begun else ids[""][None][:0]
     return model.run_batched(run, (images, numbers.astype(np.uint32), told))
 
 
@@ -219,15 +222,15 @@ def _beside(model: Encoder, other: Encoder) -> CaptionerParts:
     return (other if model.mesh is None else other.spread(model.mesh)).caption_parts
 
 
-def _prompt_ids(tokenizer: Tokenizer, request: CaptionRequest, length: int) -> np.ndarray:
+def _prompt_ids(tokenizer: Tokenizer, prompt: str, request: CaptionRequest, length: int) -> np.ndarray:
     """The prompt's ids without marks, then pads, `[length]`; always of one shape."""
     ids = np.full(length, tokenizer.pad_id, np.int32)
-    if request.prompt:
+    if prompt:
         marks = (tokenizer.begin_id, tokenizer.end_id)
-        found = [token for token in tokenizer.ids(tokenizer.clean(request.prompt), 1 << 16) if token not in marks]
+        found = [token for token in tokenizer.ids(tokenizer.clean(prompt), 1 << 16) if token not in marks]
         limit = (request.decoding.max_new_tokens or length) - 1
         if len(found) >= limit:
-            raise ConfigError(f'prompt "{request.prompt}" has {len(found)} tokens; captions have at most {limit}.')
+            raise ConfigError(f'prompt "{prompt}" has {len(found)} tokens; captions have at most {limit}.')
         ids[: len(found)] = found
     return ids
 
@@ -239,7 +242,6 @@ def _generate(
     params: Any,
     inputs: tuple[Any, jax.Array, dict[str, jax.Array]],
     *,
-    prompt: jax.Array,
     control: jax.Array,
     weights: GuidanceWeights,
     seed: jax.Array,
@@ -248,9 +250,10 @@ def _generate(
     decoding: DecodingOptions,
     marks: tuple[int, int],
 ) -> GenerateOutput:
-    """Images to captions; weights, seed, prompt and control are arguments of the compiled program."""
+    """Images to captions; weights, seed, prompts and control are arguments of the compiled program."""
     model = nnx.merge(graph, params)
-    image, numbers, regions = inputs
+    image, numbers, told = inputs
+    regions = {name: x for name, x in told.items() if name != "prompt"}
     image, images = image if isinstance(image, ImageEncoding) else model.encode_image(image), len(numbers)
     request = jnp.broadcast_to(control, (images, *control.shape)) if control.size else None
     cached = CachedDecoder(model, image, branches=branches, control=request, blocks=blocks, **regions)
@@ -261,7 +264,7 @@ def _generate(
             CachedDecoder(other, None, branches=("unconditional",), blocks=language.blocks)
         )
     next_token = NextToken(cached, weights, language_model)
-    given = jnp.broadcast_to(prompt, (images, *prompt.shape))
+    given = told["prompt"]
     begin_id, end_id = marks
     if decoding.num_beams > 1:
         return beam_search(next_token, images, decoding, begin_id=begin_id, end_id=end_id, prompt=given)

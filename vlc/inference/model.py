@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from vlc.config import resolve_auto
+from vlc.data.masks import Box
 from vlc.errors import ConfigError, DataError, did_you_mean
 from vlc.generate import DecodingOptions
 from vlc.inference import regions
@@ -163,6 +164,20 @@ class Model(Encoder):
             DataError: As `encode_regions`.
         """
         return regions.attribute_scores(self, images, boxes)
+
+    def locate(self, images: Images, texts: Sequence[str]) -> list[Box | None]:
+        """Where what a text names is, as the captioner writes it (`config.data.captions.places`): a box of each image,
+        as shares of it, `None` where it writes none.
+
+        Args:
+            images: Several.
+            texts: One for each.
+
+        Raises:
+            ConfigError: The captioner has no words for places.
+            DataError: An image is damaged, or there are not as many texts.
+        """
+        return regions.locate(self, images, texts)
 
     def detect(self, images: Images, texts: Sequence[str], *, least: float = 0.0) -> list[list[Detected]]:
         """Finds what texts name, by the model's queries (GRAIN).

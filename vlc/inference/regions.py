@@ -9,9 +9,10 @@ import numpy as np
 
 from vlc.data.frame import Frame, cover_of_mask
 from vlc.data.masks import Box
+from vlc.data.places import read_box
 from vlc.data.region_crops import crop_region
 from vlc.data.regions import Region
-from vlc.errors import ConfigError
+from vlc.errors import ConfigError, DataError
 from vlc.inference.captioning import CaptionRequest, generate_captions
 from vlc.inference.encoder import Encoder
 from vlc.inference.image_inputs import Images, image_chunks, is_one, picture_of, read_framed
@@ -111,6 +112,25 @@ def caption_regions(model: Encoder, images: Images, request: CaptionRequest, **r
             for number in range(len(image.embed))
         ]
     return found[0] if is_one(images) else found
+
+
+def locate(model: Encoder, images: Images, texts: Sequence[str]) -> list[Box | None]:
+    """See `Model.locate`."""
+    bins = model.config.data.captions.places
+    if not bins:
+        raise ConfigError("This captioner has no words for places: it was trained with config.data.captions.places=0.")
+    found: list[Box | None] = []
+    for chunk in image_chunks(images, model.batch_size):
+        some = texts[len(found) : len(found) + len(chunk)]
+        if len(some) != len(chunk):
+            raise DataError(f"locate: more images than texts ({len(texts)}); one text an image is meant.")
+        pixels, frames = read_framed(chunk, model.preprocess, first=len(found))
+        written = generate_captions(model, pixels, CaptionRequest(), prompts=some)
+        for captions, frame in zip(written, frames, strict=True):
+            box = read_box(captions[0].text, bins)
+            left, top, right, bottom = frame.back(np.array([box or (0, 0, 1, 1)]))[0].tolist()
+            found.append(None if box is None else (left, top, right, bottom))
+    return found
 
 
 def detect(model: Encoder, images: Images, texts: Sequence[str], least: float) -> list[list[Detected]]:

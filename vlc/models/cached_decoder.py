@@ -60,7 +60,7 @@ class CachedDecoder:
         """
         self.model, self.decoder, self.branches = model, model.captioner(), tuple(branches)
         self.blocks = unstack_layers(model) if blocks is None else blocks
-        self.control, self.boxes = control, boxes
+        self.control, self.boxes, self.places = control, boxes, model.place_vectors()
         memory = None
         if image is not None:
             more = {} if cover is None else {"cover": cover[:, None]}
@@ -97,7 +97,8 @@ class CachedDecoder:
     ) -> tuple[Float[Array, "N R V"], DecodeCache]:
         """Logits by branch after the tokens at `position`, and the cache with them in it."""
         if isinstance(self.decoder, CaptionDecoder):
-            x, place = self.decoder.embed(ids[:, None], position), position + self.decoder.slots
+            x = self.decoder.words(ids[:, None], self.places, position)
+            place = position + self.decoder.slots
         else:
             assert self.model.text_tower is not None
             x, place, read = self.model.text_tower.embed(ids[:, None], position), position, []

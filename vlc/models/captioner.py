@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vlc.data.controls import slot_sizes
 from vlc.models.layers import Attention, KeyValue, Stack, attention_of, mlp_of, norm_of, shard_batch, table
 from vlc.models.linear import linear
+from vlc.models.place_words import PlaceWords
 from vlc.models.text import TokenEmbedding
 from vlc.models.vit import AttentionPool, mask_of
 
@@ -115,6 +116,9 @@ class CaptionDecoder(nnx.Module):
             if config.memory == "pooled"
             else None
         )
+        self.place_words = (
+            PlaceWords(config.places, image_width, width, dtype=dtype, rngs=rngs) if config.places else None
+        )
         seen = embed_dim if config.memory == "embedding" else image_width
         self.memory_in = linear(seen, width, ("image", "embed"), dtype=dtype, rngs=rngs)
         self.embed = TokenEmbedding(vocab_size, length, width, dtype=dtype, rngs=rngs)
@@ -157,6 +161,7 @@ class CaptionDecoder(nnx.Module):
     def __call__(
         self, ids: Int[Array, "B T"], memory: Memory, control: Int[Array, "B S"] | None = None,
         parallel: Bool[Array, " B"] | None = None, boxes: Float[Array, "B 4"] | None = None,
+        places: Float[Array, "2N W"] | None = None,
     ) -> Float[Array, "B T V"]:  # fmt: skip
         """Logits of the token after each position, float32.
 
@@ -167,8 +172,9 @@ class CaptionDecoder(nnx.Module):
             parallel: Captions that are predicted without their words, all at once (CapPa, Tschannen et al., NeurIPS
                 2023, arXiv 2306.07915, section 3.1): each word is read as the mask token, and every place sees all.
             boxes: What of its image each caption is about; `None`: all of it.
+            places: Of `PlaceWords`, where it has them.
         """
-        x, mask = self.embed(ids), None
+        x, mask = self.words(ids, places), None
         if parallel is not None:
             assert self.mask is not None, "config.model.decoder.parallel is 0"
             hidden = self.embed.at(self.mask[...], ids.shape[1])
@@ -179,6 +185,15 @@ class CaptionDecoder(nnx.Module):
             mask = jnp.tril(jnp.ones((x.shape[1],) * 2, bool)) | parallel[:, None, None, None]
         x = self.stack(shard_batch(x), memory=memory, mask=mask)
         return self.logits(x[:, self.slots :])
+
+    def words(
+        self, ids: Int[Array, "B T"], places: Float[Array, "2N W"] | None, start: Array | int = 0
+    ) -> Float[Array, "B T W"]:
+        """The embeddings of words, from a position on."""
+        x = self.embed(ids, start)
+        if self.place_words is None or places is None:
+            return x
+        return x + self.place_words.of(ids, places).astype(x.dtype)
 
     def prefix(
         self, control: Int[Array, "B S"] | None, boxes: Float[Array, "B 4"] | None, rows: int

@@ -222,7 +222,7 @@ class DualEncoder(nnx.Module):
             memory = decoder.memory(image.features, image.embed, null, image.mask)
             if isinstance(decoder, TextReadingDecoder):
                 return decoder(self._text()(ids)[0], memory)
-            return decoder(ids, memory, control, parallel)
+            return decoder(ids, memory, control, parallel, places=self.place_vectors())
 
     def region_logits(
         self, image: ImageEncoding, ids: Int[Array, "B R T"], boxes: Float[Array, "B R 4"],
@@ -235,8 +235,16 @@ class DualEncoder(nnx.Module):
         with jax.named_scope("region_decoder"):
             memory = decoder.memory(image.features, image.embed, null, image.mask, cover)
             rows = [x if x is None else x.reshape(-1, x.shape[-1]) for x in (ids, control, boxes)]
-            logits = decoder(rows[0], memory, rows[1], boxes=rows[2])  # pyright: ignore[reportArgumentType]
+            places = self.place_vectors()
+            logits = decoder(rows[0], memory, rows[1], boxes=rows[2], places=places)  # pyright: ignore[reportArgumentType]
             return logits.reshape(*ids.shape, -1)
+
+    def place_vectors(self) -> Float[Array, "2N W"] | None:
+        """What the captioner's words for places share with the image tower; `None` where they share nothing."""
+        decoder = self.decoder
+        if not isinstance(decoder, CaptionDecoder) or decoder.place_words is None:
+            return None
+        return decoder.place_words.vectors(self._image().square_positions())
 
     def captioner(self) -> Decoder:
         """The caption decoder."""

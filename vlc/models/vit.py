@@ -252,6 +252,10 @@ class ImageTower(nnx.Module):
             return jnp.asarray(sines_at(places, self.stack_width))
         return table_at(self.positions[...][int(self.cls is not None) :], places)
 
+    def square_positions(self) -> Float[Array, "G G W"]:
+        """The positions of the patches of a square picture, row by row."""
+        return self._positions(places_of_square(self.grid, self.grid)).reshape(self.grid, self.grid, -1)
+
     def _cls_position(self) -> Float[Array, "1 W"]:
         """Sines have none for the class token."""
         return self.positions[...][:1] if self.positions is not None else jnp.zeros((1, self.stack_width))

@@ -6,7 +6,7 @@ import math
 import tempfile
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from vlc.data.captions import OF_REGION, CaptionChoice, Mix, matching
 from vlc.data.controls import LEARNT_CONTROLS, Controls, even_bins, sources_of
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import FirstPart, Lengths, MakeExample, check_source, twin_of
+from vlc.data.places import place_words
 from vlc.data.record import Source, coming
 from vlc.data.region_choice import RegionChoice
 from vlc.data.sides import names_a_side
@@ -28,6 +29,7 @@ from vlc.data.sources import Columns, open_mixture, open_source
 from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
 from vlc.data.workers import cores
 from vlc.errors import ConfigError, DataError
+from vlc.models.place_words import FIRST_PLACE
 from vlc.objectives import parts_used
 from vlc.storage import Place, exists, version_of, working_folder
 
@@ -142,8 +144,10 @@ def evenly(source: Source, records: int) -> Iterator[int]:
     return (i * len(source) // count for i in range(count))
 
 
-def train_tokenizer(source: Source, *, records: int, vocab_size: int, where: str) -> SentencePiece:
-    """A tokenizer trained from the captions of a source.
+def train_tokenizer(
+    source: Source, *, records: int, vocab_size: int, where: str, words: Sequence[str] = ()
+) -> SentencePiece:
+    """A tokenizer trained from the captions of a source, with some words that are never cut.
 
     Raises:
         DataError: The captions hold no text.
@@ -152,7 +156,7 @@ def train_tokenizer(source: Source, *, records: int, vocab_size: int, where: str
     first = next(texts, None)
     if first is None:
         raise DataError(f"{where}: no captions to train a tokenizer from.")
-    return SentencePiece.train(itertools.chain([first], texts), vocab_size)
+    return SentencePiece.train(itertools.chain([first], texts), vocab_size, words)
 
 
 def get_tokenizer(config: Config, source: Source, workdir: Place | None, earlier: Tokenizer | None = None) -> Tokenizer:
@@ -171,8 +175,9 @@ def get_tokenizer(config: Config, source: Source, workdir: Place | None, earlier
     if named:
         return load_tokenizer(named)
     tokenizer = train_tokenizer(
-        source, records=data.tokenizer_samples, vocab_size=data.vocab_size, where=train_name(config)
-    )
+        source, records=data.tokenizer_samples, vocab_size=data.vocab_size, where=train_name(config),
+        words=place_words(data.captions.places),
+    )  # fmt: skip
     if path:
         tokenizer.save(path)
     return tokenizer
@@ -326,10 +331,13 @@ def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> 
         regions=make_region_choice(config),
         attributes=Attributes.parse(config.data.regions.attributes),
         patch=config.model.image.patch,
+        places=(config.data.captions.places, config.data.captions.place_share),
         crop=config.data.regions.crop,
         swap_sides=config.data.captions.swap_sides,
     )
     check_source(make, train_name(config))
+    if config.data.captions.places:
+        _check_places(tokenizer, config.data.captions.places)
     if make.regions is not None:
         _check_regions(source, make.regions, train_name(config))
     if "hard_texts" in parts_used(config.objectives):
@@ -362,6 +370,17 @@ def has_regions(source: Source, config: Config) -> bool:
     except DataError:
         return False
     return True
+
+
+def _check_places(tokenizer: Tokenizer, bins: int) -> None:
+    """Raises `ConfigError` where a tokenizer that is there has no words for places, or others."""
+    words = place_words(bins)
+    first, last = (tokenizer.pieces([FIRST_PLACE + place])[0] for place in (0, len(words) - 1))
+    if (first, last) != (words[0], words[-1]):
+        raise ConfigError(
+            f"config.data.captions.places={bins}: the tokenizer has no such words ({words[0]} to {words[-1]}). They "
+            "are made where a tokenizer is trained: leave config.data.tokenizer empty, in a new workdir."
+        )
 
 
 def _check_regions(source: Source, choice: RegionChoice, name: str) -> None:

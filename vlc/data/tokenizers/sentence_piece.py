@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import sentencepiece as spm
 
@@ -36,12 +36,13 @@ class SentencePiece(Tokenizer):
         super().__init__(rules, self.pieces_of_model)
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> "SentencePiece":
+    def train(cls, texts: Iterable[str], vocab_size: int, words: Sequence[str] = ()) -> "SentencePiece":
         """Trains a lower-casing byte-pair model (Sennrich et al. 2016) on captions.
 
         Args:
             texts: Captions.
             vocab_size: The most pieces; there are fewer when the captions do not hold as many.
+            words: Pieces of their own, never cut, with the first ids behind the marks.
 
         Raises:
             DataError: There is no text, or fewer pieces are asked for than the captions have letters.
@@ -59,6 +60,7 @@ class SentencePiece(Tokenizer):
                 bos_id=BOS_ID,
                 eos_id=EOS_ID,
                 pad_id=-1,
+                user_defined_symbols=list(words),
                 required_chars=_LETTERS,  # a rare one would be left out, and could not be written
                 max_sentence_length=_LONGEST,
                 num_threads=1,

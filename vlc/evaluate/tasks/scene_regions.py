@@ -47,6 +47,25 @@ def found_boxes(model: Model, scenes: Scenes, count: int) -> dict[str, float]:
     return {"recall": recall} | {name: float(np.mean(some)) if some else 0.0 for name, some in share.items()}
 
 
+def answered_boxes(model: Model, scenes: Scenes, count: int) -> dict[str, float]:
+    """Where is the red star? The boxes that the captioner writes for the objects of scenes.
+
+    Returns:
+        `iou`: the mean, 0 where it writes none; `half`: share of at least 0.5; `other`: the mean IoU with the other
+        objects of the scene, which were not asked for.
+    """
+    asked = [(record, region) for record in map(scenes.__getitem__, range(count)) for region in entities(record)]
+    texts = [region.captions["brief"][0] for _, region in asked]
+    found = model.locate([record.image for record, _ in asked], texts)
+    own, other = [], []
+    for (record, region), box in zip(asked, found, strict=True):
+        others = [one.box for one in entities(record) if one is not region]
+        iou = box_iou(np.array([box or (0, 0, 0, 0)]), np.array([region.box, *others]))[0]
+        own.append(iou[0])
+        other += iou[1:].tolist()
+    return {"iou": float(np.mean(own)), "half": float(np.mean(np.array(own) >= 0.5)), "other": float(np.mean(other))}
+
+
 def region_captions(model: Model, scenes: Scenes, count: int) -> dict[str, Any]:
     """What captions of given boxes say, and whether they are of the length that was asked for.
 
