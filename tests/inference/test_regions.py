@@ -8,6 +8,7 @@ from vlc.data.masks import Mask
 from vlc.data.sources import Scenes
 from vlc.errors import ConfigError, DataError
 from vlc.inference import Model
+from vlc.inference.captioning import CaptionRequest, generate_captions
 
 BOXES = [[0.1, 0.2, 0.6, 0.7], [0.5, 0.5, 0.9, 0.95], [0, 0, 1, 1]]
 
@@ -80,6 +81,20 @@ def test_a_model_without_them_says_so(tiny_import, images):
     ]:
         with pytest.raises(ConfigError, match=said):
             call()
+
+
+def test_where_something_is(tiny_regions, images):
+    with pytest.raises(ConfigError, match="no words for places"):
+        tiny_regions.locate(images, ["a"] * 3)
+
+
+def test_captions_begin_with_words_of_their_own(tiny_regions, images):
+    pixels = np.stack([tiny_regions.preprocess(image) for image in images])
+    prompts = ["red", "blue", ""]
+    written = generate_captions(tiny_regions, pixels, CaptionRequest(), prompts=prompts)
+    for row, prompt in enumerate(prompts):
+        alone = generate_captions(tiny_regions, pixels[row : row + 1], CaptionRequest(prompt=prompt))
+        assert written[row][0].text == alone[0][0].text and written[row][0].text.startswith(prompt)
 
 
 @pytest.mark.parametrize(

@@ -180,3 +180,34 @@ def test_what_is_outside_of_a_mask_is_not_seen_in_the_first_blocks():
     other = batch["image"].at[:, patch:].set(7)
     images = [model.encode_image(one, inside=inside).features for one in (batch["image"], other)]
     np.testing.assert_allclose(*images, atol=1e-6)
+
+
+@pytest.mark.parametrize("positions", ["learned", "sines"])
+def test_words_for_places_share_the_positions_of_patches(positions):
+    config, model = model_of(
+        model__decoder__places=8, data__captions__places=8, model__image__positions=positions, data__image__size=32,
+        model__image__patch=8,
+    )  # fmt: skip
+    decoder, tower = model.captioner(), model.image_tower
+    square = np.asarray(tower.square_positions())
+    vectors = np.asarray(model.place_vectors())
+    assert square.shape[:2] == (4, 4) and vectors.shape == (16, config.model.decoder.width)
+    kernel = np.asarray(decoder.place_words.map.kernel[...])
+    across = square.mean(axis=0)  # by column
+    middle = 0.75 * across[0] + 0.25 * across[1]  # of bin 1 of 8: 0.25 patches behind the first one's middle
+    np.testing.assert_allclose(vectors[1], middle @ kernel, atol=1e-5)
+    np.testing.assert_allclose(vectors[8], square.mean(axis=1)[0] @ kernel, atol=1e-5)  # at the edge: the first row
+    ids = jnp.asarray([[1, 3, 4, 11, 19, 30, VOCAB]])
+    plain, shared = decoder.embed(ids), decoder.words(ids, model.place_vectors())
+    added = np.asarray(shared - plain)[0]
+    assert not added[[0, 4, 5, 6]].any()
+    np.testing.assert_allclose(added[[1, 2, 3]], vectors[[0, 1, 8]], atol=1e-5)
+
+    batch = tiny_batch(config)
+    image, ids = model.encode_image(batch["image"]), jnp.where(batch["target"] < VOCAB, batch["target"], 5)
+    whole = model.caption_logits(image, ids)
+    cached = CachedDecoder(model, image)
+    cache, step = cached.start(8), jax.jit(cached.step)
+    for place in range(ids.shape[1]):
+        logits, cache = step(ids[:, place], jnp.int32(place), cache)
+        np.testing.assert_allclose(logits[0], whole[:, place], atol=1e-5)

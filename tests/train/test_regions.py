@@ -104,6 +104,9 @@ def test_some_boxes_become_points():
         (REGIONS | {"objectives__region_caption__weight": 1.0, "data__regions__length": 99}, "more than the captioner"),
         (REGIONS | {"objectives__attribute_mil__weight": 1.0, "data__regions__attributes": "a,b"}, "2 are named"),
         (REGIONS | {"objectives__attribute_mil__weight": 1.0, "data__regions__attributes": "a,A"}, "twice"),
+        ({"model__decoder__places": 8}, "set both alike"),
+        ({"data__captions__places": 8}, "set config.data.regions.count"),
+        ({"model__image__mask_prompt": 1}, "crops of regions"),
         ({"model__regions__width": 10, "model__regions__heads": 4}, "does not divide"),
     ],
 )

@@ -72,7 +72,9 @@ def region_captions(model: Model, scenes: Scenes, count: int) -> dict[str, Any]:
     Returns:
         `named`: share of captions that name the shape of their object; `true`: that say nothing else than what it is;
         `unique`: that say what is true of no other object of the scene as well; `duplicates`: equal captions of two
-        objects of a scene; where lengths were shown in training, `length` and `length_named` by words: share of
+        objects of a scene; of a model that compares embeddings, `retrieved`: share of captions whose own region is the
+        one of the scene that is most like them, and `retrieved_whole`: of captions that are not told the region; where
+        lengths were shown in training, `length` and `length_named` by words: share of
         captions of that length, and the shape named.
     """
     records = [scenes[index] for index in range(count)]
@@ -80,6 +82,10 @@ def region_captions(model: Model, scenes: Scenes, count: int) -> dict[str, Any]:
     boxes = [[region.box for region in entities(record)] for record in records]
     written = model.caption(images, boxes=boxes)
     made: dict[str, Any] = _judged(records, written)
+    if "embed" in model.compares:
+        vectors = model.encode_regions(images, boxes=boxes)
+        whole = [[text] * len(some) for text, some in zip(model.caption(images), boxes, strict=True)]
+        made |= {"retrieved": _retrieved(model, vectors, written), "retrieved_whole": _retrieved(model, vectors, whole)}
     lengths = [words for words in LENGTHS if words in Controls.of(model.config).lengths]
     if lengths:
         made["length"], made["length_named"] = {}, {}
@@ -89,6 +95,18 @@ def region_captions(model: Model, scenes: Scenes, count: int) -> dict[str, Any]:
             made["length"][words] = float(np.mean([len(text.split()) == words for text in flat]))
             made["length_named"][words] = _judged(records, said)["named"]
     return made
+
+
+def _retrieved(model: Model, vectors: Sequence[np.ndarray], written: Sequence[Sequence[str]]) -> float:
+    """How often a caption is more like its own region than like any other of its image; equal captions cannot be for
+    both (URECA: a caption is to find its own region)."""
+    texts = iter(model.encode_text([text for some in written for text in some]).embed)
+    found = []
+    for regions, some in zip(vectors, written, strict=True):
+        scores = regions @ np.array([next(texts) for _ in some]).reshape(len(some), -1).T
+        others = np.where(np.eye(len(some), dtype=bool), -np.inf, scores)
+        found += (np.diagonal(scores) > others.max(axis=0)).tolist() if len(some) > 1 else []
+    return float(np.mean(found))
 
 
 def _judged(records: Sequence[Record], written: Sequence[Sequence[str]]) -> dict[str, float]:
