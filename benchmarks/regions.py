@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-FORMS = ("plain", "text", "image", "graph", "queries", "captions", "places", "shared", "")
+FORMS = ("plain", "text", "image", "graph", "queries", "captions", "places", "shared", "whole", "cycle", "")
 _SCENES = 512
 
 
@@ -52,6 +52,8 @@ def numbers_of(found: dict[str, Any]) -> dict[str, float]:
         "words point at their object": found["pointing"]["accuracy"],
     }
     made |= {f"queries: {name}": value for name, value in found.get("found_boxes", {}).items()}
+    made |= {f"attention of written words: {name}": value for name, value in found.get("caption_grounding", {}).items()}
+    made |= {"true attributes of captions": found["captions"][0]["attributes"]} if found.get("captions") else {}
     made |= {f"places: {name}": value for name, value in found.get("answered_boxes", {}).items()}
     captions = found.get("region_captions", {})
     return made | {

@@ -7,8 +7,9 @@ The quickstart's encoder with what regions add: InfoNCE of regions and their tex
 an image), queries that find them (GRAIN), and captions of them (FlexCap, FINECAPTION). Forms leave parts out, for
 comparison (`configs/regions.py:NAME`): `plain` has no regions, `text` the first, `image` the same within each image,
 `graph` a caption graph as further positives (GBC), `queries` the second, `captions` the third alone; `places` writes
-where things are (LocCa), `shared` with words that share the patches' positions (LLaVA-ST). `attributes` is
-stage 1 of ViLLA, which is told where something is and not what; `mapped` stage 2, on the data that it maps:
+where things are (LocCa), `shared` with words that share the patches' positions (LLaVA-ST); `whole` is a captioner of
+whole pictures, and `cycle` one whose words are looked up (cyclical training). `attributes` is stage 1 of ViLLA, which
+is told where something is and not what; `mapped` stage 2, on the data that it maps:
 
     vlc train --config configs/regions.py:attributes --workdir runs/attributes
     vlc map-regions runs/attributes --data scenes --records 8192 --captions long --out data/mapped
@@ -133,6 +134,19 @@ def _shared(config: Config) -> None:
     config.model.decoder.places = 24
 
 
+def _whole(config: Config) -> None:
+    config.model.decoder.update({"layers": 2, "width": 128, "heads": 4, "length": 24})
+    config.data.captions.target = "short"
+    config.objectives.caption.weight = 1.0
+
+
+def _cycle(config: Config) -> None:
+    _whole(config)
+    config.model.decoder.localiser = True
+    config.objectives.caption.weight = 0.5
+    config.objectives.cycle.weight = 0.5
+
+
 _PARTS = {
     "": (_text, _queries, _captions),
     "plain": (),
@@ -146,4 +160,6 @@ _PARTS = {
     "prompts": (_prompts,),
     "places": (_places,),
     "shared": (_shared,),
+    "whole": (_whole,),
+    "cycle": (_cycle,),
 }

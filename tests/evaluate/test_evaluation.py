@@ -9,12 +9,13 @@ from vlc.data.sources import Scenes
 from vlc.data.sources.scenes import language, world
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.metrics.ranking import Block, ranks, recall
+from vlc.evaluate.metrics.regions import patch_cover
 from vlc.evaluate.metrics.retrieval import recalls
 from vlc.evaluate.metrics.zero_shot import accuracy
 from vlc.evaluate.overview import good_records
 from vlc.evaluate.report.page import Report
 from vlc.evaluate.tasks.guidance import word_f1
-from vlc.evaluate.tasks.scenes import _pair_accuracy, _patch_cover, caption_facts, edit_twin_accuracy
+from vlc.evaluate.tasks.scenes import _pair_accuracy, caption_facts, edit_twin_accuracy
 
 
 def test_ranks_count_ties_as_wrong():
@@ -58,10 +59,10 @@ def test_scenes_of_one_object_have_no_swaps(tiny_folder):
     assert set(found) == set(world.ATTRIBUTES)
 
 
-def test_patch_cover():
+def testpatch_cover():
     masks = np.zeros((1, 8, 8), bool)
     masks[0, :2, :4] = True
-    assert _patch_cover(masks, 2).tolist() == [[[0.5, 0.0], [0.0, 0.0]]]
+    assert patch_cover(masks, 2).tolist() == [[[0.5, 0.0], [0.0, 0.0]]]
 
 
 def test_facts_of_a_caption():

@@ -19,8 +19,8 @@ from vlc.parallel.mesh import make_mesh
 from vlc.train.inputs import make_preprocess
 from vlc.train.state import build_model
 
-CONTROL = ConfigDict({"length": 5, "alignment": 0, "edges": (), "best": 0, "sources": "alt,long", "box": False, "mask": False, "lengths": (),
-                      "bins": (), "present": ()})  # fmt: skip
+CONTROL = ConfigDict({"length": 5, "alignment": 0, "edges": (), "best": 0, "sources": "alt,long", "lengths": (),
+                      "bins": (), "present": (), "box": False, "mask": False})  # fmt: skip
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
 
 

@@ -211,3 +211,28 @@ def test_words_for_places_share_the_positions_of_patches(positions):
     for place in range(ids.shape[1]):
         logits, cache = step(ids[:, place], jnp.int32(place), cache)
         np.testing.assert_allclose(logits[0], whole[:, place], atol=1e-5)
+
+
+def test_captions_are_reconstructed_from_where_their_words_are_found():
+    """The paper's equations by hand; and nothing of the picture reaches the second pass but what is looked up."""
+    config, model = model_of(model__decoder__localiser=True)
+    batch, decoder = tiny_batch(config), model.captioner()
+    image, ids = model.encode_image(batch["image"]), jnp.where(batch["target"] < VOCAB, batch["target"], 5)
+    written = jnp.roll(ids, 3, axis=1)
+    memory = decoder.memory(image.features, image.embed)
+    tokens, words = np.asarray(memory.tokens), np.asarray(decoder.embed.tokens[...])[np.asarray(written)]
+    scores = np.einsum("btw,wv,bpv->btp", words, np.asarray(decoder.localiser.map.kernel[...]), tokens)
+    share = np.exp(scores / np.sqrt(words.shape[2]))
+    found = np.einsum("btp,bpw->btw", share / share.sum(axis=2, keepdims=True), tokens)
+    np.testing.assert_allclose(decoder.localiser(jnp.asarray(words), memory.tokens, None), found, atol=1e-5)
+    again = model.reconstructed_logits(image, ids, written)
+    nothing = memory._replace(tokens=jnp.zeros((8, 1, tokens.shape[2])))
+    x = jnp.concatenate([decoder.prefix(None, None, 8), decoder.embed(ids) + jnp.asarray(found)], axis=1)
+    by_hand = decoder.logits(decoder.stack(x, memory=nothing)[:, decoder.slots :])
+    np.testing.assert_allclose(again, by_hand, atol=1e-4)
+
+    looked = np.asarray(model.attention_maps(image, ids))
+    assert looked.shape == (8, ids.shape[1], image.features.shape[1])
+    np.testing.assert_allclose(looked.sum(axis=2), 1, rtol=1e-5)
+    other = np.asarray(model.attention_maps(image, ids.at[:, 4].set(9)))
+    assert np.array_equal(other[:, :4], looked[:, :4]) and not np.array_equal(other[:, 4:], looked[:, 4:])

@@ -22,6 +22,8 @@ OBJECTIVES = {
     "objectives__region__weight": 0.8,
     "objectives__region_boxes__weight": 0.6,
     "objectives__region_caption__weight": 0.5,
+    "objectives__cycle__weight": 0.5,
+    "model__decoder__localiser": True,
     "objectives__attribute_mil__weight": 0.4,
     "data__regions__attributes": "red,blue,green",
     "model__regions__attributes": 3,
@@ -48,9 +50,16 @@ def gradient_of(settings, shape=(1, 1, 1), accumulate=1):
 def test_meshes_and_parts_give_the_same_gradient():
     settings = tiny_config(**REGIONS | OBJECTIVES)
     total, terms, gradient = gradient_of(settings)
-    assert {"region", "region_boxes", "region_caption", "attribute_mil"} <= terms.keys() and np.isfinite(total)
+    assert {"region", "region_boxes", "region_caption", "attribute_mil", "cycle"} <= terms.keys() and np.isfinite(total)
     learnt = [path for path, value in gradient.items() if np.abs(value).max() > 0]
-    for part in ("queries/queries", "queries/nothing", "decoder/box/kernel", "decoder/inside", "attributes"):
+    for part in (
+        "queries/queries",
+        "queries/nothing",
+        "decoder/box/kernel",
+        "decoder/inside",
+        "attributes",
+        "localiser",
+    ):
         assert any(part in path for path in learnt), part
     for shape, accumulate in (((2, 2, 2), 1), ((4, 1, 2), 2)):
         other, also, moved = gradient_of(settings, shape, accumulate)
@@ -106,6 +115,8 @@ def test_some_boxes_become_points():
         (REGIONS | {"objectives__attribute_mil__weight": 1.0, "data__regions__attributes": "a,A"}, "twice"),
         ({"model__decoder__places": 8}, "set both alike"),
         ({"data__captions__places": 8}, "set config.data.regions.count"),
+        ({"objectives__cycle__weight": 1.0}, "localiser=True"),
+        ({"model__decoder__localiser": True, "model__decoder__memory": "embedding"}, "among patches"),
         ({"model__image__mask_prompt": 1}, "crops of regions"),
         ({"model__regions__width": 10, "model__regions__heads": 4}, "does not divide"),
     ],

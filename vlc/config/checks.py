@@ -164,6 +164,15 @@ def _check_regions(config: Config) -> None:
         )
     if config.objectives.region_caption.points and not control.box:
         raise ConfigError("config.objectives.region_caption.points needs config.model.decoder.control.box.")
+    if "cycle" in used and not model.decoder.localiser:
+        raise ConfigError(
+            "config.objectives.cycle looks words up in the image: set config.model.decoder.localiser=True."
+        )
+    if model.decoder.localiser and (model.decoder.memory == "embedding" or model.decoder.reads == "text"):
+        raise ConfigError(
+            "config.model.decoder.localiser finds words among patches: it needs decoder.memory=tokens or pooled, and "
+            'decoder.reads="ids".'
+        )
     places, captions = model.decoder.places, config.data.captions
     if places and places != captions.places:
         raise ConfigError(

@@ -215,6 +215,7 @@ class Decoder(Transformer):
     memory = choice("tokens", MEMORIES, "what of the image is attended to")
     queries = integer(32, "learned queries of memory=pooled", low=1)
     reads = choice("ids", ("ids", "text"), "the token ids so far, or the text tower's features of them (CoCa)")
+    localiser = flag(False, "looks words up in the image, for objectives.cycle")
     places = integer(0, "bins of `data.captions.places`, whose words share the image tower's positions; 0: none", low=0)
     parallel = number(0.0, "share of captions predicted without their tokens (CapPa: 0.75)", low=0, high=1)
     control = Control

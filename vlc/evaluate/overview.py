@@ -16,7 +16,7 @@ from vlc.evaluate.report import figures
 from vlc.evaluate.report.page import Report, write_results
 from vlc.evaluate.report.phrases import phrase_maps
 from vlc.evaluate.tasks.guidance import SCALES, guidance_sweep
-from vlc.evaluate.tasks.scene_regions import answered_boxes, found_boxes, region_captions
+from vlc.evaluate.tasks.scene_regions import answered_boxes, caption_grounding, found_boxes, region_captions
 from vlc.evaluate.tasks.scenes import (
     attribute_classification,
     edit_twin_accuracy,
@@ -198,6 +198,10 @@ def _regions(model: Model, report: Report, results: dict, scenes: Scenes, count:
         results["region_captions"] = said = region_captions(model, scenes, count)
         rows += [[f"captions of given boxes: {name}", said[name]] for name in ("named", "true", "unique", "duplicates")]
         rows += [[f"of the {words} words asked for", value] for words, value in said.get("length", {}).items()]
+    decoder = model.config.model.decoder
+    if decoder.layers and decoder.memory == "tokens" and decoder.reads == "ids":
+        results["caption_grounding"] = looked = caption_grounding(model, scenes, count)
+        rows += [[f"attention of written words: {name}", value] for name, value in looked.items() if name != "mentions"]
     if model.config.model.decoder.layers and model.config.data.captions.places:
         results["answered_boxes"] = answered = answered_boxes(model, scenes, count)
         rows += [[f"boxes that the captioner writes: {name}", value] for name, value in answered.items()]

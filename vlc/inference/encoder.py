@@ -139,6 +139,10 @@ class Encoder:
         """Cosines of regions of encoded images with the model's attributes, `[B, R, A]`."""
         return self.run_batched(_attribute_scores, (image, cover))
 
+    def caption_attention(self, pixels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Where the captioner looks when it writes the token after each of some captions, `[B, T, P]`; it sums to 1."""
+        return self.run_batched(_caption_attention, (check_pixels(pixels, self.preprocess), ids))
+
     def find_region_rows(self, image: ImageEncoding) -> Found:
         """Boxes, as shares of what the model sees, and vectors that the model's queries find.
 
@@ -302,6 +306,13 @@ def _encode_masked(graph: Any, params: Any, inputs: tuple[jax.Array, jax.Array])
 @functools.partial(jax.jit, static_argnums=0)
 def _encode_regions(graph: Any, params: Any, inputs: tuple[ImageEncoding, jax.Array]) -> jax.Array:
     return nnx.merge(graph, params).encode_regions(*inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _caption_attention(graph: Any, params: Any, inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
+    model = nnx.merge(graph, params)
+    pixels, ids = inputs
+    return model.attention_maps(model.encode_image(pixels), ids)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -5,9 +5,11 @@ What the decoder sees of the image is one option, `memory`: all image tokens (`t
 The null image of classifier-free guidance is an all-zero memory.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
@@ -15,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vlc.data.controls import slot_sizes
 from vlc.models.layers import Attention, KeyValue, Stack, attention_of, mlp_of, norm_of, shard_batch, table
 from vlc.models.linear import linear
+from vlc.models.localiser import Localiser
 from vlc.models.place_words import PlaceWords
 from vlc.models.text import TokenEmbedding
 from vlc.models.vit import AttentionPool, mask_of
@@ -119,6 +122,7 @@ class CaptionDecoder(nnx.Module):
         self.place_words = (
             PlaceWords(config.places, image_width, width, dtype=dtype, rngs=rngs) if config.places else None
         )
+        self.localiser = Localiser(width, dtype=dtype, rngs=rngs) if config.localiser else None
         seen = embed_dim if config.memory == "embedding" else image_width
         self.memory_in = linear(seen, width, ("image", "embed"), dtype=dtype, rngs=rngs)
         self.embed = TokenEmbedding(vocab_size, length, width, dtype=dtype, rngs=rngs)
@@ -185,6 +189,36 @@ class CaptionDecoder(nnx.Module):
             mask = jnp.tril(jnp.ones((x.shape[1],) * 2, bool)) | parallel[:, None, None, None]
         x = self.stack(shard_batch(x), memory=memory, mask=mask)
         return self.logits(x[:, self.slots :])
+
+    def reconstructed(
+        self, ids: Int[Array, "B T"], written: Int[Array, "B T"], memory: Memory, places: Float[Array, "2N W"] | None
+    ) -> Float[Array, "B T V"]:
+        """Logits of each next word from the words so far and from where it, as it was `written`, is found in the image,
+        without the image itself."""
+        assert self.localiser is not None, "config.model.decoder.localiser is off"
+        looked_up = jnp.take(self.embed.tokens[...], self.embed.rows(written), axis=0).astype(memory.tokens.dtype)
+        found = self.localiser(looked_up, memory.tokens, memory.mask)
+        x = self.words(ids, places) + found
+        if self.slots:
+            x = jnp.concatenate([self.prefix(None, None, len(ids)), x], axis=1)
+        nothing = Memory(jnp.zeros((len(ids), 1, memory.tokens.shape[2]), memory.tokens.dtype))
+        return self.logits(self.stack(shard_batch(x), memory=nothing)[:, self.slots :])
+
+    def attention_maps(
+        self, ids: Int[Array, "B T"], memory: Memory, places: Float[Array, "2N W"] | None
+    ) -> Float[Array, "B T M"]:
+        """How much the token after each position looks at each part of the image: the mean over heads and layers."""
+        x, found = self.words(ids, places), []
+        if self.slots:
+            x = jnp.concatenate([self.prefix(None, None, len(ids)), x], axis=1)
+        for block in self.stack.unstack():
+            asking = x + block.attention(block.norm1(x), causal=True)
+            queries, (keys, _) = block.cross.queries(block.norm2(asking)), block.cross.project(memory.tokens)
+            scores = jnp.einsum("bthd,bmhd->bhtm", queries, keys).astype(jnp.float32) / math.sqrt(keys.shape[-1])
+            scores = scores if memory.mask is None else jnp.where(memory.mask, scores, -jnp.inf)
+            found.append(jax.nn.softmax(scores, axis=-1).mean(axis=1))
+            x = block(x, memory=memory)
+        return jnp.mean(jnp.stack(found), axis=0)[:, self.slots :]
 
     def words(
         self, ids: Int[Array, "B T"], places: Float[Array, "2N W"] | None, start: Array | int = 0

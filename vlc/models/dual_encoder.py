@@ -224,6 +224,23 @@ class DualEncoder(nnx.Module):
                 return decoder(self._text()(ids)[0], memory)
             return decoder(ids, memory, control, parallel, places=self.place_vectors())
 
+    def reconstructed_logits(
+        self, image: ImageEncoding, ids: Int[Array, "B T"], written: Int[Array, "B T"]
+    ) -> Float[Array, "B T V"]:
+        """See `CaptionDecoder.reconstructed`."""
+        decoder = self.captioner()
+        assert isinstance(decoder, CaptionDecoder), "a decoder that reads the text tower has no localiser"
+        with jax.named_scope("cycle"):
+            memory = decoder.memory(image.features, image.embed, mask=image.mask)
+            return decoder.reconstructed(ids, written, memory, self.place_vectors())
+
+    def attention_maps(self, image: ImageEncoding, ids: Int[Array, "B T"]) -> Float[Array, "B T P"]:
+        """Where the captioner looks when it writes the token after each of a caption; see `CaptionDecoder`."""
+        decoder = self.captioner()
+        assert isinstance(decoder, CaptionDecoder), "a decoder that reads the text tower shows no attention"
+        memory = decoder.memory(image.features, image.embed, mask=image.mask)
+        return decoder.attention_maps(ids, memory, self.place_vectors())
+
     def region_logits(
         self, image: ImageEncoding, ids: Int[Array, "B R T"], boxes: Float[Array, "B R 4"],
         cover: Float[Array, "B R P"], null: Bool[Array, " B"] | None = None,

@@ -13,7 +13,7 @@ from vlc.settings import Section, choice, number
 DUPLICATES = "duplicates"
 Part = Literal[
     "text_embed", "text_tokens", "sub_captions", "hard_texts", "image_tokens", "caption", "teacher", "crops", "hidden",
-    "regions", "region_texts", "region_captions", "queries", "attributes"
+    "regions", "region_texts", "region_captions", "queries", "attributes", "cycle"
 ]  # fmt: skip
 
 
@@ -39,6 +39,7 @@ class Encoded:
     teacher_image: Any = None  # [B, E], of another model, or of the moving average
     teacher_text: Any = None  # [B, E], of the main caption
     teacher_scale: Any = None  # [B], its multiplier of similarities
+    cycle_nll: Any = None  # [B], of captions that are reconstructed
     crops: Any = None  # [B, N, K], what crops of each image choose among K prototypes
     teacher_whole: Any = None  # [B, K], what the average chooses for the whole image
     hidden: Any = None  # [B, M, K], what hidden patches choose

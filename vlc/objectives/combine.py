@@ -15,6 +15,7 @@ from vlc.objectives.attribute_mil import ATTRIBUTE_MIL, best_of_regions
 from vlc.objectives.base import DUPLICATES, Encoded, Objective
 from vlc.objectives.captioning import CAPTION, caption_nll
 from vlc.objectives.contrastive import CLIP, SIGLIP
+from vlc.objectives.cycle import CYCLE
 from vlc.objectives.distillation import DISTILL
 from vlc.objectives.duplicates import digest, first_of_their_kind, image_digests, text_digests
 from vlc.objectives.grouping import GROUPING
@@ -31,7 +32,7 @@ TAUGHT = ("teacher_image", "teacher_text", "teacher_scale", "teacher_whole", "te
 _ALL = (
     CLIP, SIGLIP, FILIP, MULTI_POSITIVE, GROUPING, CAPTION, HARD_CLIP, HARD_FILIP, HARD_MARGIN, DISTILL, LOCAL_GLOBAL,
     MASKED, REGION, REGION_BOXES, REGION_CAPTION,
-    ATTRIBUTE_MIL,
+    ATTRIBUTE_MIL, CYCLE,
 )  # fmt: skip
 OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in _ALL}
 
@@ -74,7 +75,7 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
     """
     uses = parts_used(objectives)
     image = model.encode_image(batch["image"], batch.get("kept"), batch.get("inside"))
-    embed = tokens = mask = nll = count = None
+    embed = tokens = mask = nll = count = cycle_nll = None
     hard: dict[str, Array] = {}
     if uses & {"text_embed", "text_tokens"}:
         text = model.encode_text(batch["text"])
@@ -101,6 +102,10 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
         logits = model.caption_logits(image, inputs, batch["null"], batch.get("control"), batch.get("parallel"))
         z_loss = objectives.caption.z_loss
         nll, count = caption_nll(logits, labels, labels < logits.shape[-1], z_loss=z_loss)
+        if "cycle" in uses:
+            written = jnp.argmax(jax.lax.stop_gradient(logits), axis=-1)
+            again = model.reconstructed_logits(image, inputs, written)
+            cycle_nll, _ = caption_nll(again, labels, labels < logits.shape[-1])
     image_tokens = image.tokens if "image_tokens" in uses else None
     taught = {name: jax.lax.stop_gradient(batch[name]) for name in TAUGHT if name in batch}
     views = {name: prototypes(model, batch, name) for name in ("crops", "hidden") if name in uses}
@@ -110,6 +115,7 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
         distinct=first_of_their_kind(ids) if ids is not None and "sub_captions" in uses else None,
         text_id=ids if ignoring else None,
         image_id=image_digests(batch["image"]) if ignoring else None,
+        cycle_nll=cycle_nll,
         **hard, **taught, **views, **encode_regions(model, batch, image, objectives),
     )  # fmt: skip
 

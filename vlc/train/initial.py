@@ -95,6 +95,7 @@ def inherit_architecture(config: Config, initial: Initial) -> Config:
     if own.queries and not found.queries:
         found.update(own.to_dict() | {"attributes": own.attributes or found.attributes})
     found.attributes = own.attributes or found.attributes
+    made.model.decoder.localiser = config.model.decoder.localiser or made.model.decoder.localiser
     made.model.decoder.places = config.model.decoder.places or made.model.decoder.places
     control = config.model.decoder.control
     if slot_sizes(control) or control.box or control.mask:

@@ -95,3 +95,10 @@ def box_recall(found: Sequence[np.ndarray], truth: Sequence[np.ndarray], least: 
             iou[i], iou[:, j] = -1, -1
             hits += 1
     return hits / max(total, 1)
+
+
+def patch_cover(masks: np.ndarray, grid: int) -> np.ndarray:
+    """The share of each patch that each mask covers, `[objects, grid, grid]`."""
+    objects, side, _ = masks.shape
+    patch = side // grid
+    return masks.reshape(objects, grid, patch, grid, patch).mean(axis=(2, 4))

@@ -66,6 +66,45 @@ def answered_boxes(model: Model, scenes: Scenes, count: int) -> dict[str, float]
     return {"iou": float(np.mean(own)), "half": float(np.mean(np.array(own) >= 0.5)), "other": float(np.mean(other))}
 
 
+def caption_grounding(model: Model, scenes: Scenes, count: int) -> dict[str, float]:
+    """Where the captioner looks when it writes the words of an object that is there.
+
+    Of the captions that it writes itself; a mention counts where it fits one object of the scene alone.
+
+    Returns:
+        `mass`: how much of the attention of a mention's last word lies on its object; `mass_other`: on the mean of the
+        others; `pointing`: whether most of it does, by at least a quarter of a patch; `mentions`: how many there were.
+    """
+    grid, records = model.grid, [scenes[index] for index in range(count)]
+    pixels = np.stack([model.preprocess(record.image) for record in records])
+    written = model.caption([record.image for record in records])
+    ids = model.tokenizer.encode(written, model.caption_length + 1)
+    looked = model.caption_attention(pixels, ids[:, :-1])
+    mass, other, pointing = [], [], []
+    for record, text, row in zip(records, written, looked, strict=True):
+        cover = patch_cover(record.extra["masks"], grid).reshape(len(record.extra["masks"]), -1)
+        spans = model.tokenizer.spans(text)
+        for place, mention in zip(_mentions(text), language.read_facts(text).mentions, strict=True):
+            fitting = language.matching_objects(record.extra["scene"], mention)
+            tokens = [i for i, (start, end) in enumerate(spans) if start < place[1] and end > place[0]]
+            if len(fitting) != 1 or not tokens or tokens[-1] > len(row):
+                continue
+            heat = row[tokens[-1] - 1]  # of the position before, which writes it
+            on = cover @ heat
+            mass.append(on[fitting[0]])
+            other += np.delete(on, fitting[0]).tolist()
+            pointing.append(cover[fitting[0], heat.argmax()] >= 0.25)
+    found = {"mass": mass, "mass_other": other, "pointing": pointing}
+    return {name: float(np.mean(some)) if some else 0.0 for name, some in found.items()} | {
+        "mentions": float(len(mass))
+    }
+
+
+def _mentions(text: str) -> list[tuple[int, int]]:
+    """Where the mentions of objects stand in a text, in the order of `language.read_facts`."""
+    return [match.span() for match in language.MENTION.finditer(text.lower())]
+
+
 def region_captions(model: Model, scenes: Scenes, count: int) -> dict[str, Any]:
     """What captions of given boxes say, and whether they are of the length that was asked for.
 

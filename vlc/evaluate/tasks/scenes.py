@@ -9,6 +9,7 @@ from vlc.data.record import Record
 from vlc.data.sources import Scenes
 from vlc.data.sources.scenes import language, world
 from vlc.evaluate.metrics.ranking import ranks, recall
+from vlc.evaluate.metrics.regions import patch_cover
 from vlc.evaluate.metrics.retrieval import token_scores
 from vlc.evaluate.metrics.zero_shot import accuracy, class_scores
 from vlc.inference import Model
@@ -123,7 +124,7 @@ def pointing_game(model: Model, scenes: Scenes, count: int) -> dict[str, float]:
         caption = language.long_caption(scene, style)
         image, text = model.encode_image(record.image), model.encode_text(caption.text)
         spans = model.tokenizer.spans(caption.text)
-        shown = _patch_cover(record.extra["masks"], grid) >= 0.25
+        shown = patch_cover(record.extra["masks"], grid) >= 0.25
         for phrase in caption.phrases:
             tokens = [
                 i for i, (start, end) in enumerate(spans)
@@ -141,13 +142,6 @@ def pointing_game(model: Model, scenes: Scenes, count: int) -> dict[str, float]:
         "patch": float(np.mean(patch)),
         "phrases": len(hits),
     }
-
-
-def _patch_cover(masks: np.ndarray, grid: int) -> np.ndarray:
-    """The share of each patch that each mask covers, `[objects, grid, grid]`."""
-    objects, side, _ = masks.shape
-    patch = side // grid
-    return masks.reshape(objects, grid, patch, grid, patch).mean(axis=(2, 4))
 
 
 def attribute_classification(model: Model, scenes: Scenes, count: int) -> dict[str, dict[str, float]]:

@@ -203,7 +203,7 @@ def specific_caption(scene: Scene) -> str:
 _WORDS = r"(?:(?P<size>{})\s+)?(?:(?P<texture>{})\s+)?(?:(?P<colour>{})\s+)?(?P<shape>{})".format(
     *("|".join(values) for values in (SIZES, TEXTURES, COLOURS, SHAPES))
 )
-_MENTION = re.compile(rf"\b{_WORDS}\b")
+MENTION = re.compile(rf"\b{_WORDS}\b")
 _RELATION = re.compile("|".join(sorted(map(re.escape, _RELATION_OF), key=len, reverse=True)))
 _BACKGROUND = re.compile(rf"\bbackground is ({'|'.join(BACKGROUNDS)})\b|\b({'|'.join(BACKGROUNDS)}) background\b")
 
@@ -228,7 +228,7 @@ def read_facts(text: str) -> Facts:
     mentions: list[dict[str, str]] = []
     relations: list[tuple[int, str, int]] = []
     for sentence in text.split("."):
-        found = list(_MENTION.finditer(sentence))
+        found = list(MENTION.finditer(sentence))
         first = len(mentions)
         mentions += [{k: v for k, v in match.groupdict().items() if v} for match in found]
         for i, (left, right) in enumerate(itertools.pairwise(found)):
