@@ -10,7 +10,7 @@ from vlc.data.record import Record
 from vlc.data.regions import Region
 from vlc.data.sources import Scenes
 from vlc.data.sources.scenes import language
-from vlc.evaluate.metrics.regions import box_iou, box_recall
+from vlc.evaluate.metrics.regions import box_iou, box_recall, patch_cover
 from vlc.inference import Model
 
 LENGTHS = (1, 2, 3, 4)  # words of a caption of an object: `circle` to `large striped red circle`
