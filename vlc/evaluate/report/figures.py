@@ -181,7 +181,7 @@ def contact_sheet(
     lines = max(map(len, regions), default=0)  # of text below a picture
     figure, axes = plt.subplots(
         rows, columns, figsize=(2.7 * columns, (3.3 + 0.17 * lines) * rows), squeeze=False,
-        gridspec_kw={"hspace": 0.2 + 0.08 * lines} if lines else None,
+        gridspec_kw={"hspace": 0.2 + 0.05 * lines} if lines else None,
     )  # fmt: skip
     for axis in axes.flat:
         axis.axis("off")

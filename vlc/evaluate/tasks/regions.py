@@ -14,6 +14,7 @@ from vlc.evaluate.metrics.intervals import Figure, interval
 from vlc.evaluate.metrics.regions import given_boxes_map, labelled_ap, r_precision
 from vlc.evaluate.metrics.retrieval import token_scores
 from vlc.evaluate.metrics.zero_shot import accuracy, class_scores
+from vlc.evaluate.report.figures import DrawnRegion, contact_sheet
 from vlc.evaluate.report.page import Report
 from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, open_captioned
 from vlc.evaluate.tasks.templates import read_templates
@@ -25,6 +26,7 @@ from vlc.models import ImageEncoding, TextEncoding
 from vlc.storage import local_copy
 
 _IMAGES = 64  # encoded at once
+_DRAWN = 8  # images that are drawn, and regions of each
 ATTRIBUTE_PROMPTS = ("{}", "something {}", "a {} object")
 
 
@@ -38,6 +40,8 @@ class Seen:
         owner: The image of each region.
         cover: The share of each patch that each region covers.
         told: What is known of each region.
+        pictures: What the model sees of the images.
+        boxes: Of the regions, as shares of that.
     """
 
     image: ImageEncoding
@@ -45,6 +49,8 @@ class Seen:
     owner: Int[np.ndarray, " N"]
     cover: Float[np.ndarray, "N P"]
     told: list[Region]
+    pictures: list[np.ndarray]
+    boxes: Float[np.ndarray, "N 4"]
 
 
 def see_regions(
@@ -79,15 +85,17 @@ def see_regions(
             drawn = named_regions([frames[number]], [grids[number]], patches, masks=[[one.mask]]).cover[0]
             cover[row] = drawn
     told = [region for some in regions for region in some]
+    shown = [model.preprocess.picture(one) for one in pixels]
     if crops:
         pictures = [picture_of(image, model.preprocess, f"image {i}") for i, image in enumerate(images)]
-        return Seen(image, encode_crops(model, pictures, regions), places.owner, cover, told)
+        crops_of = encode_crops(model, pictures, regions)
+        return Seen(image, crops_of, places.owner, cover, told, shown, places.boxes)
     rows, place = places.rows(len(images))
     embed = model.encode_region_rows(image, rows)[places.owner, place] if len(cover) else image.embed[:0]
     inside = cover >= 0.5 * cover.max(axis=1, keepdims=True, initial=0)
     tokens = np.where(inside[..., None] & (cover[..., None] > 0), image.tokens[places.owner], 0)
     seen = ImageEncoding(tokens, embed, image.features[places.owner])
-    return Seen(image, seen, places.owner, cover, told)
+    return Seen(image, seen, places.owner, cover, told, shown, places.boxes)
 
 
 def run_regions(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:
@@ -97,7 +105,9 @@ def run_regions(cache: Cache, options: Options, task: str, by: Sequence[str]) ->
     classes = _read_classes(options.classes) or data.labels
     figures: dict[str, Any] = {"images": 0, "regions": 0}
     found: dict[str, _Scores] = {how: _Scores() for how in by}
+    drawn: list[tuple[np.ndarray, list[DrawnRegion]]] = []
     for seen in data.seen():
+        drawn = drawn or _drawn(model, seen, by[0], classes, templates)
         figures["images"] += len(seen.image.embed)
         figures["regions"] += len(seen.told)
         for how, scores in found.items():
@@ -116,6 +126,10 @@ def run_regions(cache: Cache, options: Options, task: str, by: Sequence[str]) ->
     )
 
     def draw(report: Report) -> None:
+        report.figure(
+            f"{task}: given regions", f"What each is, and the class that it is taken for by {by[0]}.",
+            contact_sheet([picture for picture, _ in drawn], [""] * len(drawn), regions=[some for _, some in drawn]),
+        )  # fmt: skip
         for how in by:
             table = figures[how].get("attribute_ap_of")
             if table:
@@ -125,6 +139,30 @@ def run_regions(cache: Cache, options: Options, task: str, by: Sequence[str]) ->
                 )  # fmt: skip
 
     return Outcome(figures, rows, note, draw)
+
+
+def _drawn(
+    model: Model, seen: Seen, how: str, classes: Sequence[str], templates: Sequence[str]
+) -> list[tuple[np.ndarray, list[DrawnRegion]]]:
+    """The first images with their regions, what each is, and the class that it is taken for."""
+    drawn = []
+    for number, picture in enumerate(seen.pictures[:_DRAWN]):
+        rows = np.flatnonzero(seen.owner == number)
+        taken: list[str] = [""] * len(rows)
+        if classes:
+            scores = class_scores(model, _rows(seen.regions, rows), classes, templates, by=how)
+            taken = [f": {classes[int(best)]}" for best in scores.argmax(axis=1)]
+        patch = model.config.model.image.patch
+        grid = picture.shape[0] // patch, picture.shape[1] // patch
+        regions = [
+            DrawnRegion(
+                seen.boxes[row], seen.cover[row, : grid[0] * grid[1]].reshape(grid),
+                (seen.told[row].label or " ".join(_first_text(seen.told[row]))) + said,
+            )
+            for row, said in zip(rows, taken, strict=True)
+        ]  # fmt: skip
+        drawn.append((picture, regions[:_DRAWN]))
+    return drawn
 
 
 class _RegionData:
@@ -143,7 +181,6 @@ class _RegionData:
                 labels |= {region.label: None} if region.label else {}
                 attributes |= dict.fromkeys((*region.attributes, *region.absent))
         self.labels, self.attributes = sorted(labels), sorted(attributes)
-        self._first = False
 
     def _regions(self, place: int) -> tuple[Any, list[Region]]:
         try:
@@ -239,7 +276,7 @@ class _Scores:
         return made
 
 
-def _rows(image: ImageEncoding, rows: Sequence[int]) -> ImageEncoding:
+def _rows(image: ImageEncoding, rows: Sequence[int] | np.ndarray) -> ImageEncoding:
     return ImageEncoding(image.tokens[rows], image.embed[rows], image.features[rows])
 
 
