@@ -16,7 +16,8 @@ class Localiser(nnx.Module):
     1906.00283, section 3.3): `softmax over p of (M e(w)) . m_p / sqrt(W)`, and the patches' mean by it."""
 
     def __init__(self, width: int, *, dtype: Any, rngs: nnx.Rngs):
-        self.map = linear(width, width, ("embed", "heads"), dtype=dtype, rngs=rngs, use_bias=False)
+        # Not split along what it gives: XLA's partitioner otherwise got the gradient of the image's bias wrong.
+        self.map = linear(width, width, ("embed", "shared"), dtype=dtype, rngs=rngs, use_bias=False)
 
     def __call__(self, words: Float[Array, "B T W"], memory: Float[Array, "B P W"], mask: Any) -> Float[Array, "B T W"]:
         scores = jnp.einsum("btw,bpw->btp", self.map(words), memory) / math.sqrt(words.shape[2])
