@@ -1,6 +1,8 @@
 """Figures about regions: equal to pycocotools and to the formulas of the data sets, on small cases; and the task."""
 
 import contextlib
+import copy
+import dataclasses
 import io
 import json
 
@@ -10,6 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from vlc.cli import main
+from vlc.data.regions import Region
 from vlc.data.sources import Scenes, open_source
 from vlc.evaluate.metrics.regions import (
     average_precision,
@@ -126,6 +129,17 @@ def test_pooled_regions_cover_what_they_should(run):
     assert np.array_equal(seen.owner, np.repeat(np.arange(4), [len(some) for some in regions]))
     there = seen.regions.tokens.any(axis=2)
     assert (there <= (seen.cover > 0)).all() and there.any(axis=1).all()
+
+
+def test_regions_that_are_not_seen_are_counted(run):
+    model = Model.load(run)
+    wide = np.zeros((40, 120, 3), np.uint8)
+    regions = [[Region((0, 0, 0.1, 1)), Region((0.4, 0.1, 0.6, 0.9))], []]
+    cut = copy.copy(model)
+    cut._preprocess = dataclasses.replace(model.preprocess, resize="crop")  # the outer thirds are cut off
+    seen = see_regions(cut, [wide, wide], regions)
+    assert seen.outside == 1 and len(seen.told) == 1 and seen.owner.tolist() == [0]
+    assert see_regions(model, [wide, wide], regions).outside == 0
 
 
 def test_regions_are_mapped_to_a_data_set(run, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Training on regions: the same on every mesh and in parts; what is asked for is checked; whole runs."""
+"""Training on regions: the same on every mesh and in parts; what is asked for is checked."""
 
 import re
 
@@ -11,7 +11,6 @@ from tests.tiny import leaves, tiny_config, tiny_model
 from tests.train.test_loop import config
 from vlc.config import check_config
 from vlc.errors import ConfigError, DataError
-from vlc.inference import Model
 from vlc.parallel import make_mesh
 from vlc.parallel.sharding import batch_sharding, state_sharding
 from vlc.train import train
@@ -132,23 +131,3 @@ def test_data_without_regions_is_refused(tmp_path):
     settings.objectives.region.weight = 1.0
     with pytest.raises(DataError, match=r"none of .* records has one. Theirs are of the sources brief, compos"):
         train(settings, tmp_path)
-
-
-@pytest.mark.slow
-def test_a_whole_run_finds_and_captions_regions(tmp_path):
-    settings = config(3)
-    settings.data.regions.count = 3
-    settings.data.regions.length = 12
-    settings.model.decoder.layers = 1
-    settings.model.decoder.control.update({"box": True, "mask": True, "length": 5})
-    settings.model.regions.update({"queries": 3, "layers": 1, "width": 16, "heads": 2})
-    for name in ("region", "region_boxes", "region_caption", "caption"):
-        settings.objectives[name].weight = 0.5
-    train(settings, tmp_path)
-    model = Model.load(tmp_path)
-    image = np.zeros((settings.data.image.size,) * 2 + (3,), np.uint8)
-    box = [[0.1, 0.1, 0.6, 0.7]]
-    assert model.encode_regions(image, boxes=box).shape == (1, settings.model.embed_dim)
-    assert len(model.caption(image, boxes=box, control={"length": 2})) == 1
-    found = model.detect(image, ["a circle", "a star"])
-    assert len(found[0]) == 3 and found[0][0].score >= found[0][-1].score

@@ -182,6 +182,7 @@ WORDS = {
     "row": "row of another form",
     "region": "region of another form",
     "crowd": "regions that are crowds",
+    "outside": "regions outside of what the model sees",
     "no area": "boxes without an area",
     "second image": "a second image of one name, such as a mask",
 }  # what the reasons mean, for people

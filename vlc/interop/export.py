@@ -136,6 +136,9 @@ def _weights(model: Imported, rules: list[Rule], notes: list[str]) -> dict[str, 
     used = {path for one in rules for path in one.ours}
     written = {
         "prototypes": "the prototypes of self-distillation",
+        "queries": "the queries of regions",
+        "attributes": "the vectors of attributes",
+        "image_tower/prompts/values": "the mask prompts",
         "image_tower/mask": "what self-distillation hides patches by",
         "decoder": "the caption decoder",
         "image_token": "the projection of image tokens (late interaction)",

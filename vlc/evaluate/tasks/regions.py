@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from vlc.data.frame import cover_of_mask, visible_share
 from vlc.data.regions import Region
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.embeddings import Cache
@@ -42,6 +43,7 @@ class Seen:
         told: What is known of each region.
         pictures: What the model sees of the images.
         boxes: Of the regions, as shares of that.
+        outside: Regions that are left out, since the model sees nothing of them.
     """
 
     image: ImageEncoding
@@ -51,6 +53,7 @@ class Seen:
     told: list[Region]
     pictures: list[np.ndarray]
     boxes: Float[np.ndarray, "N 4"]
+    outside: int
 
 
 def see_regions(
@@ -66,36 +69,39 @@ def see_regions(
 
     Raises:
         ConfigError: The model has no patches.
-        DataError: A region lies outside of what the model sees.
+        DataError: An image is damaged.
     """
     if model.config.model.image.pool == "queries":
         raise ConfigError("This model's image tokens are pooled queries (CoCa), not patches: it has no regions.")
     framed = [model.preprocess.framed(image) for image in images]
     pixels, frames = np.stack([one for one, _ in framed]), [frame for _, frame in framed]
-    grids, patches = (
-        [model.grid_of(one) for one in pixels],
-        (model.preprocess.size // model.config.model.image.patch) ** 2,
-    )
+    given = sum(map(len, regions))
+    regions = [
+        [one for one in some if visible_share(frame.boxes([one.box]))[0] > 0]
+        for frame, some in zip(frames, regions, strict=True)
+    ]
+    grids = [model.grid_of(one) for one in pixels]
+    patches = (model.preprocess.size // model.config.model.image.patch) ** 2
     image = model.encode_pixels(pixels)
     places = named_regions(frames, grids, patches, boxes=[[one.box for one in some] for some in regions])
     cover = places.cover
     for row, one in enumerate(region for some in regions for region in some):
         if one.mask is not None:
             number = int(places.owner[row])
-            drawn = named_regions([frames[number]], [grids[number]], patches, masks=[[one.mask]]).cover[0]
-            cover[row] = drawn
+            drawn = cover_of_mask(one.mask.pixels(), frames[number], *grids[number])
+            cover[row, : len(drawn)] = drawn if drawn.any() else cover[row, : len(drawn)]
     told = [region for some in regions for region in some]
     shown = [model.preprocess.picture(one) for one in pixels]
     if crops:
         pictures = [picture_of(image, model.preprocess, f"image {i}") for i, image in enumerate(images)]
         crops_of = encode_crops(model, pictures, regions)
-        return Seen(image, crops_of, places.owner, cover, told, shown, places.boxes)
+        return Seen(image, crops_of, places.owner, cover, told, shown, places.boxes, given - len(told))
     rows, place = places.rows(len(images))
     embed = model.encode_region_rows(image, rows)[places.owner, place] if len(cover) else image.embed[:0]
     inside = cover >= 0.5 * cover.max(axis=1, keepdims=True, initial=0)
     tokens = np.where(inside[..., None] & (cover[..., None] > 0), image.tokens[places.owner], 0)
     seen = ImageEncoding(tokens, embed, image.features[places.owner])
-    return Seen(image, seen, places.owner, cover, told, shown, places.boxes)
+    return Seen(image, seen, places.owner, cover, told, shown, places.boxes, given - len(told))
 
 
 def run_regions(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:
@@ -176,10 +182,14 @@ class _RegionData:
         self._places = [index * len(self._source) // count for index in range(count)]
         self.skipped: dict[str, int] = dict(self._source.skipped)
         labels, attributes = dict[str, None](), dict[str, None]()
+        kept = []
         for place in self._places:
-            for region in self._regions(place)[1]:
+            _, regions = self._regions(place)
+            kept += [place] if regions else []
+            for region in regions:
                 labels |= {region.label: None} if region.label else {}
                 attributes |= dict.fromkeys((*region.attributes, *region.absent))
+        self._places = kept  # those that can be read and have regions
         self.labels, self.attributes = sorted(labels), sorted(attributes)
 
     def _regions(self, place: int) -> tuple[Any, list[Region]]:
@@ -192,7 +202,7 @@ class _RegionData:
 
     def seen(self) -> Iterator[Seen]:
         """All images with regions, some at a time."""
-        known, some = dict(self.skipped), []
+        some = []
         for place in self._places:
             image, regions = self._regions(place)
             if regions:
@@ -200,12 +210,14 @@ class _RegionData:
             if len(some) == _IMAGES:
                 yield self._see(some)
                 some = []
-        self.skipped = known  # what was left out was counted before
         if some:
             yield self._see(some)
 
     def _see(self, some: Sequence[tuple[Any, list[Region]]]) -> Seen:
-        return see_regions(self._model, [one for one, _ in some], [regions for _, regions in some], crops=self._crops)
+        seen = see_regions(self._model, [one for one, _ in some], [regions for _, regions in some], crops=self._crops)
+        if seen.outside:
+            self.skipped["outside"] = self.skipped.get("outside", 0) + seen.outside
+        return seen
 
 
 class _Scores:
