@@ -82,10 +82,10 @@ class MakeExample(grain.RandomMapTransform):
 
     An example holds `image` `[S, S, 3]` uint8; int32 ids of `text` `[T]`, where asked for `subs` `[K, U]`
     (sub-captions) and `hard` `[H, T]` (wrong texts; pads alone where there are fewer), and `target` `[V]` (the
-    captioner's); where regions are asked for, `boxes` `[R, 4]` float32, `cover` `[R, P]` float16 and the ids
-    of `region_text` `[R, U]`, pads alone where there are fewer, and `region_counts` `[3]`; `index` (of the record
-    used), `skipped` (position in
-    `REASONS` of why the record asked for was not), and `seconds` float32 that each of `STAGES` took.
+    captioner's); where regions are asked for, `boxes` `[R, 4]` float32, `cover` `[R, P]` float16, the ids of
+    `region_text` `[R, U]`, pads alone where there are fewer, and `region_counts` `[3]` (`Chosen.counts`); `index` (of
+    the record used), `skipped` (position in `REASONS` of why the record asked for was not), and `seconds` float32 that
+    each of `STAGES` took.
 
     Attributes:
         lengths: T, U and V, and U of regions.
@@ -250,7 +250,8 @@ def mirrored(record: Record) -> Record:
 
     wrong = {swap_sides(caption): tuple(map(swap_sides, texts)) for caption, texts in record.negatives.items()}
     regions = tuple(replace(region, captions=swapped(region.captions)) for region in record.regions)
-    return replace(record, captions=swapped(record.captions), negatives=wrong, regions=regions)
+    # Where words begin is not so any more, so the graph is left out.
+    return replace(record, captions=swapped(record.captions), negatives=wrong, regions=regions, graph=())
 
 
 class _Visits(grain.MapDataset):
