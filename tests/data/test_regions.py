@@ -385,6 +385,16 @@ def test_lists_of_boxes_and_captions_in_pixels(tmp_path):
         Columns.parse("box_format=xywhh")
 
 
+def test_a_column_of_that_name_may_be_something_else(tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "0.png")
+    (tmp_path / "captions.csv").write_text("image,caption,regions\n0.png,a dog,North Sea\n")
+    with pytest.raises(DataError, match="regions=-"):
+        open_source(str(tmp_path))
+    assert open_source(str(tmp_path), columns="regions=-")[0].regions == ()
+    (tmp_path / "captions.csv").write_text('image,caption,regions\n0.png,a dog,"[{""box"": [0, 0, 1, 0.5]}]"\n')
+    assert open_source(str(tmp_path))[0].regions == (Region((0.0, 0.0, 1.0, 0.5)),)
+
+
 def test_captions_of_regions_are_named_by_kind():
     regions = [region(0.1, "a", kind="entity"), region(0.2, "b"), region(0.3, "c", kind="entity")]
     assert captions_of_regions(regions) == {"entity/region": ["a", "c"], "region/region": ["b"]}

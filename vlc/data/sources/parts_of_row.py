@@ -39,7 +39,7 @@ def parts_of_row(row: Mapping[str, Any], where: str, names: Mapping[str, str]) -
     if gbc.VERTICES in row:
         return PartsOfPicture(*gbc.graph_of(row, where))
     found = row.get(names.get(REGIONS, REGIONS))
-    found = json.loads(found) if isinstance(found, str) and found else found
+    found = _from_cell(found, where) if isinstance(found, str) and found else found
     if found is None or isinstance(found, (str, float)):
         found = [{"box": box} for box in _boxes(row, where)]
     if not isinstance(found, Sequence):
@@ -49,9 +49,21 @@ def parts_of_row(row: Mapping[str, Any], where: str, names: Mapping[str, str]) -
         read_region(_renamed(one, f"{where}, region {i}", size, names), f"{where}, region {i}", size=size)
         for i, one in enumerate(found)
     )
-    edges = tuple(_edge(edge, where) for edge in row.get(GRAPH) or ())
+    edges = tuple(_edge(edge, where) for edge in row.get(GRAPH) or ()) if regions else ()
     check_graph(regions, edges, where)
     return PartsOfPicture(regions, edges)
+
+
+def _from_cell(text: str, where: str) -> Any:
+    """A list that a cell of a table holds as JSON."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(
+            f'{where}: the column "regions" holds {text[:40]!r}, which is no JSON ({error}). Where it is something '
+            "else, say so: --columns regions=-.",
+            "region",
+        ) from error
 
 
 def read_parts(text: str | None, where: str) -> PartsOfPicture:
