@@ -1,4 +1,4 @@
-"""Regions on generated scenes: which words belong to which part of a picture, in five minutes on a laptop.
+"""Regions on generated scenes: which words belong to which part of a picture.
 
     vlc train --config configs/regions.py --workdir runs/regions
     vlc eval runs/regions --task regions --data scenes
