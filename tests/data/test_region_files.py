@@ -69,7 +69,7 @@ def test_instances_of_coco(instances):
     source = open_source(str(instances))
     assert isinstance(source, RegionFile) and len(source) == 2
     first, second = source[0], source[1]
-    assert first.captions == {"caption": ("A dog by a light.", "A dog."), "labels": ("dog, traffic light",)}
+    assert first.captions == {"caption": ("A dog by a light.", "A dog.")} and second.captions == {"labels": ("dog",)}
     assert [one.label for one in first.regions] == ["dog", "traffic light"] and len(second.regions) == 1
     assert first.regions[0].box == pytest.approx((0.1, 0.25, 0.4, 0.75))
     polygon = coco.decode(coco.merge(coco.frPyObjects([[10.0, 20, 40, 20, 40, 60, 10, 60]], 80, 100)))

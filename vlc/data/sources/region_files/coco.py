@@ -38,8 +38,8 @@ def _read(path: str, tally: Tally) -> Iterator[Annotated]:
             where = f"{path}, image {image['id']}"
             size = (int(image["width"]), int(image["height"]))
             regions = tuple(_regions(by_image.get(image["id"], ()), labels, size, where, tally))
-            own = {"caption": captions[image["id"]]} if image["id"] in captions else {}
-            yield Annotated(file_of(image), own | labels_of(regions), PartsOfPicture(regions))
+            said = {"caption": captions[image["id"]]} if image["id"] in captions else labels_of(regions)
+            yield Annotated(file_of(image), said, PartsOfPicture(regions))
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: an image, annotation or category lacks {error}.") from error
 
