@@ -6,11 +6,10 @@ import pytest
 from vlc.data.captions import CaptionChoice, Mix
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import Lengths, MakeExample
-from vlc.data.places import place_words, read_box, without_places, write_box
+from vlc.data.places import FIRST_PLACE, place_words, read_box, without_places, write_box
 from vlc.data.region_choice import RegionChoice
 from vlc.data.sources import Scenes
 from vlc.data.tokenizers import SentencePiece
-from vlc.models.place_words import FIRST_PLACE
 
 
 def test_boxes_in_words_and_back():

@@ -12,6 +12,8 @@ from tests.data.damage import picture
 from vlc.data.record import describe_skipped
 from vlc.data.regions import IMAGE
 from vlc.data.sources import RegionFile, open_source
+from vlc.data.sources.kind import Location
+from vlc.data.sources.region_files.coco import BOXES, SEGMENTS, kind_of
 from vlc.errors import DataError
 
 SIZES = {1: (100, 80), 2: (60, 60)}  # width and height
@@ -79,6 +81,28 @@ def test_instances_of_coco(instances):
     assert open_source(str(instances))[0].regions == first.regions  # as the kept table has it
 
 
+def test_captions_that_come_later_are_read(instances):
+    beside = instances.parent / "captions_val2017.json"
+    said = beside.read_text()
+    beside.unlink()
+    assert "labels" in open_source(str(instances))[0].captions
+    beside.write_text(said.replace("A dog by a light.", "A dog beside a light."))
+    assert open_source(str(instances))[0].captions["caption"][0] == "A dog beside a light."
+
+
+def test_a_layout_is_known_by_its_keys_wherever_they_stand(tmp_path):
+    long = {"info": "x" * (3 << 20), "annotations": [annotation(1)], "images": images(), "categories": CATEGORIES}
+    assert kind_of(Location(str(write(tmp_path / "long.json", long)))) == BOXES
+    segmented = {"annotations": [{"segments_info": segments([1])}], "images": []}
+    assert kind_of(Location(str(write(tmp_path / "segmented.json", segmented)))) == SEGMENTS
+    assert kind_of(Location(str(write(tmp_path / "listed.json", [long])))) == b""
+    for cut in range((1 << 20) - 10, (1 << 20) + 3):  # a name that lies on two of the parts that are read
+        head = '{"images": [], "annotations": [{'
+        path = tmp_path / f"cut{cut}.json"
+        path.write_text(head + " " * (cut - len(head)) + '"bbox": []}]}')
+        assert kind_of(Location(str(path))) == BOXES, cut
+
+
 def test_lvis_has_addresses_and_objects365_has_no_masks(tmp_path):
     write_images(tmp_path / "train2017")
     listed = [
@@ -128,8 +152,9 @@ def test_segments_of_pix2cap(tmp_path):
     path.write_text(json.dumps(found) + " ")  # another file, which is read again
     with pytest.raises(DataError, match="10 x 90, and its picture 100 x 80"):
         open_source(str(path))
-    (tmp_path / "annotations/panoptic_val2017/000000000001.png").unlink()
-    path.write_text(json.dumps(found) + "  ")
+    write_numbers(tmp_path / "annotations/panoptic_val2017/000000000001.png", SIZES[1], number)
+    assert len(open_source(str(path))) == 1
+    (tmp_path / "annotations/panoptic_val2017/000000000001.png").unlink()  # the kept table is not taken for it
     with pytest.raises(DataError, match="masks are not beside it"):
         open_source(str(path))
 

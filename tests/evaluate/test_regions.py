@@ -12,17 +12,18 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from vlc.cli import main
+from vlc.data.boxes import box_iou
 from vlc.data.regions import Region
 from vlc.data.sources import Scenes, open_source
+from vlc.evaluate.metrics.intervals import Figure, interval
 from vlc.evaluate.metrics.regions import (
     average_precision,
-    box_iou,
     box_recall,
     given_boxes_map,
     labelled_ap,
     r_precision,
 )
-from vlc.evaluate.tasks.regions import see_regions
+from vlc.evaluate.tasks.regions import Scores, drawn_regions, see_regions
 from vlc.inference import Model
 from vlc.inference.region_mapping import map_attributes
 from vlc.interop import write_native
@@ -83,7 +84,7 @@ def test_r_precision_counts_ties_against_the_model():
 
 def test_boxes_are_matched_one_to_one():
     truth = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
-    np.testing.assert_allclose(box_iou(truth, truth), np.eye(2))
+    np.testing.assert_allclose(box_iou(truth[:, None], truth[None])[0], np.eye(2))
     assert box_recall([truth], [truth]) == 1 and box_recall([np.zeros((0, 4))], [truth]) == 0
     assert box_recall([truth[:1].repeat(5, axis=0)], [truth]) == 0.5  # five on one object find one
     assert box_recall([np.array([[0, 0, 0.5, 0.24]])], [truth[:1]]) == 0
@@ -140,6 +141,18 @@ def test_regions_that_are_not_seen_are_counted(run):
     seen = see_regions(cut, [wide, wide], regions)
     assert seen.outside == 1 and len(seen.told) == 1 and seen.owner.tolist() == [0]
     assert see_regions(model, [wide, wide], regions).outside == 0
+    nothing = see_regions(cut, [wide, wide], [[Region((0, 0, 0.1, 1), label="dog")], []])
+    assert nothing.outside == 1 and not nothing.told
+    scores = Scores()
+    scores.add(cut, nothing, "embed", ["dog"], ["red"], ["{}"])
+    assert drawn_regions(cut, nothing, "embed", ["dog"], ["{}"])[0][1] == [] and scores.figures(["dog"], []) == {}
+
+
+def test_an_interval_draws_the_answers_of_an_image_together():
+    """Two images, one of ten right answers and one of one wrong: of images drawn, all right or all wrong may be."""
+    figure = Figure.ratio([10, 0], [10, 1])
+    assert figure.value == pytest.approx(10 / 11) and interval(figure, 2) == (0.0, 1.0)
+    assert figure.over(np.array([0, 1])) == pytest.approx(10 / 11)
 
 
 def test_regions_are_mapped_to_a_data_set(run, tmp_path, capsys):

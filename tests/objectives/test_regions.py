@@ -11,9 +11,10 @@ from scipy.optimize import linear_sum_assignment
 from tests import oracle
 from tests.conftest import unit_rows
 from tests.oracle import log_softmax, numerical_gradient
+from vlc.data.boxes import box_iou
 from vlc.errors import ConfigError
 from vlc.objectives.attribute_mil import attribute_mil_loss, best_of_regions
-from vlc.objectives.region_queries import box_iou, match, query_loss
+from vlc.objectives.region_queries import match, query_loss
 from vlc.objectives.regions import region_contrastive_loss
 
 

@@ -25,7 +25,7 @@ def add_map_regions(commands: Any) -> None:
 def _map(options: argparse.Namespace) -> int:
     from vlc.data.sources import Sample, open_source
     from vlc.evaluate.tasks.scenes import open_test_scenes
-    from vlc.inference.region_mapping import Mapping, map_regions
+    from vlc.inference.region_mapping import RegionMapping, map_regions
 
     model, columns = load_model(options.model, options.step), columns_of(options)
     if options.data == "scenes":
@@ -34,7 +34,9 @@ def _map(options: argparse.Namespace) -> int:
         source = open_source(options.data, columns=columns)
     if options.records and len(source) > options.records:
         source = Sample(source, options.records)
-    settings = Mapping(options.data, columns, options.name, options.captions, options.margin, options.shard_records)
+    settings = RegionMapping(
+        options.data, columns, options.name, options.captions, options.margin, options.shard_records
+    )
     manifest = map_regions(model, source, settings, options.out)
     print(f"{options.out}: {manifest['records']:,} records in {len(manifest['shards'])} shards")
     for reason, count in manifest["left out"]["records"].items():

@@ -116,12 +116,12 @@ def _check_objectives(config: Config) -> None:
 def _check_regions(config: Config) -> None:
     """Of objectives that look at parts of pictures."""
     used, model = parts_used(config.objectives), config.model
-    wanted = used & {"regions", "region_texts", "region_captions"}
+    wanted = used & {"regions", "region_texts", "region_captions", "attributes"}
     control = model.decoder.control
-    if wanted and not config.data.regions.count:
+    if (wanted or config.data.regions.crop) and not config.data.regions.count:
         raise ConfigError(
-            "config.objectives.region, .region_boxes and .region_caption need regions: set config.data.regions.count "
-            "to the most of an image."
+            "config.objectives.region, .region_boxes, .region_caption and .attribute_mil and config.data.regions.crop "
+            "need regions: set config.data.regions.count to the most of an image."
         )
     if (wanted or model.regions.queries) and model.image.pool == "queries":
         raise ConfigError("config.model.image.pool=queries (CoCa) has no patches, so no regions: use another pool.")
@@ -142,15 +142,14 @@ def _check_regions(config: Config) -> None:
         )
     if "queries" in used and not model.regions.queries:
         raise ConfigError("config.objectives.region_boxes needs queries: set config.model.regions.queries.")
-    if wanted & {"regions", "region_captions"} and model.image.drop_patches:
+    if wanted & {"regions", "region_captions", "attributes"} and model.image.drop_patches:
         raise ConfigError("config.model.image.drop_patches leaves out patches that regions are made of; set it to 0.")
     if "attributes" in used:
         named = len(Attributes.parse(config.data.regions.attributes))
-        if not named or named != model.regions.attributes or not config.data.regions.count:
+        if not named or named != model.regions.attributes:
             raise ConfigError(
                 f"config.objectives.attribute_mil needs config.data.regions.attributes, a vector for each ({named} are "
-                f"named, config.model.regions.attributes is {model.regions.attributes}), and "
-                "config.data.regions.count."
+                f"named, config.model.regions.attributes is {model.regions.attributes})."
             )
     if "region_captions" in used and not (model.decoder.layers and (control.box or control.mask)):
         raise ConfigError(
@@ -162,8 +161,11 @@ def _check_regions(config: Config) -> None:
         raise ConfigError(
             f"config.data.regions.length={config.data.regions.length} is more than the captioner writes, {longest}."
         )
-    if config.objectives.region_caption.points and not control.box:
-        raise ConfigError("config.objectives.region_caption.points needs config.model.decoder.control.box.")
+    if config.objectives.region_caption.points and (not control.box or config.data.image.resize == "naflex"):
+        raise ConfigError(
+            "config.objectives.region_caption.points needs config.model.decoder.control.box, and square pictures (not "
+            "resize=naflex)."
+        )
     if "cycle" in used and not model.decoder.localiser:
         raise ConfigError(
             "config.objectives.cycle looks words up in the image: set config.model.decoder.localiser=True."

@@ -7,7 +7,9 @@ import re
 from collections.abc import Sequence
 
 from vlc.data.masks import Box
+from vlc.data.tokenizers.sentence_piece import EOS_ID
 
+FIRST_PLACE = EOS_ID + 1  # the id of the first word for a place, behind the marks (`SentencePiece.train`)
 _POINT = re.compile(r"<x(\d+)>\s*<y(\d+)>")
 
 

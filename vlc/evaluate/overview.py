@@ -193,16 +193,17 @@ def _regions(model: Model, report: Report, results: dict, scenes: Scenes, count:
     if model.config.model.regions.queries:
         results["found_boxes"] = found = found_boxes(model, scenes, count)
         rows += [[f"boxes that queries found: {name}", value] for name, value in found.items()]
-    control = model.config.model.decoder.control
-    if model.config.model.decoder.layers and (control.box or control.mask):
-        results["region_captions"] = said = region_captions(model, scenes, count)
-        rows += [[f"captions of given boxes: {name}", said[name]] for name in ("named", "true", "unique", "duplicates")]
-        rows += [[f"of the {words} words asked for", value] for words, value in said.get("length", {}).items()]
     decoder = model.config.model.decoder
+    if decoder.layers and (decoder.control.box or decoder.control.mask):
+        results["region_captions"] = said = region_captions(model, scenes, count)
+        rows += [
+            [f"captions of given boxes: {name}", value] for name, value in said.items() if isinstance(value, float)
+        ]
+        rows += [[f"of the {words} words asked for", value] for words, value in said.get("length", {}).items()]
     if decoder.layers and decoder.memory == "tokens" and decoder.reads == "ids":
         results["caption_grounding"] = looked = caption_grounding(model, scenes, count)
         rows += [[f"attention of written words: {name}", value] for name, value in looked.items() if name != "mentions"]
-    if model.config.model.decoder.layers and model.config.data.captions.places:
+    if decoder.layers and model.config.data.captions.places:
         results["answered_boxes"] = answered = answered_boxes(model, scenes, count)
         rows += [[f"boxes that the captioner writes: {name}", value] for name, value in answered.items()]
     if rows:
@@ -210,7 +211,8 @@ def _regions(model: Model, report: Report, results: dict, scenes: Scenes, count:
             "Regions",
             "recall: objects that a query's box meets by an IoU of 0.5; precision, named: of the queries that chose a "
             "text, whether the box is an object's, and the text its own. Captions: whether they name the shape, say "
-            "only what is true, say what is true of no other object of the scene; duplicates: equal ones of one scene.",
+            "only what is true, say what is true of no other object of the scene; duplicates: equal ones of one "
+            "scene; retrieved: whether one is most like its own region, whole: of captions that are not told it.",
             ["figure", "value"],
             rows,
         )

@@ -212,6 +212,11 @@ class Encoder:
         """Patches on a side of a square image."""
         return self.config.data.image.size // self.config.model.image.patch
 
+    def check_patches(self) -> None:
+        """Raises `ConfigError` where image tokens are no patches, so that there are no regions."""
+        if self.config.model.image.pool == "queries":
+            raise ConfigError("This model's image tokens are pooled queries (CoCa), not patches: it has no regions.")
+
     def grid_of(self, pixels: np.ndarray) -> tuple[int, int]:
         """Rows and columns of patches of an image that is preprocessed."""
         height, width, _ = self.preprocess.picture(pixels).shape

@@ -25,7 +25,7 @@ _CHUNK = 128  # images in memory
 
 
 @dataclass(frozen=True)
-class Mapping:
+class RegionMapping:
     """What the data set is a function of, beside the model.
 
     Attributes:
@@ -52,7 +52,7 @@ def map_attributes(
     return present[None] & (scores >= scores.max(axis=0, keepdims=True) - margin)
 
 
-def map_regions(model: Model, source: Source, settings: Mapping, out: str | Path) -> dict[str, Any]:
+def map_regions(model: Model, source: Source, settings: RegionMapping, out: str | Path) -> dict[str, Any]:
     """Writes a data set whose regions have the texts that were mapped to them, an attribute each; images of which no
     region has one are left out and counted. Stopped and called again it goes on.
 
@@ -83,7 +83,7 @@ def map_regions(model: Model, source: Source, settings: Mapping, out: str | Path
 
 
 def _write(
-    model: Model, source: Source, settings: Mapping, names: Attributes, folder: Path, plan: dict[str, Any]
+    model: Model, source: Source, settings: RegionMapping, names: Attributes, folder: Path, plan: dict[str, Any]
 ) -> dict[str, Any]:
     shards = []
     for number, name in enumerate(shard_names("train", -(-len(source) // settings.shard_records))):
@@ -104,7 +104,7 @@ def _write(
 
 
 def _mapped(
-    model: Model, source: Source, images: range, settings: Mapping, names: Attributes, left_out: dict[str, int]
+    model: Model, source: Source, images: range, settings: RegionMapping, names: Attributes, left_out: dict[str, int]
 ) -> Iterator[tuple[Record, bytes]]:
     plan = Plan(settings.source)
     for start in range(0, len(images), _CHUNK):

@@ -160,8 +160,7 @@ def encoded_with_places(
     model: Encoder, images: Images, *, boxes: Any = None, masks: Any = None, points: Any = None
 ) -> Iterator[tuple[ImageEncoding, Places]]:
     """Encoded images, a batch at a time, with the regions that a user named of them."""
-    if model.config.model.image.pool == "queries":
-        raise ConfigError("This model's image tokens are pooled queries (CoCa), not patches: it has no regions.")
+    model.check_patches()
     given = {"boxes": boxes, "masks": masks, "points": points}
     if is_one(images):
         given = {kind: None if some is None else [some] for kind, some in given.items()}
@@ -170,7 +169,6 @@ def encoded_with_places(
         part = slice(done, done + len(chunk))
         pixels, frames = read_framed(chunk, model.preprocess, first=done)
         grids = [model.grid_of(one) for one in pixels]
-        patches = (model.preprocess.size // model.config.model.image.patch) ** 2
         some = {kind: None if regions is None else regions[part] for kind, regions in given.items()}
-        yield model.encode_pixels(pixels), named_regions(frames, grids, patches, **some, first=done)
+        yield model.encode_pixels(pixels), named_regions(frames, grids, model.grid**2, **some, first=done)
         done += len(chunk)

@@ -7,9 +7,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from vlc.data.places import FIRST_PLACE
 from vlc.models.linear import linear
-
-FIRST_PLACE = 3  # the id of the first word for a place, behind the marks (`SentencePiece.train`)
 
 
 class PlaceWords(nnx.Module):

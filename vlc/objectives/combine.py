@@ -145,9 +145,8 @@ def encode_regions(
         found |= {"attribute_present": batch["attributes"].astype(jnp.float32)}
     if "region_captions" in uses:
         inputs, labels = batch["region_text"][..., :-1], batch["region_text"][..., 1:]
-        logits = model.region_logits(
-            image, inputs, batch["boxes"], batch["cover"], batch["null"], batch.get("region_control")
-        )
+        boxes, cover = (batch.get(f"told_{name}", batch[name]) for name in ("boxes", "cover"))
+        logits = model.region_logits(image, inputs, boxes, cover, batch["null"], batch.get("region_control"))
         logits, labels = logits.reshape(-1, *logits.shape[2:]), labels.reshape(-1, labels.shape[2])
         nll, count = caption_nll(logits, labels, labels < logits.shape[-1], z_loss=objectives.caption.z_loss)
         found |= {"region_nll": nll.reshape(inputs.shape[:2]), "region_count": count.reshape(inputs.shape[:2])}

@@ -7,30 +7,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from vlc.data.boxes import box_iou
 from vlc.models import Scales
 from vlc.objectives.base import Encoded, Objective, Weighted
 from vlc.settings import number
 
 _FAR = 1e4  # the cost of a region that is not there: matched last
-
-
-def box_iou(a: Float[Array, "... 4"], b: Float[Array, "... 4"]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Intersection over union of boxes, and the generalised one.
-
-    `GIoU = IoU - |C \\ (A u B)| / |C|` with C the box around both (Rezatofighi et al., CVPR 2019, arXiv 1902.09630).
-    Boxes are left, top, right, bottom; one without an area counts as of area 0.
-    """
-
-    def area(box: Array) -> Array:
-        return jnp.maximum(box[..., 2] - box[..., 0], 0) * jnp.maximum(box[..., 3] - box[..., 1], 0)
-
-    shared = jnp.concatenate([jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:])], axis=-1)
-    around = jnp.concatenate([jnp.minimum(a[..., :2], b[..., :2]), jnp.maximum(a[..., 2:], b[..., 2:])], axis=-1)
-    common = area(shared)
-    union = area(a) + area(b) - common
-    iou = common / jnp.maximum(union, 1e-9)
-    whole = area(around)
-    return iou, iou - (whole - union) / jnp.maximum(whole, 1e-9)
 
 
 def match(cost: Float[Array, "B Q R"], there: Bool[Array, "B R"]) -> Int[Array, "B R"]:

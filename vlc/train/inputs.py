@@ -21,7 +21,7 @@ from vlc.data.captions import OF_REGION, CaptionChoice, Mix, matching
 from vlc.data.controls import LEARNT_CONTROLS, Controls, even_bins, sources_of
 from vlc.data.images import Preprocess
 from vlc.data.pipeline import FirstPart, Lengths, MakeExample, check_source, twin_of
-from vlc.data.places import place_words
+from vlc.data.places import FIRST_PLACE, place_words
 from vlc.data.record import Source, coming
 from vlc.data.region_choice import RegionChoice
 from vlc.data.sides import names_a_side
@@ -29,7 +29,6 @@ from vlc.data.sources import Columns, open_mixture, open_source
 from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
 from vlc.data.workers import cores
 from vlc.errors import ConfigError, DataError
-from vlc.models.place_words import FIRST_PLACE
 from vlc.objectives import parts_used
 from vlc.storage import Place, exists, version_of, working_folder
 
@@ -94,9 +93,10 @@ def make_region_choice(config: Config) -> RegionChoice | None:
     """From `config.data.regions`; `None` where none are wanted. Where nothing but the places of regions is used, they
     need no text."""
     regions, used = config.data.regions, parts_used(config.objectives)
+    texts = bool(used & {"region_texts", "region_captions"}) or regions.crop or config.data.captions.places
     if not regions.count:
         return None
-    silent = bool(used & {"attributes"}) and not used & {"region_texts", "region_captions"}
+    silent = "attributes" in used and not texts
     return RegionChoice(regions.count, _names(regions.sources), regions.visible, regions.masks, silent)
 
 
@@ -375,8 +375,8 @@ def has_regions(source: Source, config: Config) -> bool:
 def _check_places(tokenizer: Tokenizer, bins: int) -> None:
     """Raises `ConfigError` where a tokenizer that is there has no words for places, or others."""
     words = place_words(bins)
-    first, last = (tokenizer.pieces([FIRST_PLACE + place])[0] for place in (0, len(words) - 1))
-    if (first, last) != (words[0], words[-1]):
+    ids = (FIRST_PLACE, FIRST_PLACE + len(words) - 1)
+    if tokenizer.vocab_size <= ids[1] or tokenizer.pieces(ids) != [words[0], words[-1]]:
         raise ConfigError(
             f"config.data.captions.places={bins}: the tokenizer has no such words ({words[0]} to {words[-1]}). They "
             "are made where a tokenizer is trained: leave config.data.tokenizer empty, in a new workdir."

@@ -1,5 +1,6 @@
 """What a step sees beside the batch: what is hidden or dropped of it, crops, and what a teacher says of it."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -25,7 +26,8 @@ def add_views(config: Config, batch: Batch, key: jax.Array) -> Batch:
         batch["kept"] = random_patches(batch["image"], image.patch, image.drop_patches, jax.random.fold_in(key, 2))
     uses = parts_used(config.objectives)
     if (points := config.objectives.region_caption.points) and "region_captions" in uses:
-        batch["boxes"] = some_as_points(batch["boxes"], points, jax.random.fold_in(key, 5))
+        told = some_as_points(batch["boxes"], batch["cover"], points, jax.random.fold_in(key, 5))
+        batch["told_boxes"], batch["told_cover"] = told
     if image.mask_prompt:
         batch["inside"] = batch["cover"][:, 0] > 0
     if "hidden" in uses:
@@ -39,13 +41,30 @@ def add_views(config: Config, batch: Batch, key: jax.Array) -> Batch:
     return batch
 
 
-def some_as_points(boxes: Float[Array, "B R 4"], share: float, key: jax.Array) -> Float[Array, "B R 4"]:
-    """Boxes of which some are a point in their middle half: a box of no size."""
+def some_as_points(
+    boxes: Float[Array, "B R 4"], cover: Float[Array, "B R P"], share: float, key: jax.Array
+) -> tuple[Float[Array, "B R 4"], Float[Array, "B R P"]]:
+    """Regions as the captioner is told them, some by a point in the middle half of their box: a box of no size, and the
+    one patch there, as `Model.caption(points=)` tells them.
+
+    Args:
+        boxes: Of the regions.
+        cover: Likewise, of a square of patches, row by row.
+        share: Of the regions that are told by a point.
+        key: All randomness comes from here.
+    """
     of_choice, of_place = jax.random.split(key)
     place = jax.random.uniform(of_place, (*boxes.shape[:2], 2), minval=0.25, maxval=0.75)
     points = boxes[..., :2] + place * (boxes[..., 2:] - boxes[..., :2])
     chosen = jax.random.bernoulli(of_choice, share, boxes.shape[:2])
-    return jnp.where(chosen[..., None], jnp.concatenate([points, points], axis=-1), boxes)
+    grid = math.isqrt(cover.shape[2])
+    across, down = jnp.moveaxis(jnp.clip((points * grid).astype(jnp.int32), 0, grid - 1), -1, 0)
+    patch = jax.nn.one_hot(down * grid + across, grid * grid, dtype=cover.dtype)
+    there = chosen & (cover > 0).any(axis=-1)
+    return (
+        jnp.where(there[..., None], jnp.concatenate([points, points], axis=-1), boxes),
+        jnp.where(there[..., None], patch, cover),
+    )
 
 
 def random_crops(

@@ -1,6 +1,6 @@
 """Bootstrap intervals: how far a figure moves when the images are drawn again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,17 @@ class Figure:
         """The mean of a figure of each image."""
         kept = np.asarray(by_image, np.float64)
         return cls(float(kept.mean()), lambda rows: float(kept[rows].mean()))
+
+    @classmethod
+    def ratio(cls, hits: Sequence[float], answers: Sequence[int]) -> "Figure":
+        """The share of answers that are hits, where an image has several: all or none of them are drawn.
+
+        Args:
+            hits: Of each image.
+            answers: Likewise, one or more.
+        """
+        some, all_of = np.asarray(hits, np.float64), np.asarray(answers, np.float64)
+        return cls(float(some.sum() / all_of.sum()), lambda rows: float(some[rows].sum() / all_of[rows].sum()))
 
 
 def interval(

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from vlc.data.boxes import box_iou
+
 _LEVELS = np.linspace(0, 1, 101)  # of recall, as COCO has them
 
 
@@ -71,25 +73,18 @@ def r_precision(scores: Float[np.ndarray, "Q N"], relevant: Bool[np.ndarray, "Q 
     Of equal scores the irrelevant ones come first.
     """
     count = relevant.sum(axis=1)
-    order = np.lexsort((relevant, -scores), axis=1) if scores.size else np.zeros(scores.shape, int)
+    order = np.lexsort((relevant, -scores), axis=1)
     ranked = np.take_along_axis(relevant, order, axis=1)
     first = np.arange(scores.shape[1]) < count[:, None]
     return (ranked & first).sum(axis=1) / np.maximum(count, 1)
-
-
-def box_iou(a: Float[np.ndarray, "N 4"], b: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "N M"]:
-    """Intersection over union of all pairs of boxes (left, top, right, bottom)."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = (high - low).clip(0).prod(axis=2)
-    area = [(box[:, 2:] - box[:, :2]).clip(0).prod(axis=1) for box in (a, b)]
-    return shared / np.maximum(area[0][:, None] + area[1][None] - shared, 1e-12)
 
 
 def box_recall(found: Sequence[np.ndarray], truth: Sequence[np.ndarray], least: float = 0.5) -> float:
     """Share of true boxes that are matched, one to one and the best pairs first, by a found box of this IoU."""
     hits = total = 0
     for boxes, true in zip(found, truth, strict=True):
-        iou, total = box_iou(np.asarray(boxes).reshape(-1, 4), np.asarray(true).reshape(-1, 4)), total + len(true)
+        pairs = np.asarray(boxes).reshape(-1, 1, 4), np.asarray(true).reshape(1, -1, 4)
+        iou, total = box_iou(*pairs)[0], total + len(true)
         while iou.size and iou.max() >= least:
             i, j = np.unravel_index(iou.argmax(), iou.shape)
             iou[i], iou[:, j] = -1, -1

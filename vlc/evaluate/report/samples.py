@@ -38,8 +38,11 @@ def show_samples(config: Config, count: int, out: Path) -> str:
 
 
 def _open_with_regions(config: Config) -> Source:
-    """The training data; where they have regions, these are shown even if they are not trained on."""
-    trained, config.data.regions.count = config.data.regions.count, config.data.regions.count or _SHOWN
+    """The training data; where they have regions, these are shown even if they are not trained on, unless pixels are
+    moved about (`data.image.augment`), whose boxes do not follow."""
+    trained = config.data.regions.count
+    if not config.data.image.augment:
+        config.data.regions.count = trained or _SHOWN
     source = open_split(config, "train")
     assert source is not None
     if not trained and not has_regions(source, config):

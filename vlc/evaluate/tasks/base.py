@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vlc.evaluate.tasks.labelled import EVAL_SPLITS
 from vlc.evaluate.tasks.scenes import open_test_scenes
 from vlc.inference import Model
 from vlc.inference.captioning import CaptionRequest
+from vlc.storage import local_copy
 
 _SCENES = 512  # drawn where no number is given
 
@@ -65,6 +67,21 @@ class Options:
         if not path:
             raise ConfigError(f"No data for the task {task}: give --data PATH, or --data {task}=PATH.")
         return path
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file, without empty ones.
+
+    Raises:
+        DataError: It cannot be read, or has none.
+    """
+    try:
+        lines = [line.strip() for line in local_copy(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from error
+    if not lines:
+        raise DataError(f"{path}: is empty.")
+    return lines
 
 
 @dataclass

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from vlc.data.frame import cover_of_mask, visible_share
 from vlc.data.regions import Region
-from vlc.errors import ConfigError, DataError
+from vlc.errors import DataError
 from vlc.evaluate.embeddings import Cache
 from vlc.evaluate.metrics.intervals import Figure, interval
 from vlc.evaluate.metrics.regions import given_boxes_map, labelled_ap, r_precision
@@ -17,14 +17,13 @@ from vlc.evaluate.metrics.retrieval import token_scores
 from vlc.evaluate.metrics.zero_shot import accuracy, class_scores
 from vlc.evaluate.report.figures import DrawnRegion, contact_sheet
 from vlc.evaluate.report.page import Report
-from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, open_captioned
+from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, open_captioned, read_lines
 from vlc.evaluate.tasks.templates import read_templates
 from vlc.inference import Model
 from vlc.inference.image_inputs import picture_of
 from vlc.inference.region_inputs import named_regions
 from vlc.inference.regions import encode_crops
 from vlc.models import ImageEncoding, TextEncoding
-from vlc.storage import local_copy
 
 _IMAGES = 64  # encoded at once
 _DRAWN = 8  # images that are drawn, and regions of each
@@ -71,8 +70,7 @@ def see_regions(
         ConfigError: The model has no patches.
         DataError: An image is damaged.
     """
-    if model.config.model.image.pool == "queries":
-        raise ConfigError("This model's image tokens are pooled queries (CoCa), not patches: it has no regions.")
+    model.check_patches()
     framed = [model.preprocess.framed(image) for image in images]
     pixels, frames = np.stack([one for one, _ in framed]), [frame for _, frame in framed]
     given = sum(map(len, regions))
@@ -81,9 +79,8 @@ def see_regions(
         for frame, some in zip(frames, regions, strict=True)
     ]
     grids = [model.grid_of(one) for one in pixels]
-    patches = (model.preprocess.size // model.config.model.image.patch) ** 2
     image = model.encode_pixels(pixels)
-    places = named_regions(frames, grids, patches, boxes=[[one.box for one in some] for some in regions])
+    places = named_regions(frames, grids, model.grid**2, boxes=[[one.box for one in some] for some in regions])
     cover = places.cover
     for row, one in enumerate(region for some in regions for region in some):
         if one.mask is not None:
@@ -108,12 +105,12 @@ def run_regions(cache: Cache, options: Options, task: str, by: Sequence[str]) ->
     model, spec = cache.model, options.path(task)
     data = _RegionData(model, spec, options)
     templates = read_templates(options.templates)
-    classes = _read_classes(options.classes) or data.labels
+    classes = read_lines(options.classes) if options.classes else data.labels
     figures: dict[str, Any] = {"images": 0, "regions": 0}
-    found: dict[str, _Scores] = {how: _Scores() for how in by}
+    found: dict[str, Scores] = {how: Scores() for how in by}
     drawn: list[tuple[np.ndarray, list[DrawnRegion]]] = []
     for seen in data.seen():
-        drawn = drawn or _drawn(model, seen, by[0], classes, templates)
+        drawn = drawn or drawn_regions(model, seen, by[0], classes, templates)
         figures["images"] += len(seen.image.embed)
         figures["regions"] += len(seen.told)
         for how, scores in found.items():
@@ -147,7 +144,7 @@ def run_regions(cache: Cache, options: Options, task: str, by: Sequence[str]) ->
     return Outcome(figures, rows, note, draw)
 
 
-def _drawn(
+def drawn_regions(
     model: Model, seen: Seen, how: str, classes: Sequence[str], templates: Sequence[str]
 ) -> list[tuple[np.ndarray, list[DrawnRegion]]]:
     """The first images with their regions, what each is, and the class that it is taken for."""
@@ -155,7 +152,7 @@ def _drawn(
     for number, picture in enumerate(seen.pictures[:_DRAWN]):
         rows = np.flatnonzero(seen.owner == number)
         taken: list[str] = [""] * len(rows)
-        if classes:
+        if classes and len(rows):
             scores = class_scores(model, _rows(seen.regions, rows), classes, templates, by=how)
             taken = [f": {classes[int(best)]}" for best in scores.argmax(axis=1)]
         patch = model.config.model.image.patch
@@ -175,7 +172,7 @@ class _RegionData:
     """Images of a source that have regions, and what is known of all of them."""
 
     def __init__(self, model: Model, spec: str, options: Options):
-        self._model, self._spec = model, spec
+        self._model = model
         self._source = open_captioned(model, spec, options)
         count = min(options.examples or len(self._source), len(self._source))
         self._crops = options.crops
@@ -220,7 +217,7 @@ class _RegionData:
         return seen
 
 
-class _Scores:
+class Scores:
     """Scores of all regions, gathered a part at a time."""
 
     def __init__(self) -> None:
@@ -228,12 +225,21 @@ class _Scores:
         self.labels: list[int] = []
         self.attributes: list[np.ndarray] = []
         self.known: list[np.ndarray] = []
-        self.found: list[bool] = []  # whether a text finds its region among those of its image
+        self.found: dict[int, list[bool]] = {}  # of each image, whether a text finds its region among the others
         self.chance: list[float] = []
-        self.pointed: list[bool] = []
-        self.embeds: list[np.ndarray] = []
+        self.pointed: dict[int, list[bool]] = {}
+        self._images = 0
 
     def add(
+        self, model: Model, seen: Seen, how: str, classes: Sequence[str], attributes: Sequence[str],
+        templates: Sequence[str],
+    ) -> None:  # fmt: skip
+        """Those of more images; none of whose regions are seen count for nothing."""
+        if seen.told:
+            self._add(model, seen, how, classes, attributes, templates)
+        self._images += len(seen.pictures)
+
+    def _add(
         self, model: Model, seen: Seen, how: str, classes: Sequence[str], attributes: Sequence[str],
         templates: Sequence[str],
     ) -> None:  # fmt: skip
@@ -253,14 +259,17 @@ class _Scores:
         text = model.encode_text([words for _, words in told])
         scores = _scores(model, seen.regions, text, how)  # [regions, texts]
         for column, (row, words) in enumerate(told):
-            same = np.flatnonzero(seen.owner == seen.owner[row])
+            owner = int(seen.owner[row])
+            same = np.flatnonzero(seen.owner == owner)
             others = [i for i in same if i != row and words not in _first_text(seen.told[i])]
             if others:
-                self.found.append(bool(scores[row, column] > scores[others, column].max()))
+                answers = self.found.setdefault(self._images + owner, [])
+                answers.append(bool(scores[row, column] > scores[others, column].max()))
                 self.chance.append(1 / (1 + len(others)))
-            heat = _heat(model, seen.image, text, int(seen.owner[row]), column, how)
+            heat = _heat(model, seen.image, text, owner, column, how)
             if heat is not None:
-                self.pointed.append(bool(seen.cover[row, heat.argmax()] >= 0.25))
+                answers = self.pointed.setdefault(self._images + owner, [])
+                answers.append(bool(seen.cover[row, heat.argmax()] >= 0.25))
 
     def figures(self, classes: Sequence[str], attributes: Sequence[str]) -> dict[str, Any]:
         made: dict[str, Any] = {}
@@ -281,7 +290,9 @@ class _Scores:
                 made["attribute_ap_of"] = {attributes[i]: value for i, value in by_attribute.items()}
         for name, answers in (("grounding", self.found), ("pointing", self.pointed)):
             if answers:
-                figure = Figure.mean(np.asarray(answers, np.float64))
+                figure = Figure.ratio(
+                    [sum(some) for some in answers.values()], [len(some) for some in answers.values()]
+                )
                 made |= {name: figure.value, f"{name}_interval": interval(figure, len(answers))}
         if self.chance:
             made["grounding_chance"] = float(np.mean(self.chance))
@@ -309,17 +320,11 @@ def _scores(model: Model, regions: ImageEncoding, text: TextEncoding, how: str) 
 
 
 def _heat(model: Model, image: ImageEncoding, text: TextEncoding, row: int, column: int, how: str) -> np.ndarray | None:
-    """How similar each patch is to a text; `None` where patches are not comparable with embeddings."""
+    """How similar each patch is to a text, pads least; `None` where patches are not comparable with embeddings."""
     if how == "tokens":
-        words = text.tokens[column][text.mask[column]]
-        return (image.tokens[row] @ words.T).mean(axis=1)
-    return image.tokens[row] @ text.embed[column] if model.config.model.token_head == "pooled" else None
-
-
-def _read_classes(path: str) -> list[str]:
-    if not path:
-        return []
-    try:
-        return [line.strip() for line in local_copy(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from error
+        heat = (image.tokens[row] @ text.tokens[column][text.mask[column]].T).mean(axis=1)
+    elif model.config.model.token_head == "pooled":
+        heat = image.tokens[row] @ text.embed[column]
+    else:
+        return None
+    return heat if image.mask is None else np.where(image.mask[row], heat, -np.inf)

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from vlc.data.boxes import box_iou
 from vlc.data.controls import Controls
 from vlc.data.record import Record
 from vlc.data.regions import Region
 from vlc.data.sources import Scenes
 from vlc.data.sources.scenes import language
-from vlc.evaluate.metrics.regions import box_iou, box_recall, patch_cover
+from vlc.evaluate.metrics.regions import box_recall, patch_cover
 from vlc.inference import Model
 
 LENGTHS = (1, 2, 3, 4)  # words of a caption of an object: `circle` to `large striped red circle`
@@ -39,7 +40,7 @@ def found_boxes(model: Model, scenes: Scenes, count: int) -> dict[str, float]:
         for one in found:
             if one.score < 0.5:
                 continue
-            iou = box_iou(np.array([one.box]), np.array([region.box for region in regions]))[0]
+            iou, _ = box_iou(np.array(one.box), np.array([region.box for region in regions]))
             best = int(iou.argmax())
             right.append(iou[best] >= 0.5)
             named.append(right[-1] and one.text == regions[best].captions["brief"][0])
@@ -60,7 +61,7 @@ def answered_boxes(model: Model, scenes: Scenes, count: int) -> dict[str, float]
     own, other = [], []
     for (record, region), box in zip(asked, found, strict=True):
         others = [one.box for one in entities(record) if one is not region]
-        iou = box_iou(np.array([box or (0, 0, 0, 0)]), np.array([region.box, *others]))[0]
+        iou, _ = box_iou(np.array(box or (0, 0, 0, 0)), np.array([region.box, *others]))
         own.append(iou[0])
         other += iou[1:].tolist()
     return {"iou": float(np.mean(own)), "half": float(np.mean(np.array(own) >= 0.5)), "other": float(np.mean(other))}
@@ -73,7 +74,8 @@ def caption_grounding(model: Model, scenes: Scenes, count: int) -> dict[str, flo
 
     Returns:
         `mass`: how much of the attention of a mention's last word lies on its object; `mass_other`: on the mean of the
-        others; `pointing`: whether most of it does, by at least a quarter of a patch; `mentions`: how many there were.
+        others; `pointing`: whether the object covers a quarter or more of the patch that is looked at most; `mentions`:
+        how many there were.
     """
     grid, records = model.grid, [scenes[index] for index in range(count)]
     pixels = np.stack([model.preprocess(record.image) for record in records])
@@ -113,8 +115,8 @@ def region_captions(model: Model, scenes: Scenes, count: int) -> dict[str, Any]:
         `unique`: that say what is true of no other object of the scene as well; `duplicates`: equal captions of two
         objects of a scene; of a model that compares embeddings, `retrieved`: share of captions whose own region is the
         one of the scene that is most like them, and `retrieved_whole`: of captions that are not told the region; where
-        lengths were shown in training, `length` and `length_named` by words: share of
-        captions of that length, and the shape named.
+        lengths were shown in training, `length` and `length_named` by words: share of captions of that length, and the
+        shape named.
     """
     records = [scenes[index] for index in range(count)]
     images = [record.image for record in records]

@@ -16,7 +16,7 @@ from vlc.evaluate.metrics.retrieval import cosines
 from vlc.evaluate.metrics.zero_shot import class_embeddings, fill_templates
 from vlc.evaluate.pictures import Pictures, list_images
 from vlc.evaluate.report.page import Report
-from vlc.evaluate.tasks.base import Options, Outcome
+from vlc.evaluate.tasks.base import Options, Outcome, read_lines
 from vlc.evaluate.tasks.templates import read_templates
 from vlc.storage import local_copy
 
@@ -66,10 +66,7 @@ def open_masked(folder: str | Path, *, names: str = "", examples: int = 0) -> Ma
     path = local_copy(names) if names else next((root / name for name in _NAME_FILES if (root / name).is_file()), None)
     if path is None:
         raise DataError(f"{root}: no classes.txt, with the name of class 0, 1, ... on each line; or --classes FILE.")
-    try:
-        classes = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from error
+    classes = read_lines(path)
     masks = {mask.stem: mask for mask in list_images(pair[1])}
     found = [image for image in list_images(pair[0]) if image.stem in masks]
     if not found:

@@ -1,5 +1,6 @@
 """COCO's instances, and whatever is published in their layout: LVIS, Objects365, Open Images' conversions."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -9,24 +10,42 @@ from vlc.data.regions import PartsOfPicture, Region
 from vlc.data.sources.kind import Location
 from vlc.data.sources.region_files.layout import Annotated, Layout, Tally, labels_of, pixel_box, read_json
 from vlc.errors import DataError
-from vlc.storage import exists, join, parent, read_bytes
+from vlc.storage import exists, join, open_file, parent, reading, version_of
 
 _PREFIX = "instances_"
+SEGMENTS, BOXES = b'"segments_info"', b'"bbox"'
+_CHUNK, _LONGEST = 1 << 20, 16  # bytes read at once, and of the longest name that is looked for
 
 
 def _find(place: Location) -> str:
     if place.is_folder:
         found = sorted(name for name in place.names if name.startswith(_PREFIX) and name.endswith(".json"))
         return join(place.path, found[0]) if len(found) == 1 else ""
-    return place.path if is_coco(place, b'"bbox"') and not is_coco(place, b'"segments_info"') else ""
+    return place.path if kind_of(place) == BOXES else ""
 
 
-def is_coco(place: Location, key: bytes) -> bool:
-    """Whether a file is JSON in COCO's layout whose annotations have a key."""
+def kind_of(place: Location) -> bytes:
+    """What the annotations of a JSON file in COCO's layout have first, `SEGMENTS` or `BOXES`; empty of other files."""
     if not (place.path.endswith(".json") and place.is_file):
-        return False
-    data = read_bytes(place.path)
-    return data[:64].lstrip()[:1] == b"{" and b'"images"' in data and b'"annotations"' in data and key in data
+        return b""
+    return _kind_of(place.path, version_of(place.path))
+
+
+@functools.lru_cache(maxsize=64)
+def _kind_of(path: str, version: tuple[int, str]) -> bytes:
+    """Reads no further than it must: files of gigabytes, most of them of other layouts, are looked at as well."""
+    lacking, kind, seen = {b'"images"', b'"annotations"'}, b"", b""
+    with reading(path), open_file(path) as file:
+        while chunk := file.read(_CHUNK):
+            if not seen and not chunk.lstrip().startswith(b"{"):
+                return b""
+            seen = seen[-_LONGEST:] + chunk
+            lacking = {name for name in lacking if name not in seen}
+            there = sorted((seen.find(name), name) for name in (SEGMENTS, BOXES) if name in seen)
+            kind = kind or (there[0][1] if there else b"")
+            if kind and not lacking:
+                return kind
+    return b""
 
 
 def _read(path: str, tally: Tally) -> Iterator[Annotated]:
@@ -94,13 +113,16 @@ def region_of(
 
 def _captions_beside(path: str) -> dict[Any, list[str]]:
     """Of COCO the captions of the same images, which stand in a file of their own."""
-    name = PurePosixPath(path).name
-    other = join(parent(path), name.replace(_PREFIX, "captions_", 1))
     captions: dict[Any, list[str]] = {}
-    if name.startswith(_PREFIX) and exists(other):
+    for other in filter(exists, _beside(path)):
         for annotation in read_json(other, dict)["annotations"]:
             captions.setdefault(annotation["image_id"], []).append(str(annotation["caption"]))
     return captions
 
 
-COCO = Layout("instances in COCO's layout", _find, _read)
+def _beside(path: str) -> list[str]:
+    name = PurePosixPath(path).name
+    return [join(parent(path), name.replace(_PREFIX, "captions_", 1))] if name.startswith(_PREFIX) else []
+
+
+COCO = Layout("instances in COCO's layout", _find, _read, _beside)

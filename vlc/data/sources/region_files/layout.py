@@ -49,11 +49,14 @@ class Layout:
         name: For messages.
         find: The file of a location that is of this layout; empty where none is.
         read: Its images, one after another.
+        beside: Other files that are read with a file, where they are there; with another version of one of them it is
+            read again.
     """
 
     name: str
     find: Callable[[Location], str]
     read: Callable[[str, Tally], Iterator[Annotated]]
+    beside: Callable[[str], list[str]]
 
 
 def read_json(path: str, kind: type) -> Any:

@@ -16,17 +16,17 @@ from PIL import Image
 from vlc.data.masks import Mask
 from vlc.data.regions import PartsOfPicture, Region
 from vlc.data.sources.kind import Location
-from vlc.data.sources.region_files.coco import file_of, is_coco, names_of
+from vlc.data.sources.region_files.coco import SEGMENTS, file_of, kind_of, names_of
 from vlc.data.sources.region_files.layout import Annotated, Layout, Tally, labels_of, pixel_box, read_json
 from vlc.errors import DataError
-from vlc.storage import exists, join, parent, read_bytes
+from vlc.storage import exists, is_far, is_folder, join, parent, read_bytes
 
 
 def _find(place: Location) -> str:
     if place.is_folder:
         found = sorted(name for name in place.names if re.fullmatch(r"(panoptic|pix2cap_coco)_\w+\.json", name))
         return join(place.path, found[0]) if len(found) == 1 else ""
-    return place.path if is_coco(place, b'"segments_info"') else ""
+    return place.path if kind_of(place) == SEGMENTS else ""
 
 
 def _read(path: str, tally: Tally) -> Iterator[Annotated]:
@@ -46,14 +46,18 @@ def _read(path: str, tally: Tally) -> Iterator[Annotated]:
 
 def _masks_folder(path: str, name: str) -> str:
     """Where the PNGs are: in a folder called as the file, or `panoptic_{train,val}2017`, here or one further up."""
-    stem = PurePosixPath(path).stem
-    split = stem.rsplit("_", 1)[-1]
-    names = dict.fromkeys((stem, f"panoptic_{split}", f"panoptic_{split}2017", "masks"))
-    tried = [join(folder, one) for folder in (parent(path), parent(parent(path))) for one in names]
+    tried = _folders(path)
     for folder in tried:
         if exists(join(folder, name)):
             return folder
     raise DataError(f"{path}: the masks are not beside it ({name} is in none of {', '.join(tried)}).")
+
+
+def _folders(path: str) -> list[str]:
+    stem = PurePosixPath(path).stem
+    split = stem.rsplit("_", 1)[-1]
+    names = dict.fromkeys((stem, f"panoptic_{split}", f"panoptic_{split}2017", "masks"))
+    return [join(folder, one) for folder in (parent(path), parent(parent(path))) for one in names]
 
 
 def _numbers(path: str, size: tuple[int, int]) -> np.ndarray:
@@ -85,4 +89,10 @@ def _regions(segments: Any, numbers: np.ndarray, labels: Mapping[int, str], size
         yield Region(box, Mask.of(pixels), {"region": (said,)} if said else {}, labels[segment["category_id"]])
 
 
-PANOPTIC = Layout("panoptic segments in COCO's layout, those of Pix2Cap-COCO among them", _find, _read)
+def _beside(path: str) -> list[str]:
+    return (
+        [folder for folder in _folders(path) if is_folder(folder)] if not is_far(path) else []
+    )  # a store's have no time
+
+
+PANOPTIC = Layout("panoptic segments in COCO's layout, those of Pix2Cap-COCO among them", _find, _read, _beside)

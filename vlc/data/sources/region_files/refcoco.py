@@ -35,7 +35,7 @@ def _find(place: Location) -> str:
 
 
 def _read(path: str, tally: Tally) -> Iterator[Annotated]:
-    refs, objects = _refs(path), read_json(join(parent(path), "instances.json"), dict)
+    refs, objects = _refs(path), read_json(_objects(path), dict)
     try:
         labels = names_of(objects)
         images = {image["id"]: image for image in objects["images"]}
@@ -72,4 +72,8 @@ def _refs(path: str) -> list[Any]:
     return found
 
 
-REFCOCO = Layout("RefCOCO's expressions", _find, _read)
+def _objects(path: str) -> str:
+    return join(parent(path), "instances.json")
+
+
+REFCOCO = Layout("RefCOCO's expressions", _find, _read, lambda path: [_objects(path)])

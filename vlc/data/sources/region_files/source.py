@@ -37,8 +37,9 @@ class RegionFile(Listed):
             DataError: It is damaged, lacks something, or has no such split.
         """
         layout, file = _layout_of(Location(path))
+        files = [file, *filter(exists, layout.beside(file))]
         table = kept_table(
-            "regions", [file], parent(file), lambda out: _index(layout, file, split, out), [layout.name, split]
+            "regions", files, parent(file), lambda out: _index(layout, file, split, out), [layout.name, split]
         )
         if not len(table):
             known = ", ".join(table.notes["splits"])

@@ -63,4 +63,8 @@ def _objects(objects: Any, size: tuple[int, int], where: str, tally: Tally) -> I
             yield Region(box, label=one["names"][0], attributes=attributes)
 
 
-VISUAL_GENOME = Layout("Visual Genome's regions and attributes", _find, _read)
+def _beside(path: str) -> list[str]:
+    return [join(parent(path), name) for name in (_DESCRIPTIONS, _ATTRIBUTES, _IMAGES)]
+
+
+VISUAL_GENOME = Layout("Visual Genome's regions and attributes", _find, _read, _beside)
