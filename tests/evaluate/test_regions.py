@@ -23,7 +23,8 @@ from vlc.evaluate.metrics.regions import (
     labelled_ap,
     r_precision,
 )
-from vlc.evaluate.tasks.regions import Scores, drawn_regions, see_regions
+from vlc.evaluate.tasks.region_data import see_regions
+from vlc.evaluate.tasks.regions import Scores, drawn_regions
 from vlc.inference import Model
 from vlc.inference.region_mapping import map_attributes
 from vlc.interop import write_native

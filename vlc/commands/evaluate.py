@@ -22,7 +22,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     add_step(command)
     command.add_argument(
         "--task", default="", help="classification, retrieval, caption, sugarcrepe, winoground, aro, "
-        "wrong_texts, segmentation, regions, linear, knn; "
+        "wrong_texts, segmentation, regions, region_captions, linear, knn; "
         "several with commas; without, all that can be measured on held-out training data",
     )  # fmt: skip
     command.add_argument("--data", action="append", default=[], help="PATH, or TASK=PATH; again for more tasks")
@@ -42,6 +42,9 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--compare", action="append", default=[], help="captions: an earlier sweep, for the picture")
     command.add_argument(
         "--crops", action="store_true", help="regions: look at each as at a picture of its own (OVSeg)"
+    )
+    command.add_argument(
+        "--unique", type=int, default=0, help="region_captions: of so many, the one that fits no other region as well"
     )
     command.add_argument("--out", default="", help="folder of the results (the workdir, or eval/NAME)")
     command.add_argument("--cache", default="", help="folder of embeddings ($VLC_CACHE, or ~/.cache/vlc)")
@@ -100,9 +103,9 @@ def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path, scales: S
     tasks = [task.strip() for task in options.task.split(",") if task.strip()]
     model = load_here(path, options.step, options.tokenizer)
     chosen = replace(
-        chosen, scales=scales, request=read_request(options, model), scorer_name=options.scorer,
+        chosen, scales=scales, request=read_request(options, model, max(options.unique, 1)), scorer_name=options.scorer,
         scorer=load_here(options.scorer) if options.scorer else None, references=options.references,
-        compare=options.compare, crops=options.crops,
+        compare=options.compare, crops=options.crops, unique=options.unique > 0,
     )  # fmt: skip
     cache = place(options.cache) if options.cache else cache_folder()
     results = evaluate_tasks(model, tasks, chosen, out, cache=cache, name=path)

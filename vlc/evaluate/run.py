@@ -13,6 +13,7 @@ from vlc.evaluate.tasks.captioning import run_captioning
 from vlc.evaluate.tasks.classification import run_classification
 from vlc.evaluate.tasks.compositionality import SUITES, run_compositionality
 from vlc.evaluate.tasks.probing import run_probe
+from vlc.evaluate.tasks.region_captions import run_region_captions
 from vlc.evaluate.tasks.regions import run_regions
 from vlc.evaluate.tasks.retrieval import run_retrieval
 from vlc.evaluate.tasks.segmentation import run_segmentation
@@ -35,10 +36,11 @@ TASKS: dict[str, Callable[[Cache, Options, str, Sequence[str]], Outcome]] = {
     "knn": run_probe,
     "caption": run_captioning,
     "regions": run_regions,
+    "region_captions": run_region_captions,
 }
 
 
-_WITHOUT_TEXTS = ("caption", "linear", "knn")  # tasks of models that compare nothing, too
+_WITHOUT_TEXTS = ("caption", "region_captions", "linear", "knn")  # tasks of models that compare nothing, too
 
 
 def evaluate_tasks(

@@ -12,11 +12,11 @@ from vlc.config import resolve_auto
 from vlc.data.masks import Box
 from vlc.errors import ConfigError, DataError, did_you_mean
 from vlc.generate import DecodingOptions
-from vlc.inference import regions
+from vlc.inference import region_captions, regions
 from vlc.inference.captioning import Caption, CaptionRequest, Scorer, generate_captions, model_scorer, reranked
 from vlc.inference.comparison import all_scores, compared_by, logits_of
 from vlc.inference.encoder import Encoder, caption_logits
-from vlc.inference.image_inputs import AnyImage, Images, check_pixels, image_chunks, read_images
+from vlc.inference.image_inputs import AnyImage, Images, check_pixels, image_chunks, is_one, read_images
 from vlc.inference.regions import Detected
 from vlc.inference.stored import read_stored
 from vlc.interop import Imported, at_size, merge_lora
@@ -199,12 +199,39 @@ class Model(Encoder):
         """Writes a caption for each image: the text of the first of `captions`, whose options it takes.
 
         With `boxes`, `masks` or `points`, as of `encode_regions`, a caption for each region: a list, for several images
-        a list of lists.
+        a list of lists. With `unique=True` it is, of the several that `num_return_sequences` asks for, the one that
+        fits its own region better than the others of the image (URECA), and no two are equal where that can be had.
         """
         named = {kind: options.pop(kind) for kind in ("boxes", "masks", "points") if options.get(kind) is not None}
+        unique = options.pop("unique", False)
         if not named:
+            if unique:
+                raise ConfigError("unique=True is about captions of regions: name them by boxes, masks or points.")
             return [found[0].text for found in self.captions(images, guidance_scale, **options)]
-        return regions.caption_regions(self, images, self._request(guidance_scale, **options), **named)
+        request = self._request(guidance_scale, **options)
+        written = region_captions.caption_regions(self, images, request, unique=unique, **named)
+        texts = [[caption.text for caption in some] for some in written]
+        return texts[0] if is_one(images) else texts
+
+    def dense_captions(
+        self, images: Images, guidance_scale: float = 1.0, *, least: float = 0.5, overlap: float = 0.5, **options: Any
+    ) -> list[list[Detected]]:
+        """Finds regions by the model's queries (GRAIN) and captions each.
+
+        Args:
+            images: One or several; see `Model`.
+            guidance_scale: As of `caption`, whose other options it takes.
+            least: The least score that counts: a query's choice between its caption and nothing.
+            overlap: A box whose IoU with a surer one is above this is left out.
+
+        Returns:
+            For each image its captions with their boxes, the surest first.
+
+        Raises:
+            ConfigError: The model has no queries, no captioner of regions, or was not trained to compare embeddings.
+        """
+        request = self._request(guidance_scale, **options)
+        return region_captions.dense_captions(self, images, request, least=least, overlap=overlap)
 
     def captions(
         self,

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from vlc.data.frame import Frame, cover_of_mask
@@ -97,20 +96,6 @@ def _by_image(model: Encoder, images: Images, compute: Callable[..., np.ndarray]
         cover, place = places.rows(len(image.embed))
         rows = compute(image, cover)
         found += [rows[number, place[places.owner == number]] for number in range(len(image.embed))]
-    return found[0] if is_one(images) else found
-
-
-def caption_regions(model: Encoder, images: Images, request: CaptionRequest, **regions: Any) -> Any:
-    """See `Model.caption`."""
-    found = []
-    for image, places in encoded_with_places(model, images, **regions):
-        rows = jax.tree.map(lambda x, owner=places.owner: x[owner], image)
-        written = generate_captions(model, rows, request, regions=places) if len(places.owner) else []
-        texts = [captions[0].text for captions in written]
-        found += [
-            [text for text, owner in zip(texts, places.owner, strict=True) if owner == number]
-            for number in range(len(image.embed))
-        ]
     return found[0] if is_one(images) else found
 
 

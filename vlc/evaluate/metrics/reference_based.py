@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.metrics.intervals import Figure
@@ -111,12 +111,34 @@ def bleu(refs: Mapping[int, list[str]], hyps: Mapping[int, list[str]]) -> list[F
     ]
 
 
+def meteor_scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np.ndarray, " N"] | str:
+    """METEOR of each caption, 0 of one without references; or why there is none."""
+    told = [i for i, some in enumerate(references) if some]
+    flat, _ = tokenize([*(captions[i] for i in told), *(text for i in told for text in references[i])])
+    ends = np.cumsum([len(told), *(len(references[i]) for i in told)])
+    refs = {i: flat[start:end] for i, (start, end) in enumerate(itertools.pairwise(ends))}
+    scores = np.zeros(len(captions))
+    if told:
+        found = _run_meteor(refs, {i: [flat[i]] for i in refs})
+        if isinstance(found, str):
+            return found
+        scores[told] = found[1]
+    return scores
+
+
 def _meteor(refs: dict, hyps: dict) -> Figure | str:
     """METEOR of the corpus, or why there is none."""
+    found = _run_meteor(refs, hyps)
+    return found if isinstance(found, str) else Figure(float(found[0]))
+
+
+def _run_meteor(refs: dict, hyps: dict) -> tuple[float, Sequence[float]] | str:
     if shutil.which("java") is None:
         return "METEOR needs Java, which is not on the PATH."
     try:
-        return Figure(float(_meteor_program().compute_score(refs, hyps)[0]))
+        return _meteor_program().compute_score(refs, hyps)
+    except ImportError:
+        return "METEOR needs pycocoevalcap: pip install 'vlc-jax[eval]'."
     except (OSError, ValueError) as error:
         _meteor_program.cache_clear()
         return f"METEOR's Java program failed ({error})."

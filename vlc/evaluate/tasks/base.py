@@ -42,6 +42,7 @@ class Options:
         scorer_name: What it is called in the results.
         references: Caption sources that captions are compared with; empty: all.
         crops: Whether regions are looked at as pictures of their own.
+        unique: Whether of several captions of a region the one is taken that fits no other as well.
         compare: Sweeps that were written before, for the picture.
     """
 
@@ -60,6 +61,7 @@ class Options:
     references: str = ""
     compare: Sequence[str] = ()
     crops: bool = False
+    unique: bool = False
 
     def path(self, task: str) -> str:
         """Raises `ConfigError` where the task has no data."""
