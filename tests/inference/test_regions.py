@@ -113,3 +113,18 @@ def test_what_is_no_region_is_said(tiny_regions, images, regions, said):
         tiny_regions.encode_regions(images[0], **regions)
     with pytest.raises(DataError, match="regions of 1"):
         tiny_regions.encode_regions(images, boxes=[BOXES])
+
+
+def test_where_the_captioner_looks(tiny_regions, images):
+    words, maps = tiny_regions.written_maps(images[0], "a red circle and a star")
+    assert words == ["a", "red", "circle", "and", "a", "star"]
+    assert maps.shape == (6, tiny_regions.grid, tiny_regions.grid)
+    np.testing.assert_allclose(maps.sum(axis=(1, 2)), 1, atol=1e-5)
+    pixels = tiny_regions.preprocess(images[0])[None]
+    ids = tiny_regions.tokenizer.encode("a red circle and a star", tiny_regions.caption_length + 1)
+    looked = tiny_regions.caption_attention(pixels, ids[:, :-1])[0]
+    spans = tiny_regions.tokenizer.spans("a red circle and a star")
+    red = [i for i, (start, end) in enumerate(spans) if start < 5 and end > 2]
+    np.testing.assert_allclose(maps[1].reshape(-1), looked[np.array(red) - 1].mean(axis=0), atol=1e-6)
+    own = tiny_regions.caption(images[0])[0]
+    assert not own or tiny_regions.written_maps(images[0])[0] == own.split()

@@ -25,8 +25,10 @@ from vlc.evaluate.tasks.scenes import (
     pointing_game,
     sentence_recall,
 )
+from vlc.evaluate.tasks.written_words import written_words
 from vlc.inference import Model
 from vlc.inference.comparison import all_scores, comparable, compared_by
+from vlc.inference.word_maps import attends_to_patches
 
 
 def _seen(model: Model, record: Record) -> np.ndarray:
@@ -200,7 +202,7 @@ def _regions(model: Model, report: Report, results: dict, scenes: Scenes, count:
             [f"captions of given boxes: {name}", value] for name, value in said.items() if isinstance(value, float)
         ]
         rows += [[f"of the {words} words asked for", value] for words, value in said.get("length", {}).items()]
-    if decoder.layers and decoder.memory == "tokens" and decoder.reads == "ids":
+    if attends_to_patches(model):
         results["caption_grounding"] = looked = caption_grounding(model, scenes, count)
         rows += [[f"attention of written words: {name}", value] for name, value in looked.items() if name != "mentions"]
     if decoder.layers and model.config.data.captions.places:
@@ -279,6 +281,7 @@ def _captions(model: Model, report: Report, results: dict, records: Sequence[Rec
     report.captions(
         "Samples", "Greedy captions of held-out images.", [f"scale {row['scale']:g}" for row in sweep], rows
     )
+    written_words(report, model, [record.image for record in records[:4]])
 
 
 def summary(results: dict[str, Any]) -> str:

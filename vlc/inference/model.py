@@ -12,7 +12,7 @@ from vlc.config import resolve_auto
 from vlc.data.masks import Box
 from vlc.errors import ConfigError, DataError, did_you_mean
 from vlc.generate import DecodingOptions
-from vlc.inference import region_captions, regions
+from vlc.inference import region_captions, regions, word_maps
 from vlc.inference.captioning import Caption, CaptionRequest, Scorer, generate_captions, model_scorer, reranked
 from vlc.inference.comparison import all_scores, compared_by, logits_of
 from vlc.inference.encoder import Encoder, caption_logits
@@ -306,16 +306,25 @@ class Model(Encoder):
         Returns:
             The pieces of the text, and the similarity of each with every patch, `[pieces, rows, columns]`.
         """
-        compared_by(self, "tokens")
-        if self.config.model.image.pool == "queries":
-            raise ConfigError("This model's image tokens are pooled queries (CoCa), not patches: they have no places.")
-        pixels = self._pixels([image])
-        encoded, words = self.encode_pixels(pixels), self.encode_text(text)
-        ids = self.token_ids(text)[0]
-        count = int((ids != self.tokenizer.pad_id).sum())
-        rows, columns = self.grid_of(pixels[0])
-        maps = words.tokens[0, :count] @ encoded.tokens[0, : rows * columns].T
-        return self.tokenizer.pieces(ids[:count]), maps.reshape(count, rows, columns)
+        return word_maps.similarity_maps(self, self._pixels([image])[0], text)
+
+    def written_maps(self, image: AnyImage, text: str = "") -> tuple[list[str], np.ndarray]:
+        """Where the captioner looks when it writes each word of a caption: the mean over heads, layers and the word's
+        tokens.
+
+        Args:
+            image: One; see `Model`.
+            text: The caption; empty: the one that it writes itself.
+
+        Returns:
+            The words, and how much of the attention lies on each patch, `[words, rows, columns]`.
+
+        Raises:
+            ConfigError: There is no captioner that attends to patches.
+        """
+        if not text and word_maps.attends_to_patches(self):
+            text = self.caption(image)[0]
+        return word_maps.written_maps(self, self._pixels([image])[0], text)
 
     def __repr__(self) -> str:
         return describe_model(self)

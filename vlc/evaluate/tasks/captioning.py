@@ -20,6 +20,7 @@ from vlc.evaluate.report import figures
 from vlc.evaluate.report.figures import thumbnail
 from vlc.evaluate.report.page import Report
 from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, open_captioned, read_captions
+from vlc.evaluate.tasks.written_words import written_words
 from vlc.inference import Model
 from vlc.inference.captioning import CaptionRequest, generate_captions
 from vlc.parallel import map_over_processes
@@ -240,9 +241,13 @@ def run_captioning(cache: Cache, options: Options, task: str, by: Sequence[str])
     def thumbnails(numbers: Sequence[int]) -> list[bytes]:
         return [thumbnail(picture) for picture in pixels(numbers)]
 
+    def draw_all(report: Report) -> None:
+        draw(report, task, rows, name, curves, thumbnails)
+        written_words(report, model, [source[place].image for place in places[:4]])
+
     return Outcome(
         found, [(f"scale {row.scale:g}", "R@1, caption to image", row.found["r1"]["value"]) for row in rows],
         f"{len(places)} images, {found['references']} references; scored by {name}{left_out_text(skipped)}.",
-        lambda report: draw(report, task, rows, name, curves, thumbnails),
+        draw_all,
         as_text(rows) + "".join(f"\n{note}" for note in [f"scored by {name}", *rows[0].notes.values()]),
     )  # fmt: skip
