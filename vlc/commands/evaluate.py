@@ -44,6 +44,14 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
         "--crops", action="store_true", help="regions: look at each as at a picture of its own (OVSeg)"
     )
     command.add_argument(
+        "--zoom", type=int, default=0, help="look again at the box of so many patches that stand out (GLSim)"
+    )
+    command.add_argument(
+        "--parts", default="", help="look at parts of pictures again; 2,3: at four and nine (Dragonfly)"
+    )
+    command.add_argument("--keep", type=int, default=0, help="patches of parts that are kept (as many as of the whole)")
+    command.add_argument("--closer-by", default="likeness", help="what patches are chosen by: likeness or oddness")
+    command.add_argument(
         "--unique", type=int, default=0, help="region_captions: of so many, the one that fits no other region as well"
     )
     command.add_argument("--out", default="", help="folder of the results (the workdir, or eval/NAME)")
@@ -70,6 +78,16 @@ def _evaluate(options: argparse.Namespace) -> int:
             said = run(options, path, folder, scales)
         print_once("\n\n".join([*said, f"Written: {out / 'eval.json'} and {out / 'report.html'}"]))
     return 0
+
+
+def _closer(options: argparse.Namespace):
+    """How pictures are looked at again; `None`: they are not."""
+    from vlc.inference.closer import Closer
+
+    if not (options.zoom or options.parts):
+        return None
+    parts = tuple(map(int, read_numbers(options.parts, "--parts"))) if options.parts else ()
+    return Closer(options.zoom, parts, options.keep, options.closer_by)
 
 
 def _evaluate_run(options: argparse.Namespace, path: str, out: Path, scales: Sequence[float]) -> list[str]:
@@ -105,7 +123,7 @@ def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path, scales: S
     chosen = replace(
         chosen, scales=scales, request=read_request(options, model, max(options.unique, 1)), scorer_name=options.scorer,
         scorer=load_here(options.scorer) if options.scorer else None, references=options.references,
-        compare=options.compare, crops=options.crops, unique=options.unique > 0,
+        compare=options.compare, crops=options.crops, unique=options.unique > 0, closer=_closer(options),
     )  # fmt: skip
     cache = place(options.cache) if options.cache else cache_folder()
     results = evaluate_tasks(model, tasks, chosen, out, cache=cache, name=path)

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from vlc.data.record import add_counts
-from vlc.errors import DataError
+from vlc.errors import ConfigError, DataError
 from vlc.evaluate.pictures import Pictures
 from vlc.inference import Model
-from vlc.inference.reading import ahead, progress_bar, read_pixels
+from vlc.inference.closer import Closer
+from vlc.inference.reading import ahead, progress_bar, read_encoded, read_pixels
 from vlc.models import ImageEncoding, TextEncoding
 from vlc.parallel import barrier, is_primary, local_indices
 from vlc.storage import Place, exchange, place, working_folder, write_whole
@@ -97,10 +98,11 @@ class Cache:
         folder: The cache; of one in a bucket the parts that are used are on the disk too.
         model: What computes them.
         quiet: No progress bar.
+        closer: How images are looked at again; `None`: they are not.
     """
 
-    def __init__(self, folder: Place | str, model: Model, *, quiet: bool = False):
-        self.folder, self.model, self.quiet = place(folder), model, quiet
+    def __init__(self, folder: Place | str, model: Model, *, quiet: bool = False, closer: Closer | None = None):
+        self.folder, self.model, self.quiet, self.closer = place(folder), model, quiet, closer
 
     def images(
         self, pictures: Pictures, *, tokens: bool = False, squash: bool = False, features: bool = False
@@ -115,19 +117,30 @@ class Cache:
                 no loss ever saw.
 
         Raises:
+            ConfigError: Images are looked at again, and the task needs patches of one grid.
             DataError: No image can be read, or the disk is full.
         """
         preprocess = self.model.preprocess.squashed() if squash else self.model.preprocess
         kind = "image features" if features else "images"
+        if squash and self.closer:
+            raise ConfigError("Pictures that are looked at again are not all of one grid: this task needs one.")
+        kind += f" {self.closer}" if self.closer else ""
         name = self._name(kind, pictures.version, f"{list(pictures.keys)}", tokens, preprocess.to_json())
 
         def prepare(part: range) -> tuple[np.ndarray, dict[int, str]]:
             return read_pixels(lambda i: pictures.read(part[i]), [pictures.keys[i] for i in part], preprocess)
 
-        def encode(pixels: np.ndarray) -> dict[str, np.ndarray]:
-            return _image_arrays(self.model.encode_pixels(pixels), tokens, features)
+        def prepare_whole(part: range) -> tuple[list[bytes | np.ndarray], dict[int, str]]:
+            return read_encoded(lambda i: pictures.read(part[i]), [pictures.keys[i] for i in part], preprocess)
 
-        made = self._fill(name, len(pictures), prepare, encode, "images")
+        def encode(pixels: Any) -> dict[str, np.ndarray]:
+            if self.closer is None:
+                return _image_arrays(self.model.encode_pixels(pixels), tokens, features)
+            found = [_image_arrays(some, tokens, features)
+                     for some in self.model.encode_image_batches(pixels, closer=self.closer)]  # fmt: skip
+            return {key: np.concatenate([arrays[key] for arrays in found]) for key in found[0]}
+
+        made = self._fill(name, len(pictures), prepare_whole if self.closer else prepare, encode, "images")
         if not len(made.kept):
             first = next(iter(made.reasons.values()), "there is none")
             raise DataError(

@@ -40,6 +40,7 @@ TASKS: dict[str, Callable[[Cache, Options, str, Sequence[str]], Outcome]] = {
 }
 
 
+_CLOSER = ("classification", "retrieval", *SUITES, "wrong_texts", "linear", "knn")  # tasks of whole pictures
 _WITHOUT_TEXTS = ("caption", "region_captions", "linear", "knn")  # tasks of models that compare nothing, too
 
 
@@ -68,11 +69,13 @@ def evaluate_tasks(
         if task not in TASKS:
             raise ConfigError(f'--task "{task}" is not known.{did_you_mean(task, TASKS)}')
         options.path(task)
+        if options.closer and task not in _CLOSER:
+            raise ConfigError(f"--zoom and --parts are for {', '.join(_CLOSER)}; --task {task} has no use for them.")
         if task not in _WITHOUT_TEXTS:
             compared_by(model)
     by = compared(model, options.score)
     check_shared(cache, "--cache")
-    kept = Cache(cache, model, quiet=quiet)
+    kept = Cache(cache, model, quiet=quiet, closer=options.closer)
     results: dict[str, Any] = {"model": name, "step": model.step, "tasks": {}}
     report = Report("vlc evaluation", name)
     table: list[list[Any]] = []

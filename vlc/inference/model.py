@@ -14,9 +14,10 @@ from vlc.errors import ConfigError, DataError, did_you_mean
 from vlc.generate import DecodingOptions
 from vlc.inference import region_captions, regions, word_maps
 from vlc.inference.captioning import Caption, CaptionRequest, Scorer, generate_captions, model_scorer, reranked
+from vlc.inference.closer import Closer, look_closer
 from vlc.inference.comparison import all_scores, compared_by, logits_of
 from vlc.inference.encoder import Encoder, caption_logits
-from vlc.inference.image_inputs import AnyImage, Images, check_pixels, image_chunks, is_one, read_images
+from vlc.inference.image_inputs import AnyImage, Images, check_pixels, image_chunks, is_one, picture_of, read_images
 from vlc.inference.regions import Detected
 from vlc.inference.stored import read_stored
 from vlc.interop import Imported, at_size, merge_lora
@@ -82,11 +83,13 @@ class Model(Encoder):
 
     # -- what a user does
 
-    def encode_image(self, images: Images) -> ImageEncoding:
+    def encode_image(self, images: Images, *, closer: Closer | None = None) -> ImageEncoding:
         """Encodes images.
 
         Args:
             images: One or several; see `Model`.
+            closer: Looks at them again, closer: small things in large pictures (GLSim, Dragonfly). There are more
+                tokens then.
 
         Returns:
             `tokens` `[B, P, D]` and `embed` `[B, D]` of unit length, and `features` `[B, P, W]`, as NumPy arrays.
@@ -94,18 +97,27 @@ class Model(Encoder):
         Raises:
             DataError: An image is missing or damaged, or of a type, shape or range that is none of a picture.
         """
-        parts = list(self._encoded(images))
+        parts = list(self._encoded(images, closer))
         return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
-    def encode_image_batches(self, images: Images) -> Iterator[ImageEncoding]:
+    def encode_image_batches(self, images: Images, *, closer: Closer | None = None) -> Iterator[ImageEncoding]:
         """As `encode_image`, a batch at a time: neither the images nor the encodings are ever all in memory."""
         done = 0
         for chunk in image_chunks(images, self.batch_size):
-            yield self.encode_pixels(self._pixels(chunk, first=done))
+            if closer is None:
+                yield self.encode_pixels(self._pixels(chunk, first=done))
+            else:
+                named = enumerate(chunk, done)
+                yield look_closer(self, [picture_of(one, self.preprocess, f"image {i}") for i, one in named], closer)
             done += len(chunk)
 
     def score(
-        self, images: Images, texts: str | Iterable[str], *, by: Literal["auto", "embed", "tokens"] = "auto"
+        self,
+        images: Images,
+        texts: str | Iterable[str],
+        *,
+        by: Literal["auto", "embed", "tokens"] = "auto",
+        closer: Closer | None = None,
     ) -> np.ndarray:
         """Similarity of every image with every text, `[B, N]`.
 
@@ -114,12 +126,14 @@ class Model(Encoder):
             texts: One or several.
             by: `embed`: the cosine of the embeddings. `tokens`: the mean of both directions of `late_interaction`.
                 `auto`: what the model was trained by, the embeddings where it was by both.
+            closer: As of `encode_image`.
 
         Raises:
             ConfigError: `by` is none of these, or not what the model was trained to compare.
         """
         how, text = compared_by(self, by), self.encode_text(texts)
-        return np.concatenate([np.add(*all_scores(self, image, text, how)) / 2 for image in self._encoded(images)])
+        seen = self._encoded(images, closer)
+        return np.concatenate([np.add(*all_scores(self, image, text, how)) / 2 for image in seen])
 
     def logits(self, images: Images, texts: str | Iterable[str]) -> np.ndarray:
         """Scores as the loss sees them, `[B, N]`: times the learned scale, with the learned bias where there is one.
@@ -331,9 +345,9 @@ class Model(Encoder):
 
     # -- helpers
 
-    def _encoded(self, images: Images) -> Iterator[ImageEncoding]:
+    def _encoded(self, images: Images, closer: Closer | None = None) -> Iterator[ImageEncoding]:
         """Batches of encodings, at least one; of no image it is empty."""
-        batches = self.encode_image_batches(images)
+        batches = self.encode_image_batches(images, closer=closer)
         first = next(batches, None)
         yield self.encode_pixels(np.zeros((0, *self.preprocess.shape), np.uint8)) if first is None else first
         yield from batches

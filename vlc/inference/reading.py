@@ -23,18 +23,42 @@ def read_pixels(
         keys: What each is called in messages.
         preprocess: The model's.
     """
-    reasons: dict[int, str] = {}
-    grey = preprocess(np.full((preprocess.size, preprocess.size, 3), 128, np.uint8))
+    grey = preprocess(_grey(preprocess))
+    found, reasons = _read_all(lambda place: preprocess(read(place), where=keys[place]), len(keys), grey)
+    return np.stack(found), reasons
 
-    def one(place: int) -> np.ndarray:
+
+def read_encoded(
+    read: Callable[[int], Any], keys: Sequence[str], preprocess: Preprocess
+) -> tuple[list[bytes | np.ndarray], dict[int, str]]:
+    """Images as they are, encoded where they were: all of a large picture's pixels would fill the memory. One that
+    cannot be decoded is grey, and its reason kept by its place; arguments as of `read_pixels`."""
+
+    def one(place: int) -> bytes | np.ndarray:
+        image = read(place)
+        preprocess(image, where=keys[place])
+        return image
+
+    return _read_all(one, len(keys), _grey(preprocess))
+
+
+def _grey(preprocess: Preprocess) -> np.ndarray:
+    return np.full((preprocess.size, preprocess.size, 3), 128, np.uint8)
+
+
+def _read_all[T](read: Callable[[int], T], count: int, instead: T) -> tuple[list[T], dict[int, str]]:
+    """What is read of each place, by several threads; `instead` of what cannot be, and why."""
+    reasons: dict[int, str] = {}
+
+    def one(place: int) -> T:
         try:
-            return preprocess(read(place), where=keys[place])
+            return read(place)
         except DataError as error:
             reasons[place] = error.reason
-            return grey
+            return instead
 
     with ThreadPoolExecutor(cores()) as pool:
-        return np.stack(list(pool.map(one, range(len(keys))))), reasons
+        return list(pool.map(one, range(count))), reasons
 
 
 def ahead[S, T](prepare: Callable[[S], T], items: Sequence[S]) -> Iterator[tuple[S, T]]:

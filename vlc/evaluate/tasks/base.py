@@ -18,6 +18,7 @@ from vlc.evaluate.tasks.labelled import EVAL_SPLITS
 from vlc.evaluate.tasks.scenes import open_test_scenes
 from vlc.inference import Model
 from vlc.inference.captioning import CaptionRequest
+from vlc.inference.closer import Closer
 from vlc.storage import local_copy
 
 _SCENES = 512  # drawn where no number is given
@@ -43,6 +44,7 @@ class Options:
         references: Caption sources that captions are compared with; empty: all.
         crops: Whether regions are looked at as pictures of their own.
         unique: Whether of several captions of a region the one is taken that fits no other as well.
+        closer: How pictures are looked at again; `None`: they are not.
         compare: Sweeps that were written before, for the picture.
     """
 
@@ -62,6 +64,7 @@ class Options:
     compare: Sequence[str] = ()
     crops: bool = False
     unique: bool = False
+    closer: Closer | None = None
 
     def path(self, task: str) -> str:
         """Raises `ConfigError` where the task has no data."""
