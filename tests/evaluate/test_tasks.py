@@ -279,7 +279,7 @@ def test_segmentation(model, tmp_path, draw):
         tokens = model.encode_image(tmp_path / "images" / f"{number}.jpg").tokens[0]
         scores = np.stack([(tokens @ text.tokens[c][text.mask[c]].T).max(axis=1) for c in range(2)], axis=1)
         mask = read_mask(tmp_path / "masks" / f"{number}.png", 2)
-        predicted = predict(scores, mask.shape)
+        predicted = predict(scores.reshape(*[round(len(scores) ** 0.5)] * 2, 2), mask.shape)
         counted = mask != 255
         right, total = right + (predicted == mask)[counted].sum(), total + counted.sum()
         for c in range(2):
@@ -292,7 +292,7 @@ def test_segmentation(model, tmp_path, draw):
 
 
 def test_a_patch_is_enlarged_in_its_place():
-    scores = np.eye(4)[:, :2] + np.eye(4)[:, 2:]  # classes 0 1 / 0 1
+    scores = (np.eye(4)[:, :2] + np.eye(4)[:, 2:]).reshape(2, 2, 2)  # classes 0 1 / 0 1
     assert predict(scores, (40, 60))[:, :20].max() == 0 and predict(scores, (40, 60))[:, 40:].min() == 1
 
 

@@ -43,6 +43,9 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--crops", action="store_true", help="regions: look at each as at a picture of its own (OVSeg)"
     )
+    command.add_argument("--windows", type=int, default=0, help="segmentation: windows slide over this short side")
+    command.add_argument("--proposals", default="", help="segmentation: masks of another model, as COCO's results are")
+    command.add_argument("--ensemble", type=float, default=0.7, help="how much their crops have to say (OVSeg: 0.7)")
     command.add_argument(
         "--zoom", type=int, default=0, help="look again at the box of so many patches that stand out (GLSim)"
     )
@@ -124,6 +127,7 @@ def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path, scales: S
         chosen, scales=scales, request=read_request(options, model, max(options.unique, 1)), scorer_name=options.scorer,
         scorer=load_here(options.scorer) if options.scorer else None, references=options.references,
         compare=options.compare, crops=options.crops, unique=options.unique > 0, closer=_closer(options),
+        windows=options.windows, proposals=options.proposals, ensemble=options.ensemble,
     )  # fmt: skip
     cache = place(options.cache) if options.cache else cache_folder()
     results = evaluate_tasks(model, tasks, chosen, out, cache=cache, name=path)

@@ -45,6 +45,9 @@ class Options:
         crops: Whether regions are looked at as pictures of their own.
         unique: Whether of several captions of a region the one is taken that fits no other as well.
         closer: How pictures are looked at again; `None`: they are not.
+        windows: Of segmentation: the short side of pictures that windows slide over; 0: none do.
+        proposals: Of segmentation: a file of masks, see `read_proposals`.
+        ensemble: How much a masked crop has to say there, against the proposer.
         compare: Sweeps that were written before, for the picture.
     """
 
@@ -65,6 +68,9 @@ class Options:
     crops: bool = False
     unique: bool = False
     closer: Closer | None = None
+    windows: int = 0
+    proposals: str = ""
+    ensemble: float = 0.7
 
     def path(self, task: str) -> str:
         """Raises `ConfigError` where the task has no data."""

@@ -1,7 +1,8 @@
 """Zero-shot semantic segmentation: each patch takes the class whose prompts it is most similar to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ from PIL import Image
 
 from vlc.data.decoding import PIXEL_LIMIT
 from vlc.errors import ConfigError, DataError
-from vlc.evaluate.embeddings import Cache
+from vlc.evaluate.embeddings import Cache, Embedded
 from vlc.evaluate.metrics.retrieval import cosines
 from vlc.evaluate.metrics.zero_shot import class_embeddings, fill_templates
 from vlc.evaluate.pictures import Pictures, list_images
 from vlc.evaluate.report.page import Report
 from vlc.evaluate.tasks.base import Options, Outcome, read_lines
+from vlc.evaluate.tasks.proposals import check_ensemble, pixel_scores, read_proposals
 from vlc.evaluate.tasks.templates import read_templates
+from vlc.evaluate.tasks.windows import check_windows, window_field
+from vlc.inference.image_inputs import picture_of
 from vlc.storage import local_copy
 
 IGNORED = 255
@@ -88,7 +92,15 @@ def _first_class(root: Path, masks: Sequence[Path], count: int) -> int:
     return int(highest == count)
 
 
-def segmentation(cache: Cache, data: Masked, templates: Sequence[str]) -> dict[str, Any]:
+def segmentation(
+    cache: Cache,
+    data: Masked,
+    templates: Sequence[str],
+    *,
+    windows: int = 0,
+    proposals: str = "",
+    ensemble: float = 0.7,
+) -> dict[str, Any]:
     """Mean intersection over union of classes, and the accuracy of pixels.
 
     Images are squashed, not cut, so that all of their pixels are seen. A patch's score for a class is the cosine with
@@ -96,34 +108,71 @@ def segmentation(cache: Cache, data: Masked, templates: Sequence[str]) -> dict[s
     similar token, averaged over prompts. Scores are enlarged to the mask's size (bilinear), and each pixel takes the
     best class.
 
+    Args:
+        cache: Of the model.
+        data: Pictures with their classes.
+        templates: Prompts of a class.
+        windows: The short side that a picture is brought to, for windows of the model's size that slide over it; 0: it
+            is looked at once.
+        proposals: A file of masks, each of which takes a class as a whole (OVSeg); pixels in none of them take that of
+            their patch. See `read_proposals`.
+        ensemble: How much the masked crop has to say, against the proposer.
+
     Returns:
         `miou`, over the classes that occur in a mask or a prediction; `pixel_accuracy`; `iou` by class; `images`;
         `skipped`.
 
     Raises:
-        ConfigError: The model has no token for each patch.
+        ConfigError: The model has no token for each patch, or an option makes no sense.
+        DataError: The proposals cannot be read, or are of other pictures.
     """
     model = cache.model
     if model.config.model.image.pool == "queries":
         raise ConfigError("This model's image tokens are pooled queries (CoCa), not patches: it cannot segment.")
+    count, prompts = len(data.classes), _mean_prompts(cache, data.classes, templates)
+    proposed = read_proposals(proposals, count) if proposals else {}
+    if proposals:
+        check_ensemble(model, ensemble)
+    if windows:
+        check_windows(model, windows)
+    own_head = model.config.model.token_head == "own"
+    score = _token_score(cache, data.classes, templates) if own_head else lambda patches: cosines(patches, prompts)
     image = cache.images(data.pictures, tokens=True, squash=True)
-    score = _pooled_score(cache, data.classes, templates)
-    if model.config.model.token_head == "own":
-        score = _token_score(cache, data.classes, templates)
-    count, row = len(data.classes), 0
+    names = {number: Path(str(data.pictures.keys[number])).stem for number in image.kept.tolist()}
+    masked = sum(name in proposed for name in names.values())
+    if proposals and not masked:
+        raise DataError(f"{proposals}: no proposal is of any of these {len(names)} pictures, by their file names.")
     confusion = np.zeros((count, count), np.int64)
-    for tokens in image.token_blocks():
-        for patches in tokens:
-            mask = read_mask(data.masks[image.kept[row]], count, first=data.first)
-            confusion += _confusion(predict(score(patches), mask.shape), mask, count)
-            row += 1
-    return _figures(confusion, data.classes) | {"images": row, "skipped": image.skipped}
+    for (number, name), patches in zip(names.items(), _rows_of(image), strict=True):
+        mask, some = read_mask(data.masks[number], count, first=data.first), proposed.get(name, [])
+        read = partial(_picture, cache, data, number)
+        best = predict(window_field(model, read(), windows, score) if windows else _square(score(patches)), mask.shape)
+        if some:
+            of_masks = pixel_scores(model, read(), some, prompts, ensemble, name)
+            best = np.where(of_masks.any(axis=2), of_masks.argmax(axis=2), best)
+        confusion += _confusion(best, mask, count)
+    found = _figures(confusion, data.classes) | {"images": len(names), "skipped": image.skipped}
+    return found | ({"images_with_proposals": masked} if proposals else {})
 
 
-def _pooled_score(cache: Cache, classes: Sequence[str], templates: Sequence[str]):
-    prompts = cache.texts(fill_templates(classes, templates)).embed
-    mean = class_embeddings(prompts, len(classes))
-    return lambda patches: cosines(patches, mean)
+def _rows_of(image: Embedded) -> Iterator[np.ndarray]:
+    """The tokens of each image."""
+    return (patches for tokens in image.token_blocks() for patches in tokens)
+
+
+def _picture(cache: Cache, data: Masked, number: int) -> np.ndarray:
+    """All pixels of a picture."""
+    return picture_of(data.pictures.read(number), cache.model.preprocess, str(data.pictures.keys[number]))
+
+
+def _square(scores: np.ndarray) -> np.ndarray:
+    """Scores of the patches of a square picture, row by row."""
+    grid = round(len(scores) ** 0.5)
+    return scores.reshape(grid, grid, -1)
+
+
+def _mean_prompts(cache: Cache, classes: Sequence[str], templates: Sequence[str]) -> np.ndarray:
+    return class_embeddings(cache.texts(fill_templates(classes, templates)).embed, len(classes))
 
 
 def _token_score(cache: Cache, classes: Sequence[str], templates: Sequence[str]):
@@ -171,9 +220,8 @@ def _numbers(path: Path) -> np.ndarray:
 
 
 def predict(scores: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The best class of every pixel, from scores of patches `[P, classes]`."""
-    grid = round(len(scores) ** 0.5)
-    field = scores.reshape(grid, grid, -1).astype(np.float32)
+    """The best class of every pixel, from scores of patches `[rows, columns, classes]`."""
+    field = scores.astype(np.float32)
     best, winner = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
     for start in range(0, field.shape[2], _AT_ONCE):  # OpenCV enlarges few channels at once
         part = np.ascontiguousarray(field[..., start : start + _AT_ONCE])
@@ -204,7 +252,10 @@ def _figures(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
 def run_segmentation(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:
     del by  # patches are tokens
     data = open_masked(options.path(task), names=options.classes, examples=options.examples)
-    figures = segmentation(cache, data, read_templates(options.templates))
+    figures = segmentation(
+        cache, data, read_templates(options.templates), windows=options.windows, proposals=options.proposals,
+        ensemble=options.ensemble,
+    )  # fmt: skip
     rows = [("tokens", name, figures[name]) for name in ("miou", "pixel_accuracy")]
 
     def draw(report: Report) -> None:
@@ -214,6 +265,13 @@ def run_segmentation(cache: Cache, options: Options, task: str, by: Sequence[str
         )  # fmt: skip
 
     note = f"{figures['images']} images, {len(data.classes)} classes."
+    if options.windows:
+        note += f" By windows that slide over pictures whose short side is {options.windows} pixels."
+    if options.proposals:
+        note += (
+            f" Masks of {figures['images_with_proposals']} images are proposed by {options.proposals}; the crop's "
+            f"share of the opinion is {options.ensemble:g}."
+        )
     if data.first:
         note += " The masks are of ADE20K's kind: 1 is the first class, and 0 none."
     return Outcome(figures, rows, note, draw)
