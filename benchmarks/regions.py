@@ -19,7 +19,10 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-FORMS = ("plain", "text", "image", "graph", "queries", "captions", "places", "shared", "whole", "cycle", "")
+FORMS = (
+    "plain", "text", "image", "hard", "classes", "sequence", "graph", "queries", "captions", "places",
+    "shared", "whole", "cycle", "",
+)  # fmt: skip
 _SCENES = 512
 
 

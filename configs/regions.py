@@ -4,12 +4,18 @@
     vlc eval runs/regions --task regions --data scenes
 
 The quickstart's encoder with what regions add: InfoNCE of regions and their texts (RegionCLIP, FG-CLIP; DoCo's within
-an image), queries that find them (GRAIN), and captions of them (FlexCap, FINECAPTION). Forms leave parts out, for
-comparison (`configs/regions.py:NAME`): `plain` has no regions, `text` the first, `image` the same within each image,
-`graph` a caption graph as further positives (GBC), `queries` the second, `captions` the third alone; `places` writes
-where things are (LocCa), `shared` with words that share the patches' positions (LLaVA-ST); `whole` is a captioner of
-whole pictures, and `cycle` one whose words are looked up (cyclical training). `attributes` is stage 1 of ViLLA, which
-is told where something is and not what; `mapped` stage 2, on the data that it maps:
+an image), queries that find them (GRAIN), and captions of them (FlexCap, FINECAPTION). Forms leave parts out, or have
+others, for comparison (`configs/regions.py:NAME`):
+
+- `plain` has no regions; `text` the first part, `queries` the second, `captions` the third alone;
+- `image` compares regions within each image alone; `hard` has wrong texts of each (FG-CLIP), `classes` takes all texts
+  of a class for right (AdaptCLIPZS), `sequence` realigns pictures and texts (Norton); `graph` has a caption graph as
+  further positives (GBC);
+- `places` writes where things are (LocCa), `shared` with words that share the patches' positions (LLaVA-ST);
+- `whole` is a captioner of whole pictures, `cycle` one whose words are looked up (cyclical training).
+
+`attributes` is stage 1 of ViLLA, which is told where something is and not what; `mapped` stage 2, on the data that it
+maps:
 
     vlc train --config configs/regions.py:attributes --workdir runs/attributes
     vlc map-regions runs/attributes --data scenes --records 8192 --captions long --out data/mapped
@@ -70,6 +76,22 @@ def _text(config: Config) -> None:
 def _image(config: Config) -> None:
     _text(config)
     config.objectives.region.negatives = "image"
+
+
+def _hard(config: Config) -> None:
+    _text(config)
+    config.data.regions.negatives = 4
+    config.objectives.region_hard.weight = 0.5
+
+
+def _classes(config: Config) -> None:
+    _text(config)
+    config.objectives.region_same_class.update({"weight": 0.5, "reduction": "mean"})
+
+
+def _sequence(config: Config) -> None:
+    _text(config)
+    config.objectives.sequence.weight = 0.5
 
 
 def _graph(config: Config) -> None:
@@ -152,6 +174,9 @@ _PARTS = {
     "plain": (),
     "text": (_text,),
     "image": (_image,),
+    "hard": (_hard,),
+    "classes": (_classes,),
+    "sequence": (_sequence,),
     "graph": (_graph,),
     "queries": (_queries,),
     "captions": (_captions,),

@@ -31,8 +31,21 @@ def region_batch(config, count=8, seed=1):
         "boxes": jnp.asarray(boxes, jnp.float32),
         "cover": jnp.asarray(cover, jnp.float16),
         "region_text": jnp.asarray(text, jnp.int32),
+        "region_classes": jnp.asarray(
+            np.where(text[..., 0] < VOCAB, rng.integers(-1, 3, (count, most)), -1), jnp.int32
+        ),
+        "region_hard": jnp.asarray(_wrong(text, rng), jnp.int32),
+        "classes": jnp.asarray(rng.integers(-1, 3, count), jnp.int32),
         "region_counts": jnp.asarray(np.stack([shown, 0 * shown, 0 * shown], axis=1), jnp.int32),
     }
+
+
+def _wrong(text, rng):
+    """Two wrong texts of each region, of some one or none."""
+    wrong = np.repeat(text[:, :, None], 2, axis=2)
+    wrong[..., 2] = np.where(wrong[..., 2] < VOCAB, rng.integers(3, VOCAB, wrong.shape[:3]), VOCAB)
+    wrong[2, 0, 1], wrong[3] = VOCAB, VOCAB
+    return wrong
 
 
 def model_of(**changes):

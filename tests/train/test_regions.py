@@ -21,6 +21,12 @@ OBJECTIVES = {
     "objectives__region__weight": 0.8,
     "objectives__region_boxes__weight": 0.6,
     "objectives__region_caption__weight": 0.5,
+    "objectives__region_hard__weight": 0.6,
+    "data__regions__negatives": 2,
+    "objectives__same_class__weight": 0.4,
+    "data__captions__class_source": "label",
+    "objectives__region_same_class__weight": 0.3,
+    "objectives__sequence__weight": 0.5,
     "objectives__cycle__weight": 0.5,
     "model__decoder__localiser": True,
     "objectives__attribute_mil__weight": 0.4,
@@ -49,7 +55,8 @@ def gradient_of(settings, shape=(1, 1, 1), accumulate=1):
 def test_meshes_and_parts_give_the_same_gradient():
     settings = tiny_config(**REGIONS | OBJECTIVES)
     total, terms, gradient = gradient_of(settings)
-    assert {"region", "region_boxes", "region_caption", "attribute_mil", "cycle"} <= terms.keys() and np.isfinite(total)
+    assert {name.split("__")[1] for name in OBJECTIVES if name.endswith("weight") and OBJECTIVES[name]} <= terms.keys()
+    assert np.isfinite(total) and all(term > 0 for term in terms.values())
     learnt = [path for path, value in gradient.items() if np.abs(value).max() > 0]
     for part in (
         "queries/queries",
@@ -137,6 +144,9 @@ def test_what_is_counted_of_regions():
         (REGIONS | {"objectives__region_caption__weight": 1.0, "data__regions__length": 99}, "more than the captioner"),
         (REGIONS | {"objectives__attribute_mil__weight": 1.0, "data__regions__attributes": "a,b"}, "2 are named"),
         (REGIONS | {"objectives__attribute_mil__weight": 1.0, "data__regions__attributes": "a,A"}, "twice"),
+        (REGIONS | {"objectives__region_hard__weight": 1.0}, "data.regions.negatives"),
+        ({"objectives__same_class__weight": 1.0}, "data.captions.class_source"),
+        ({"data__regions__count": 0, "objectives__sequence__weight": 1.0}, "data.regions.count"),
         ({"model__decoder__places": 8}, "set both alike"),
         ({"data__captions__places": 8}, "set config.data.regions.count"),
         ({"objectives__cycle__weight": 1.0}, "localiser=True"),

@@ -140,6 +140,16 @@ def _check_regions(config: Config) -> None:
             "config.model.image.mask_prompt is for whole squares of one size (neither resize=naflex, drop_patches nor "
             "data.first_size), and at most as many blocks as model.image.layers."
         )
+    if "region_hard" in used and not config.data.regions.negatives:
+        raise ConfigError(
+            "config.objectives.region_hard needs wrong texts of each region: set config.data.regions.negatives to "
+            "their number."
+        )
+    if "classes" in used and not config.data.captions.class_source:
+        raise ConfigError(
+            "config.objectives.same_class needs the classes of images: set config.data.captions.class_source to the "
+            "caption source whose text is the class."
+        )
     if "queries" in used and not model.regions.queries:
         raise ConfigError("config.objectives.region_boxes needs queries: set config.model.regions.queries.")
     if wanted & {"regions", "region_captions", "attributes"} and model.image.drop_patches:

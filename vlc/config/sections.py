@@ -76,6 +76,7 @@ class Captions(Section):
     merge = integer(1, "consecutive sentences joined into one sub-caption", low=1)
     target = text("", "weights of the caption sources for the captioner's target; empty: the main caption")
     negatives = integer(0, "wrong texts of the main caption, for `hard_texts` and the objectives hard_*", low=0)
+    class_source = text("", "the caption source whose text is the class of an image, for objectives.same_class")
     places = integer(0, "bins of an axis for words that are places, <x12><y03>, of a tokenizer that is trained", low=0)
     place_share = number(0.5, "share of the captioner's targets that are a region and its place", low=0, high=1)
     swap_sides = flag(False, "exchange left and right in the captions of images that `data.image.flip` mirrors")
@@ -87,6 +88,7 @@ class Regions(Section):
 
     count = integer(0, "the most of an image; others are drawn at each visit where there are more; 0: none", low=0)
     sources = text("", 'caption sources of their texts, "region,label"; empty: all of a region, or its class')
+    negatives = integer(0, "wrong texts of each region, for objectives.region_hard", low=0)
     attributes = text("", 'words that are attributes where captions name them, "red,blue,circle" (attribute_mil)')
     length = integer(0, "tokens of their texts; 0: `model.text.length`, or what the captioner writes", low=0)
     visible = number(0.2, "share of a region that a crop must leave, for it to count", above=0, high=1)

@@ -115,6 +115,13 @@ def _normalise(weights: Mapping[str, float]) -> dict[str, float]:
     return {name: weight / total for name, weight in weights.items()}
 
 
+def different(wrong: Iterable[str], right: Iterable[str], count: int, rng: np.random.Generator) -> list[str]:
+    """At most so many different wrong texts, in random order, none of which is right."""
+    known = set(right)
+    some = [text for text in dict.fromkeys(wrong) if text not in known]
+    return [some[int(number)] for number in rng.permutation(len(some))[:count]]
+
+
 @dataclass(frozen=True)
 class CaptionChoice:
     """Chooses the captions of one visit to an image.
@@ -200,9 +207,7 @@ class CaptionChoice:
         not so many, and none at the visits that have none."""
         if self.negatives_share < 1 and rng.random() >= self.negatives_share:
             return []
-        known = set(right)
-        different = [text for text in dict.fromkeys(wrong) if text not in known]
-        return [different[int(number)] for number in rng.permutation(len(different))[: self.negatives]]
+        return different(wrong, right, self.negatives, rng)
 
     def _sub_captions(
         self,

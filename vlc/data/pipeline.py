@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from vlc.data.attributes import Attributes
-from vlc.data.captions import CaptionChoice
+from vlc.data.captions import CaptionChoice, different
 from vlc.data.controls import Controls
 from vlc.data.decoding import picture_size
 from vlc.data.frame import Frame
@@ -21,7 +21,7 @@ from vlc.data.images import Preprocess
 from vlc.data.order import visits
 from vlc.data.places import write_box
 from vlc.data.record import REASONS, CaptionTypeError, Record, Source
-from vlc.data.region_choice import Chosen, RegionChoice, captions_of_regions
+from vlc.data.region_choice import Chosen, RegionChoice, captions_of_regions, class_number
 from vlc.data.region_crops import draw_crop
 from vlc.data.sides import swap_sides
 from vlc.data.tokenizers import Tokenizer
@@ -83,9 +83,10 @@ class MakeExample(grain.RandomMapTransform):
     An example holds `image` `[S, S, 3]` uint8; int32 ids of `text` `[T]`, where asked for `subs` `[K, U]`
     (sub-captions) and `hard` `[H, T]` (wrong texts; pads alone where there are fewer), and `target` `[V]` (the
     captioner's); where regions are asked for, `boxes` `[R, 4]` float32, `cover` `[R, P]` float16, the ids of
-    `region_text` `[R, U]`, pads alone where there are fewer, and `region_counts` `[3]` (`Chosen.counts`); `index` (of
-    the record used), `skipped` (position in `REASONS` of why the record asked for was not), and `seconds` float32 that
-    each of `STAGES` took.
+    `region_text` `[R, U]`, pads alone where there are fewer, and `region_counts` `[3]` (`Chosen.counts`), perhaps
+    `region_hard` `[R, H, U]` and `region_classes` `[R]`; perhaps `classes` `[]` (`class_number`); `index` (of the
+    record used), `skipped` (position in `REASONS` of why the record asked for was not), and `seconds` float32 that each
+    of `STAGES` took.
 
     Attributes:
         lengths: T, U and V, and U of regions.
@@ -98,6 +99,9 @@ class MakeExample(grain.RandomMapTransform):
         places: Bins of an axis for words that are places, and the share of targets that have some.
         crop: Whether an image is the crop of one of its regions.
         swap_sides: Whether the captions of mirrored pictures are mirrored too.
+        class_source: The caption source whose text is the class of an image; empty: none is told.
+        region_classes: Whether the classes of regions are told.
+        region_negatives: Wrong texts of each region.
     """
 
     source: Source
@@ -114,6 +118,9 @@ class MakeExample(grain.RandomMapTransform):
     places: tuple[int, float] = (0, 0.0)
     crop: bool = False
     swap_sides: bool = False
+    class_source: str = ""
+    region_classes: bool = False
+    region_negatives: int = 0
 
     def random_map(self, element: Visit, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
         progress = min(element.draw / self.draws, 1.0) if self.draws else 0.0
@@ -188,6 +195,9 @@ class MakeExample(grain.RandomMapTransform):
             example["hard"] = np.full((self.captions.negatives, lengths.main), self.tokenizer.pad_id, np.int32)
             if wrong:
                 example["hard"][: len(wrong)] = self.tokenizer.encode(wrong, lengths.main)
+        if self.class_source:
+            names = record.captions.get(self.class_source, ())
+            example["classes"] = np.int32(class_number(names[0]) if names else -1)
         worded = time.perf_counter()
         example["image"], frame = preprocess.framed(record.image, where=record.key, rng=rng, mirror=mirror)
         if self.regions is not None:
@@ -222,6 +232,16 @@ class MakeExample(grain.RandomMapTransform):
         made["cover"][:count, : grid[0] * grid[1]] = chosen.cover
         if count:
             made["region_text"][:count] = self.tokenizer.encode(chosen.texts, length)
+        if self.region_classes:
+            made["region_classes"] = np.full(most, -1, np.int32)
+            made["region_classes"][:count] = chosen.classes()
+        if self.region_negatives:
+            made["region_hard"] = np.full((most, self.region_negatives, length), self.tokenizer.pad_id, np.int32)
+            for row, (region, text) in enumerate(zip(chosen.regions, chosen.texts, strict=True)):
+                right = [caption for some in region.captions.values() for caption in some]
+                wrong = different(region.negatives.get(text, ()), right, self.region_negatives, rng)
+                if wrong:
+                    made["region_hard"][row, : len(wrong)] = self.tokenizer.encode(wrong, length)
         if self.controls.kinds:
             made["region_control"] = np.zeros((most, len(self.controls.kinds)), np.int32)
             for row, (text, source) in enumerate(zip(chosen.texts, chosen.sources, strict=True)):
@@ -248,10 +268,18 @@ def mirrored(record: Record) -> Record:
     def swapped(captions: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
         return {source: tuple(map(swap_sides, texts)) for source, texts in captions.items()}
 
-    wrong = {swap_sides(caption): tuple(map(swap_sides, texts)) for caption, texts in record.negatives.items()}
-    regions = tuple(replace(region, captions=swapped(region.captions)) for region in record.regions)
+    wrong = _both_swapped(record.negatives)
+    regions = tuple(
+        replace(region, captions=swapped(region.captions), negatives=_both_swapped(region.negatives))
+        for region in record.regions
+    )
     # Where words begin is not so any more, so the graph is left out.
     return replace(record, captions=swapped(record.captions), negatives=wrong, regions=regions, graph=())
+
+
+def _both_swapped(negatives: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Captions and their wrong texts, mirrored."""
+    return {swap_sides(caption): tuple(map(swap_sides, texts)) for caption, texts in negatives.items()}
 
 
 class _Visits(grain.MapDataset):

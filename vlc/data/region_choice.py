@@ -1,5 +1,6 @@
 """Which regions of a picture are trained on at a visit, with what words, and where they lie in what the model sees."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,6 +35,7 @@ class Chosen(NamedTuple):
         texts: What is said of each.
         sources: The caption source of each text.
         counts: Regions that are shown, that lie (mostly) outside of the crop, and that are more than are wanted.
+        regions: They themselves.
     """
 
     boxes: Float[np.ndarray, "N 4"]
@@ -41,6 +43,16 @@ class Chosen(NamedTuple):
     texts: list[str]
     sources: list[str]
     counts: Int[np.ndarray, " 3"]
+    regions: list[Region]
+
+    def classes(self) -> Int[np.ndarray, " N"]:
+        """A number of the class of each, -1 of one that has none."""
+        return np.array([class_number(region.label) for region in self.regions], np.int32)
+
+
+def class_number(name: str) -> int:
+    """A number of 31 bits that equal names share, and others hardly ever; -1 of no name."""
+    return zlib.crc32(" ".join(name.lower().split()).encode()) >> 1 if name.strip() else -1
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,8 @@ class RegionChoice:
                 )
             drawn = cover_of_mask(mask.pixels(), frame, *grid)
             cover[row] = drawn if drawn.any() else cover[row]
-        return Chosen(inside, cover, [text for _, text in said], [source for source, _ in said], counts)
+        shown = [told[i][0] for i in chosen]
+        return Chosen(inside, cover, [text for _, text in said], [source for source, _ in said], counts, shown)
 
     def texts_of(self, region: Region) -> list[tuple[str, str]]:
         """What may be said of a region, each with its source."""

@@ -16,7 +16,7 @@ from vlc.errors import DataError, did_you_mean
 KINDS = ("", "entity", "composition", "relation")
 IMAGE = -1  # the parent that is the picture itself
 _ROUNDING = 1e-3  # by which an edge may lie outside of its picture
-_KEYS = ("box", "mask", "captions", "label", "attributes", "absent", "parent", "kind", "score")
+_KEYS = ("box", "mask", "captions", "label", "attributes", "absent", "parent", "kind", "score", "negatives")
 REGIONS, GRAPH = "regions", "graph"  # columns of JSON
 FORMATS = ("xyxy", "xywh", "cxcywh")
 UNITS = ("shares", "pixels")
@@ -36,6 +36,7 @@ class Region:
         parent: The region that it is a part of; `IMAGE`: of none.
         kind: What it is in a graph, one of `KINDS`; empty where there is none.
         score: How sure is whoever found it; NaN where nobody says.
+        negatives: Wrong texts that are almost its captions, by caption.
     """
 
     box: Box
@@ -47,6 +48,7 @@ class Region:
     parent: int = IMAGE
     kind: str = ""
     score: float = math.nan
+    negatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it, without what is not known; `read_region` gives the same region again."""
@@ -55,6 +57,7 @@ class Region:
         found |= {"captions": {source: list(texts) for source, texts in self.captions.items()}} if self.captions else {}
         found |= {name: list(getattr(self, name)) for name in ("attributes", "absent") if getattr(self, name)}
         found |= {name: getattr(self, name) for name in ("label", "kind") if getattr(self, name)}
+        found |= {"negatives": {text: list(wrong) for text, wrong in self.negatives.items()}} if self.negatives else {}
         found |= {"parent": self.parent} if self.parent != IMAGE else {}
         return found | ({"score": self.score} if math.isfinite(self.score) else {})
 
@@ -160,7 +163,8 @@ def read_region(value: Any, where: str, *, size: tuple[int, int] | None = None) 
 
     Args:
         value: An object with some of `box`, `mask`, `captions` (by source, a list, or one), `label`, `attributes`,
-            `absent`, `parent`, `kind`, `score`; or a pair of box and caption, as FlexCap's lists have.
+            `absent`, `parent`, `kind`, `score`, `negatives` (by caption, or a list for all of its captions, as
+            FG-CLIP's have); or a pair of box and caption, as FlexCap's lists have.
         where: The region, for messages.
         size: Width and height of the picture, where known.
 
@@ -187,11 +191,27 @@ def read_region(value: Any, where: str, *, size: tuple[int, int] | None = None) 
         raise DataError(f"{where}: kind is {kind!r}.{did_you_mean(str(kind), KINDS[1:])}", "region")
     if not isinstance(parent, int) or not isinstance(score, (int, float)):
         raise DataError(f"{where}: parent is the number of a region, and score a number.", "region")
+    captions = read_captions(value.get("captions"), where)
     return Region(
-        box, mask, read_captions(value.get("captions"), where), _text(value.get("label", ""), "label", where),
+        box, mask, captions, _text(value.get("label", ""), "label", where),
         _texts(value.get("attributes"), "attributes", where), _texts(value.get("absent"), "absent", where),
-        parent, kind, float(score),
+        parent, kind, float(score), _read_negatives(value.get("negatives"), captions, where),
     )  # fmt: skip
+
+
+def _read_negatives(value: Any, captions: Mapping[str, Sequence[str]], where: str) -> dict[str, tuple[str, ...]]:
+    """Wrong texts by caption; a list is of all captions."""
+    if value is None:
+        return {}
+    known = {text for texts in captions.values() for text in texts}
+    if not isinstance(value, Mapping):
+        wrong = _texts(value, "negatives", where)
+        return dict.fromkeys(sorted(known), wrong) if wrong else {}
+    found = {" ".join(text.split()): _texts(wrong, f"negatives of {text!r}", where) for text, wrong in value.items()}
+    for text in found:
+        if text not in known:
+            raise DataError(f'{where}: negatives are of its captions, and "{text:.60}" is none of them.', "region")
+    return {text: wrong for text, wrong in found.items() if wrong}
 
 
 def read_captions(value: Any, where: str) -> dict[str, tuple[str, ...]]:

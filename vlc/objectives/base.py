@@ -13,7 +13,8 @@ from vlc.settings import Section, choice, number
 DUPLICATES = "duplicates"
 Part = Literal[
     "text_embed", "text_tokens", "sub_captions", "hard_texts", "image_tokens", "caption", "teacher", "crops", "hidden",
-    "regions", "region_texts", "region_captions", "queries", "attributes", "cycle"
+    "regions", "region_texts", "region_hard", "region_captions", "queries", "attributes", "classes",
+    "region_classes", "cycle",
 ]  # fmt: skip
 
 
@@ -33,6 +34,7 @@ class Encoded:
     distinct: Any = None  # [B, K], 1 for captions that are not again one of the same image
     text_id: Any = None  # [B, K, 3], equal for equal captions; where a loss ignores duplicates
     image_id: Any = None  # [B, 3]
+    classes: Any = None  # [B, 3], equal for equal classes; -1 of none
     hard_embed: Any = None  # [B, H, D], of wrong texts of each image
     hard_tokens: Any = None  # [B, H, T, D]
     hard_mask: Any = None  # [B, H, T], 1 for real tokens; a text that is not there has none
@@ -48,6 +50,9 @@ class Encoded:
     region_text_embed: Any = None  # [B, R, D]
     region_mask: Any = None  # [B, R], 1 for regions that there are
     region_id: Any = None  # [B, R, 3], equal for equal texts
+    region_hard_embed: Any = None  # [B, R, H, D], of wrong texts of each region
+    region_hard_mask: Any = None  # [B, R, H], 1 for those that there are
+    region_classes: Any = None  # [B, R, 3], equal for equal classes; -1 of none
     region_boxes: Any = None  # [B, R, 4]
     region_nll: Any = None  # [B, R], of their captions
     region_count: Any = None  # [B, R]

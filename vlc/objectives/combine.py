@@ -17,22 +17,25 @@ from vlc.objectives.captioning import CAPTION, caption_nll
 from vlc.objectives.contrastive import CLIP, SIGLIP
 from vlc.objectives.cycle import CYCLE
 from vlc.objectives.distillation import DISTILL
-from vlc.objectives.duplicates import digest, first_of_their_kind, image_digests, text_digests
+from vlc.objectives.duplicates import class_digests, digest, first_of_their_kind, image_digests, text_digests
 from vlc.objectives.grouping import GROUPING
 from vlc.objectives.hard_margin import HARD_MARGIN
 from vlc.objectives.hard_texts import HARD_CLIP, HARD_FILIP
 from vlc.objectives.late_interaction import FILIP
 from vlc.objectives.multi_positive import MULTI_POSITIVE
+from vlc.objectives.region_hard import REGION_HARD
 from vlc.objectives.region_queries import REGION_BOXES
 from vlc.objectives.regions import REGION, REGION_CAPTION
+from vlc.objectives.same_class import REGION_SAME_CLASS, SAME_CLASS
 from vlc.objectives.self_distillation import LOCAL_GLOBAL, MASKED
+from vlc.objectives.sequence import SEQUENCE
 
 TAUGHT = ("teacher_image", "teacher_text", "teacher_scale", "teacher_whole", "teacher_hidden")
 
 _ALL = (
     CLIP, SIGLIP, FILIP, MULTI_POSITIVE, GROUPING, CAPTION, HARD_CLIP, HARD_FILIP, HARD_MARGIN, DISTILL, LOCAL_GLOBAL,
-    MASKED, REGION, REGION_BOXES, REGION_CAPTION,
-    ATTRIBUTE_MIL, CYCLE,
+    MASKED, REGION, REGION_HARD, REGION_BOXES, REGION_CAPTION, ATTRIBUTE_MIL, CYCLE, SAME_CLASS,
+    REGION_SAME_CLASS, SEQUENCE,
 )  # fmt: skip
 OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in _ALL}
 
@@ -67,10 +70,11 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
     Args:
         model: The model.
         batch: `image` `[B, S, S, 3]` (or packed, `vlc.data.naflex`), `text` `[B, T]`, `target` `[B, V]`, `null` `[B]`,
-            and perhaps `subs` `[B, K-1, U]`, `hard` `[B, H, T]`, `control` `[B, S]` and `parallel` `[B]` (see
-            `CaptionDecoder`), of regions `boxes` `[B, R, 4]`, `cover` `[B, R, P]`, `region_text` `[B, R, U]` and
-            `region_control` `[B, R, S]`, `kept` `[B, P]` (`random_patches`), what the teacher says (`TAUGHT`), and
-            what the student sees of its pictures (`vlc.train.views`).
+            and perhaps `subs` `[B, K-1, U]`, `hard` `[B, H, T]`, `classes` `[B]`, `control` `[B, S]` and `parallel`
+            `[B]` (see `CaptionDecoder`), of regions `boxes` `[B, R, 4]`, `cover` `[B, R, P]`, `region_text`
+            `[B, R, U]`, `region_control` `[B, R, S]`, `region_hard` `[B, R, H, U]` and `region_classes` `[B, R]`,
+            `kept` `[B, P]` (`random_patches`), what the teacher says (`TAUGHT`), and what the student sees of its
+            pictures (`vlc.train.views`).
         objectives: `config.objectives`.
     """
     uses = parts_used(objectives)
@@ -115,6 +119,7 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
         distinct=first_of_their_kind(ids) if ids is not None and "sub_captions" in uses else None,
         text_id=ids if ignoring else None,
         image_id=image_digests(batch["image"]) if ignoring else None,
+        classes=class_digests(batch["classes"]) if "classes" in uses else None,
         cycle_nll=cycle_nll,
         **hard, **taught, **views, **encode_regions(model, batch, image, objectives),
     )  # fmt: skip
@@ -133,6 +138,13 @@ def encode_regions(
         found["region_text_embed"] = texts.embed.reshape(*ids.shape[:2], -1)
         found["region_mask"] = texts.mask.any(axis=1).reshape(ids.shape[:2]).astype(jnp.float32)
         found |= {"region_id": digest(ids), "region_boxes": batch["boxes"]}
+    if "region_hard" in uses:
+        ids = batch["region_hard"]
+        texts = model.encode_text(ids.reshape(-1, ids.shape[3]))
+        found["region_hard_embed"] = texts.embed.reshape(*ids.shape[:3], -1)
+        found["region_hard_mask"] = texts.mask.any(axis=1).reshape(ids.shape[:3]).astype(jnp.float32)
+    if "region_classes" in uses:
+        found["region_classes"] = class_digests(batch["region_classes"])
     if "queries" in uses:
         seen = model.find_regions(image)
         nothing = jnp.broadcast_to(model.absent_region(), (len(seen.boxes), seen.embed.shape[2]))

@@ -48,6 +48,11 @@ def image_digests(images: Array) -> Float[Array, "B 3"]:
     return digest(images.reshape(images.shape[0], -1))
 
 
+def class_digests(classes: Int[Array, "..."]) -> Float[Array, "... 3"]:
+    """Digests of classes, -1 where there is none."""
+    return jnp.where((classes >= 0)[..., None], digest(classes[..., None]), -1.0)
+
+
 def first_of_their_kind(ids: Float[Array, "B K 3"]) -> Float[Array, "B K"]:
     """1 for the first of equal captions of an image, 0 for those that come again."""
     equal = (ids[:, :, None] == ids[:, None]).all(axis=-1)

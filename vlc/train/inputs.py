@@ -23,7 +23,7 @@ from vlc.data.images import Preprocess
 from vlc.data.pipeline import FirstPart, Lengths, MakeExample, check_source, twin_of
 from vlc.data.places import FIRST_PLACE, place_words
 from vlc.data.record import Source, coming
-from vlc.data.region_choice import RegionChoice
+from vlc.data.region_choice import RegionChoice, class_number
 from vlc.data.sides import names_a_side
 from vlc.data.sources import Columns, open_mixture, open_source
 from vlc.data.tokenizers import SentencePiece, Tokenizer, load_tokenizer
@@ -44,6 +44,7 @@ def open_split(config: Config, split: str, workdir: Place | None = None) -> Sour
     data = config.data
     scenes = {"side": data.image.size, "split": split, **data.scenes.to_dict()}
     scenes["negatives"] = split == "train" and data.captions.negatives > 0
+    scenes["region_negatives"] = split == "train" and data.regions.negatives > 0
     scenes["regions"] = data.regions.count > 0 or OF_REGION in data.captions.sub_sources + data.captions.slots
     if split == "train":
         return _open_train(data, scenes, workdir)
@@ -334,6 +335,9 @@ def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> 
         places=(config.data.captions.places, config.data.captions.place_share),
         crop=config.data.regions.crop,
         swap_sides=config.data.captions.swap_sides,
+        class_source=config.data.captions.class_source,
+        region_classes="region_classes" in parts_used(config.objectives),
+        region_negatives=config.data.regions.negatives,
     )
     check_source(make, train_name(config))
     if config.data.captions.places:
@@ -342,6 +346,10 @@ def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> 
         _check_regions(source, make.regions, train_name(config))
     if "hard_texts" in parts_used(config.objectives):
         _check_negatives(source, train_name(config))
+    if "region_hard" in parts_used(config.objectives):
+        _check_region_negatives(source, train_name(config))
+    if config.data.captions.class_source:
+        _check_classes(source, config.data.captions.class_source, train_name(config))
     if config.data.twins:
         _check_twins(source, make.captions, train_name(config))
     return make
@@ -396,6 +404,33 @@ def _check_regions(source: Source, choice: RegionChoice, name: str) -> None:
     raise DataError(
         f"{name}: config.data.regions asks for regions with texts, and none of {min(_LOOKED_AT, len(source))} records "
         f"has one. {named}."
+    )
+
+
+def _check_region_negatives(source: Source, name: str) -> None:
+    """Raises `DataError` where no region that is looked at has wrong texts."""
+    for index in coming(source, evenly(source, _LOOKED_AT)):
+        with contextlib.suppress(DataError):
+            if any(region.negatives for region in source[index].regions):
+                return
+    raise DataError(
+        f"{name}: no region of {min(_LOOKED_AT, len(source))} records has wrong texts (`negatives`, docs/regions.md), "
+        "which config.objectives.region_hard compares its own with."
+    )
+
+
+def _check_classes(source: Source, of: str, name: str) -> None:
+    """Raises `DataError` where no two of the records that are looked at are of one class: nothing would be gained."""
+    seen: set[int] = set()
+    for index in coming(source, evenly(source, _LOOKED_AT), images=False):
+        with contextlib.suppress(DataError):
+            number = class_number(next(iter(source.captions(index).get(of, ())), ""))
+            if number in seen:
+                return
+            seen |= {number} if number >= 0 else set()
+    raise DataError(
+        f"{name}: config.data.captions.class_source={of}, and of {min(_LOOKED_AT, len(source))} records no two share a "
+        f"text of that source ({len(seen)} have one)."
     )
 
 

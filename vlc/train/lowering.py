@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from vlc.config import Config, check_config, resolve_auto
 from vlc.data.attributes import Attributes
 from vlc.data.controls import slot_sizes
+from vlc.objectives import parts_used
 from vlc.parallel import batch_sharding, check_batch, replicated, state_sharding
 from vlc.train.inputs import make_preprocess, text_lengths
 from vlc.train.optimizer import make_optimizer
@@ -76,6 +77,11 @@ def batch_shapes(config: Config, *, first: bool = False) -> dict[str, jax.ShapeD
         patches = ((size or config.data.image.size) // config.model.image.patch) ** 2
         floats = {"boxes": ((count, most, 4), jnp.float32), "cover": ((count, most, patches), jnp.float16)}
         shapes |= {"region_control": (count, most, len(slots))} if slots else {}
+        shapes |= {"region_classes": (count, most)} if "region_classes" in parts_used(config.objectives) else {}
+        if hard := config.data.regions.negatives:
+            shapes["region_hard"] = (count, most, hard, lengths.region)
+    if config.data.captions.class_source:
+        shapes["classes"] = (count,)
     if named := len(Attributes.parse(config.data.regions.attributes)):
         floats["attributes"] = ((count, named), jnp.int8)
     return {

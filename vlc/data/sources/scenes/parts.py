@@ -10,10 +10,11 @@ from vlc.data.regions import IMAGE, Edge, PartsOfPicture, Region
 from vlc.data.sources.scenes import language
 from vlc.data.sources.scenes.world import ATTRIBUTES, Scene, SceneObject, relation
 
+_ALIKE = {value: values for values in ATTRIBUTES.values() for value in values}
 LOOKS = ("colour", "size", "texture")  # the attributes of a region; its label is the shape
 
 
-def parts_of_scene(scene: Scene, style: int, masks: np.ndarray) -> PartsOfPicture:
+def parts_of_scene(scene: Scene, style: int, masks: np.ndarray, *, wrong: bool = False) -> PartsOfPicture:
     """Regions and graph of a scene.
 
     An `entity` for every object of which something can be seen, in the scene's order; a `relation` for each pair of
@@ -23,11 +24,12 @@ def parts_of_scene(scene: Scene, style: int, masks: np.ndarray) -> PartsOfPictur
         scene: The scene.
         style: Of its captions.
         masks: The visible pixels of every object, `[objects, side, side]`.
+        wrong: With wrong texts for the captions of objects.
     """
     long, short = language.long_caption(scene, style), language.short_caption(scene, style)
     seen = [i for i in range(len(scene.objects)) if masks[i].any()]
     places = {index: place for place, index in enumerate(seen)}
-    regions = [_entity(scene.objects[i], masks[i]) for i in seen]
+    regions = [_entity(scene.objects[i], masks[i], wrong=wrong) for i in seen]
     edges = [
         Edge(IMAGE, places[phrase.index], caption.text[phrase.start : phrase.end], source, 0, phrase.start)
         for source, caption in (("long", long), ("short", short)) for phrase in caption.phrases
@@ -50,7 +52,7 @@ def parts_of_scene(scene: Scene, style: int, masks: np.ndarray) -> PartsOfPictur
     return PartsOfPicture(tuple(regions), tuple(edges))
 
 
-def _entity(obj: SceneObject, pixels: np.ndarray) -> Region:
+def _entity(obj: SceneObject, pixels: np.ndarray, *, wrong: bool) -> Region:
     mask = Mask.of(pixels)
     has = tuple(getattr(obj, look) for look in LOOKS)
     absent = tuple(value for look in LOOKS for value in ATTRIBUTES[look] if value not in has)
@@ -59,7 +61,17 @@ def _entity(obj: SceneObject, pixels: np.ndarray) -> Region:
         "brief": (f"{obj.colour} {obj.shape}",),
         "varied": _of_all_lengths(obj),
     }
-    return Region(mask.box, mask, captions, obj.shape, has, absent, kind="entity")
+    negatives = {text: _one_word_wrong(text) for texts in captions.values() for text in texts} if wrong else {}
+    return Region(mask.box, mask, captions, obj.shape, has, absent, kind="entity", negatives=negatives)
+
+
+def _one_word_wrong(text: str) -> tuple[str, ...]:
+    """The text with one of its words replaced by another of its kind, in all ways."""
+    words = text.split()
+    return tuple(
+        " ".join((*words[:place], other, *words[place + 1 :]))
+        for place, word in enumerate(words) for other in _ALIKE.get(word, ()) if other != word
+    )  # fmt: skip
 
 
 def _of_all_lengths(obj: SceneObject) -> tuple[str, ...]:

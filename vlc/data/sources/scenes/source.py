@@ -42,6 +42,7 @@ class Scenes(Source):
             thing of an object at the most.
         negatives: With wrong texts for each `short` and `long` caption: those of the scene's edit twins.
         regions: With the regions of each scene and their graph.
+        region_negatives: With wrong texts for the captions of regions: one word replaced by another of its kind.
     """
 
     side: int = 64
@@ -58,6 +59,7 @@ class Scenes(Source):
     varied: bool = False
     negatives: bool = False
     regions: bool = True
+    region_negatives: bool = False
 
     def __len__(self) -> int:
         return self.length
@@ -84,7 +86,7 @@ class Scenes(Source):
     def record(self, scene: world.Scene, style: int, *, key: str, index: int) -> Record:
         """Draws a scene and writes its captions."""
         image, masks = draw(scene, self.side)
-        parts = parts_of_scene(scene, style, masks) if self.regions else PartsOfPicture()
+        parts = parts_of_scene(scene, style, masks, wrong=self.region_negatives) if self.regions else PartsOfPicture()
         extra = {"scene": scene, "style": style, "masks": masks}
         return Record(key, image, self.describe(scene, style, index), *parts, extra=extra)
 
