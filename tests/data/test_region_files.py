@@ -302,3 +302,60 @@ def test_a_file_that_lacks_a_part_is_said(tmp_path, name):
     path.write_text(path.read_text()[:-1])
     with pytest.raises(DataError, match="not JSON"):
         RegionFile.open(str(path))
+
+
+def entities(folder):
+    """Two images of Flickr30k Entities, of which the second has no box, and a third that is lost."""
+    write_images(folder / "flickr30k-images", {1: "36979.jpg", 2: "65567.jpg"})
+    (folder / "Sentences").mkdir()
+    (folder / "Sentences" / "36979.txt").write_text(
+        "[/EN#1/people A group of friends] looks at [/EN#4/other/scene the  sea] .\n"
+        "[/EN#1/people Friends] and [/EN#2/animals/other a dog] near [/EN#0/notvisual it] .\n"
+    )
+    (folder / "Sentences" / "65567.txt").write_text("A man alone .\n")
+    (folder / "Annotations").mkdir()
+    size = "<size><width>{}</width><height>{}</height><depth>3</depth></size>"
+    box = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+    objects = [
+        f"<object><name>1</name>{box.format(11, 21, 40, 60)}</object>",
+        f"<object><name>1</name><name>2</name>{box.format(1, 1, 20, 40)}</object>",
+        "<object><name>4</name><scene>1</scene><nobndbox>0</nobndbox></object>",
+        f"<object><name>2</name>{box.format(90, 70, 100, 80)}</object>",
+    ]
+    one = f"<annotation>{size.format(100, 80)}{''.join(objects)}</annotation>"
+    (folder / "Annotations" / "36979.xml").write_text(one)
+    (folder / "Annotations" / "65567.xml").write_text(f"<annotation>{size.format(60, 60)}</annotation>")
+    (folder / "test.txt").write_text("36979\n65567\n")
+    (folder / "val.txt").write_text("99999\n")
+    return folder
+
+
+def test_phrases_of_flickr30k_entities(tmp_path):
+    source = open_source(str(entities(tmp_path)))
+    assert len(source) == 2 and source.skipped == {"captions": 1}
+    record = source[0]
+    assert record.key == "36979.jpg" and record.captions["caption"] == (
+        "A group of friends looks at the sea .", "Friends and a dog near it .",
+    )  # fmt: skip
+    people, dog = record.regions
+    assert people.box == pytest.approx((0, 0, 0.4, 0.75)) and people.label == "people"  # around both boxes
+    assert people.captions == {"phrase": ("A group of friends", "Friends")}
+    assert dog.box == pytest.approx((0, 0, 1, 1)) and dog.label == "animals"
+    for edge in record.graph:
+        text = record.captions[edge.source][edge.place]
+        assert text[edge.start : edge.start + len(edge.phrase)] == edge.phrase and edge.parent == IMAGE
+    assert [(edge.child, edge.phrase) for edge in record.graph] == [
+        (0, "A group of friends"), (0, "Friends"), (1, "a dog"),
+    ]  # fmt: skip
+    assert not source[1].regions and len(open_source(f"{tmp_path}#test")) == 2
+    with pytest.raises(DataError, match="split 'dev'"):
+        open_source(f"{tmp_path}#dev")
+
+
+@pytest.mark.parametrize("wrong", ["<annotation>", "<annotation><size><width>3</width></size></annotation>", "no"])
+def test_boxes_of_flickr30k_entities_that_cannot_be_read(tmp_path, wrong):
+    entities(tmp_path)
+    (tmp_path / "Annotations" / "36979.xml").write_text(wrong)
+    source = open_source(str(tmp_path))
+    assert len(source) == 2 and source.skipped == {"captions": 1, "region": 1} and not source[0].regions
+    assert "36979" in " ".join(source.problems) or "99999" in " ".join(source.problems)

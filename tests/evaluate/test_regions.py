@@ -114,7 +114,14 @@ def test_the_task_of_regions(run, tmp_path, capsys):
         assert found["images"] == 9 and found["regions"] > 18
         figures = found["embed"]
         assert "regions: given regions" in (out / "report.html").read_text()
-        assert {"class_top1", "class_map", "attribute_ap", "grounding", "class_r_precision"} <= figures.keys()
+        assert {
+            "class_top1",
+            "class_map",
+            "attribute_ap",
+            "grounding",
+            "class_r_precision",
+            "located",
+        } <= figures.keys()
         assert 0 <= figures["class_map"] <= 1 and figures["grounding_chance"] < 0.6
     assert "grounding" in capsys.readouterr().out
 

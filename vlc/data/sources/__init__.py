@@ -72,7 +72,7 @@ def open_source(spec: str, *, columns: str = "", **scenes: Any) -> Source:
               or `Flickr8k.token.txt`, or such a file;
             - a folder of images, each with a `.txt`, `.caption` or `.json` of its name;
             - `instances_*.json` in COCO's layout, `panoptic_*.json`, Pix2Cap-COCO's, `refs(unc).p#SPLIT` of RefCOCO,
-              Visual Genome's `region_descriptions.json`, or a folder with one;
+              Visual Genome's `region_descriptions.json`, or a folder with one; the folder of Flickr30k Entities;
             - `dataset_coco.json#SPLIT` and its like (Karpathy's), COCO's `captions_*.json`, or a folder with one;
             - WebDataset shards or ArrayRecord files: a folder, one file, a glob, `{00000..00999}.tar`, or a list with
               `::` between the files;

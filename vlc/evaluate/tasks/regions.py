@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from vlc.data.boxes import box_iou
 from vlc.data.regions import Region
 from vlc.errors import DataError
 from vlc.evaluate.embeddings import Cache
@@ -32,12 +33,15 @@ def run_regions(cache: Cache, options: Options, task: str, by: Sequence[str]) ->
     figures: dict[str, Any] = {"images": 0, "regions": 0}
     found: dict[str, Scores] = {how: Scores() for how in by}
     drawn: list[tuple[np.ndarray, list[DrawnRegion]]] = []
+    finds = bool(model.config.model.regions.queries) and "embed" in by
     for seen in data.seen():
         drawn = drawn or drawn_regions(model, seen, by[0], classes, templates)
         figures["images"] += len(seen.image.embed)
         figures["regions"] += len(seen.told)
         for how, scores in found.items():
             scores.add(model, seen, how, classes, data.attributes, templates)
+        if finds:
+            found["embed"].locate(model, seen)
     figures["skipped"] = data.skipped
     rows = []
     for how, scores in found.items():
@@ -102,6 +106,7 @@ class Scores:
         self.found: dict[int, list[bool]] = {}  # of each image, whether a text finds its region among the others
         self.chance: list[float] = []
         self.pointed: dict[int, list[bool]] = {}
+        self.located: dict[int, list[bool]] = {}
         self._images = 0
 
     def add(
@@ -145,6 +150,18 @@ class Scores:
                 answers = self.pointed.setdefault(self._images + owner, [])
                 answers.append(bool(seen.cover[row, heat.argmax()] >= 0.25))
 
+    def locate(self, model: Model, seen: Seen) -> None:
+        """Whether the box of the query that is most like each text is its region's, by an IoU of 0.5; after `add`."""
+        told = [(row, text) for row, region in enumerate(seen.told) for text in _first_text(region)]
+        if not told:
+            return
+        queries, text = model.find_region_rows(seen.image), model.encode_text([words for _, words in told]).embed
+        for column, (row, _) in enumerate(told):
+            owner = int(seen.owner[row])
+            best = int((np.asarray(queries.embed)[owner] @ text[column]).argmax())
+            iou, _ = box_iou(np.asarray(queries.boxes)[owner, best], seen.boxes[row])
+            self.located.setdefault(self._images - len(seen.pictures) + owner, []).append(bool(iou >= 0.5))
+
     def figures(self, classes: Sequence[str], attributes: Sequence[str]) -> dict[str, Any]:
         made: dict[str, Any] = {}
         if self.labels:
@@ -162,7 +179,7 @@ class Scores:
             if by_attribute:
                 made["attribute_ap"] = float(np.mean(list(by_attribute.values())))
                 made["attribute_ap_of"] = {attributes[i]: value for i, value in by_attribute.items()}
-        for name, answers in (("grounding", self.found), ("pointing", self.pointed)):
+        for name, answers in (("grounding", self.found), ("pointing", self.pointed), ("located", self.located)):
             if answers:
                 figure = Figure.ratio(
                     [sum(some) for some in answers.values()], [len(some) for some in answers.values()]

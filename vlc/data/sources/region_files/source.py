@@ -10,6 +10,7 @@ from vlc.data.sources.columns import BY_NAME, Columns
 from vlc.data.sources.kind import Location, SourceKind
 from vlc.data.sources.listed import SCHEMA, Listed, as_structs, image_root
 from vlc.data.sources.region_files.coco import COCO
+from vlc.data.sources.region_files.flickr_entities import FLICKR_ENTITIES
 from vlc.data.sources.region_files.layout import Annotated, Layout, Tally
 from vlc.data.sources.region_files.panoptic import PANOPTIC
 from vlc.data.sources.region_files.refcoco import REFCOCO
@@ -18,7 +19,7 @@ from vlc.data.table import Table, kept_table, write_table
 from vlc.errors import DataError
 from vlc.storage import exists, join, parent
 
-LAYOUTS: tuple[Layout, ...] = (REFCOCO, VISUAL_GENOME, PANOPTIC, COCO)
+LAYOUTS: tuple[Layout, ...] = (REFCOCO, VISUAL_GENOME, FLICKR_ENTITIES, PANOPTIC, COCO)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _row(image: Annotated, file: str, tally: Tally) -> tuple[Any, ...] | None:
 
 
 KIND = SourceKind(
-    "regions of COCO, LVIS, Objects365, Pix2Cap-COCO, RefCOCO or Visual Genome",
+    "regions of COCO, LVIS, Objects365, Pix2Cap-COCO, RefCOCO, Visual Genome or Flickr30k Entities",
     lambda place: any(layout.find(place) for layout in LAYOUTS),
     lambda place, columns, _: RegionFile.open(place.path, place.split, columns),
 )
