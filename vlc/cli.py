@@ -104,7 +104,7 @@ def _train(options: argparse.Namespace) -> int:
     from vlc.commands.compilation_cache import keep_compiled
     from vlc.config.file import load_config
     from vlc.evaluate.dev import make_dev_evaluation
-    from vlc.inference import load_initial
+    from vlc.inference import load, load_initial
     from vlc.interop import describe_exports
     from vlc.parallel import print_once
     from vlc.train.loop import train
@@ -116,7 +116,12 @@ def _train(options: argparse.Namespace) -> int:
         if not config.init:  # else the model decides
             print_once(describe_exports(config))
         return train(
-            config, options.workdir, make_evaluation=make_dev_evaluation, load_initial=load_initial, profile=profile
+            config,
+            options.workdir,
+            make_evaluation=make_dev_evaluation,
+            load_initial=load_initial,
+            load_judge=lambda path: load(path).spread_here(),
+            profile=profile,
         )
 
 

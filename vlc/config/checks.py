@@ -25,6 +25,7 @@ def check_config(config: Config) -> None:
     _check_teachers(config)
     _check_regions(config)
     _check_optimizer(config)
+    _check_reward(config)
     if config.batch_size % config.accumulate:
         raise ConfigError(
             f"config.accumulate={config.accumulate} does not divide config.batch_size={config.batch_size}."
@@ -44,6 +45,7 @@ def check_config(config: Config) -> None:
     check_trackers(config.track)
     for key in ("mix", "mix_end", "target"):
         parse_weights(config.data.captions[key], f"data.captions.{key}")
+    parse_weights(config.reward.terms, "reward.terms", signed=True)
 
 
 def config_warnings(config: Config) -> list[str]:
@@ -62,7 +64,7 @@ def config_warnings(config: Config) -> list[str]:
     return found
 
 
-def parse_weights(text: str, key: str) -> dict[str, float]:
+def parse_weights(text: str, key: str, *, signed: bool = False) -> dict[str, float]:
     """Reads `"long:0.7,short:0.3"`; a bare name has weight 1.
 
     Raises:
@@ -77,7 +79,8 @@ def parse_weights(text: str, key: str) -> dict[str, float]:
             raise ConfigError(
                 f'config.{key} is "{text}": "{number}" is not a number. Write "long:0.7,short:0.3".'
             ) from None
-        if not 0 < weights[name.strip()] < math.inf:
+        least = -math.inf if signed else 0
+        if not (least < weights[name.strip()] < math.inf and weights[name.strip()]):
             raise ConfigError(f'config.{key} is "{text}": weights must be positive; leave out what is not wanted.')
     return weights
 
@@ -241,6 +244,34 @@ def _check_teachers(config: Config) -> None:
 def has_average(optimizer: Config) -> bool:
     """Whether the state holds averaged parameters, which are evaluated: a moving average, or that of schedule-free."""
     return bool(optimizer.ema) or optimizer.name == SCHEDULE_FREE
+
+
+def _check_reward(config: Config) -> None:
+    policy, reward, decoder = config.objectives.policy, config.reward, config.model.decoder
+    if not policy.weight:
+        if reward.terms:
+            raise ConfigError(
+                "config.reward.terms is set, and config.objectives.policy.weight is 0: nothing is written."
+            )
+        return
+    if not decoder.layers or decoder.reads == "text":
+        raise ConfigError(
+            'config.objectives.policy needs a captioner: config.model.decoder.layers, and decoder.reads="ids".'
+        )
+    if not reward.terms:
+        raise ConfigError(
+            'config.objectives.policy has weight, and config.reward.terms names no reward: "self_retrieval:1".'
+        )
+    if policy.baseline == "group" and reward.samples < 2:
+        raise ConfigError("config.objectives.policy.baseline=group needs config.reward.samples of 2 or more.")
+    if config.data.image.resize == "naflex" or config.model.image.drop_patches or config.data.first_size:
+        raise ConfigError(
+            "config.objectives.policy writes captions of whole square pictures of one size: neither resize=naflex, "
+            "drop_patches nor data.first_size."
+        )
+    longest = (decoder.length or config.model.text.length) - 1
+    if reward.max_tokens > longest:
+        raise ConfigError(f"config.reward.max_tokens={reward.max_tokens} is more than the captioner writes, {longest}.")
 
 
 def _check_optimizer(config: Config) -> None:

@@ -267,6 +267,19 @@ Objectives = type(
 )  # fmt: skip
 
 
+class Reward(Section):
+    """Captions that the model writes in training, and what they are worth (objectives.policy, docs/rewards.md)."""
+
+    terms = text("", 'rewards and their weights, "self_retrieval:1,cider:0.5"; or functions, "package.module.name"')
+    judge = text("", "the dual encoder that judges captions, a model; its rewards need one")
+    samples = integer(5, "captions of each image, drawn", low=1)
+    temperature = number(1.0, "that they are drawn with; the gradient is that of 1", above=0)
+    guidance_scale = number(1.0, "that they are drawn with; the gradient is that of 1", low=0)
+    max_tokens = integer(0, "of a caption; 0: the captioner's limit", low=0)
+    references = text("", 'caption sources that `cider` compares with, "long,short"; empty: all')
+    updates = integer(1, "updates of the parameters for each writing (GRPO)", low=1)
+
+
 class Optimizer(Section):
     """Optimizer and learning rate."""
 
@@ -325,6 +338,7 @@ class Settings(Section):
     data = Data
     model = Model
     objectives = Objectives
+    reward = Reward
     optimizer = Optimizer
     checkpoint = Checkpoint
     eval = Evaluation

@@ -241,6 +241,15 @@ class DualEncoder(nnx.Module):
         memory = decoder.memory(image.features, image.embed, mask=image.mask)
         return decoder.attention_maps(ids, memory, self.place_vectors())
 
+    def sampled_logits(self, image: ImageEncoding, ids: Int[Array, "B K T"]) -> Float[Array, "B K T V"]:
+        """As `caption_logits`, of several captions of each image, of which nothing is asked."""
+        decoder = self.captioner()
+        assert isinstance(decoder, CaptionDecoder), "a decoder that reads the text tower"
+        with jax.named_scope("sampled_decoder"):
+            memory = decoder.memory(image.features, image.embed, mask=image.mask)
+            logits = decoder(ids.reshape(-1, ids.shape[2]), memory, places=self.place_vectors())
+            return logits.reshape(*ids.shape, -1)
+
     def region_logits(
         self, image: ImageEncoding, ids: Int[Array, "B R T"], boxes: Float[Array, "B R 4"],
         cover: Float[Array, "B R P"], null: Bool[Array, " B"] | None = None,

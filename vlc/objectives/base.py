@@ -14,7 +14,7 @@ DUPLICATES = "duplicates"
 Part = Literal[
     "text_embed", "text_tokens", "sub_captions", "hard_texts", "image_tokens", "caption", "teacher", "crops", "hidden",
     "regions", "region_texts", "region_hard", "region_captions", "queries", "attributes", "classes",
-    "region_classes", "cycle",
+    "region_classes", "cycle", "policy",
 ]  # fmt: skip
 
 
@@ -41,6 +41,12 @@ class Encoded:
     teacher_image: Any = None  # [B, E], of another model, or of the moving average
     teacher_text: Any = None  # [B, E], of the main caption
     teacher_scale: Any = None  # [B], its multiplier of similarities
+    sampled_log_prob: Any = None  # [B, K, T], of captions that were written, a token at a time
+    sampled_old: Any = None  # [B, K, T], by the parameters that wrote them; where others do by now
+    sampled_mask: Any = None  # [B, K, T], 1 up to the end mark, that included
+    sampled_kl: Any = None  # [B, K, T], the divergence from the reference
+    reward: Any = None  # [B, K]
+    reward_baseline: Any = None  # [B]
     cycle_nll: Any = None  # [B], of captions that are reconstructed
     crops: Any = None  # [B, N, K], what crops of each image choose among K prototypes
     teacher_whole: Any = None  # [B, K], what the average chooses for the whole image

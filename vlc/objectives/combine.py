@@ -23,6 +23,7 @@ from vlc.objectives.hard_margin import HARD_MARGIN
 from vlc.objectives.hard_texts import HARD_CLIP, HARD_FILIP
 from vlc.objectives.late_interaction import FILIP
 from vlc.objectives.multi_positive import MULTI_POSITIVE
+from vlc.objectives.policy import POLICY, token_divergence, token_log_probs
 from vlc.objectives.region_hard import REGION_HARD
 from vlc.objectives.region_queries import REGION_BOXES
 from vlc.objectives.regions import REGION, REGION_CAPTION
@@ -35,7 +36,7 @@ TAUGHT = ("teacher_image", "teacher_text", "teacher_scale", "teacher_whole", "te
 _ALL = (
     CLIP, SIGLIP, FILIP, MULTI_POSITIVE, GROUPING, CAPTION, HARD_CLIP, HARD_FILIP, HARD_MARGIN, DISTILL, LOCAL_GLOBAL,
     MASKED, REGION, REGION_HARD, REGION_BOXES, REGION_CAPTION, ATTRIBUTE_MIL, CYCLE, SAME_CLASS,
-    REGION_SAME_CLASS, SEQUENCE,
+    REGION_SAME_CLASS, SEQUENCE, POLICY,
 )  # fmt: skip
 OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in _ALL}
 
@@ -64,7 +65,9 @@ def one_way(objectives: Any) -> bool:
     return any(getattr(objectives[objective.name], "scores", "both") == "text" for objective in trained)
 
 
-def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -> Encoded:
+def encode_batch(
+    model: DualEncoder, batch: dict[str, Array], objectives: Any, reference: DualEncoder | None = None
+) -> Encoded:
     """Runs the towers, and the decoder where a caption objective has weight.
 
     Args:
@@ -73,9 +76,11 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
             and perhaps `subs` `[B, K-1, U]`, `hard` `[B, H, T]`, `classes` `[B]`, `control` `[B, S]` and `parallel`
             `[B]` (see `CaptionDecoder`), of regions `boxes` `[B, R, 4]`, `cover` `[B, R, P]`, `region_text`
             `[B, R, U]`, `region_control` `[B, R, S]`, `region_hard` `[B, R, H, U]` and `region_classes` `[B, R]`,
+            captions that were written `sampled` `[B, K, T]` with their `reward` `[B, K]` (`vlc.train.rollout`),
             `kept` `[B, P]` (`random_patches`), what the teacher says (`TAUGHT`), and what the student sees of its
             pictures (`vlc.train.views`).
         objectives: `config.objectives`.
+        reference: The model that training began with, where its captions are not to be left behind.
     """
     uses = parts_used(objectives)
     image = model.encode_image(batch["image"], batch.get("kept"), batch.get("inside"))
@@ -122,6 +127,7 @@ def encode_batch(model: DualEncoder, batch: dict[str, Array], objectives: Any) -
         classes=class_digests(batch["classes"]) if "classes" in uses else None,
         cycle_nll=cycle_nll,
         **hard, **taught, **views, **encode_regions(model, batch, image, objectives),
+        **(encode_written(model, batch, image, reference) if "policy" in uses else {}),
     )  # fmt: skip
 
 
@@ -162,6 +168,21 @@ def encode_regions(
         logits, labels = logits.reshape(-1, *logits.shape[2:]), labels.reshape(-1, labels.shape[2])
         nll, count = caption_nll(logits, labels, labels < logits.shape[-1], z_loss=objectives.caption.z_loss)
         found |= {"region_nll": nll.reshape(inputs.shape[:2]), "region_count": count.reshape(inputs.shape[:2])}
+    return found
+
+
+def encode_written(
+    model: DualEncoder, batch: dict[str, Array], image: ImageEncoding, reference: DualEncoder | None
+) -> dict[str, Array]:
+    """What captions that were written are worth, and how likely they are now."""
+    inputs, labels = batch["sampled"][..., :-1], batch["sampled"][..., 1:]
+    logits = model.sampled_logits(image, inputs)
+    log_prob, mask = token_log_probs(logits, labels)
+    found = {"sampled_log_prob": log_prob, "sampled_mask": mask, "reward": batch["reward"]}
+    found |= {name: batch[name] for name in ("sampled_old", "reward_baseline") if name in batch}
+    if reference is not None:
+        theirs = jax.lax.stop_gradient(reference.sampled_logits(reference.encode_image(batch["image"]), inputs))
+        found["sampled_kl"] = token_divergence(logits, theirs) * mask
     return found
 
 

@@ -181,4 +181,4 @@ def start_from(state: State, initial: Initial, sharding: Any) -> State:
     parts = ", ".join(sorted({"/".join(name.split("/")[:2]) for name in fresh})) or "nothing"
     print_once(f"Started from another model: {len(taken)} arrays taken; new: {parts}.")
     started = state | {"params": params, "opt": restarted(state["opt"], params)}
-    return started | {"ema": jax.tree.map(jnp.copy, params)} if "ema" in state else started
+    return started | {part: jax.tree.map(jnp.copy, params) for part in ("ema", "reference") if part in state}

@@ -36,6 +36,7 @@ from vlc.parallel import (
     replicated,
     state_sharding,
 )
+from vlc.rewards import Judge
 from vlc.storage import Place, place, refuse_hub, write_whole, writing
 from vlc.train.checkpoint import has_checkpoints, newest_meta, open_checkpoints
 from vlc.train.compile_ahead import compile_ahead
@@ -55,10 +56,12 @@ from vlc.train.inputs import (
     open_split,
 )
 from vlc.train.logging import MetricLog, Progress
-from vlc.train.lowering import batch_shapes
-from vlc.train.optimizer import make_optimizer
+from vlc.train.lowering import batch_shapes, rollout_shapes, writes
+from vlc.train.optimizer import make_optimizer, updates_of
 from vlc.train.restoring import Restoring, make_meta
 from vlc.train.resume import changes_of, check_same_model, next_batch
+from vlc.train.rollout import Rollout
+from vlc.train.rollout import load_judge as load_judge_of
 from vlc.train.save_clock import SaveClock
 from vlc.train.state import count_parameters, eval_params, init_state, make_graph
 from vlc.train.step import make_train_step
@@ -79,6 +82,7 @@ def train(
     *,
     make_evaluation: Callable[[Config], DevEvaluation | None] = lambda config: None,
     load_initial: Callable[[str], Initial] | None = None,
+    load_judge: Callable[[str], Judge] | None = None,
     profile: tuple[int, int] | None = None,
 ) -> int:
     """Trains, or goes on from the newest checkpoint in the workdir.
@@ -95,6 +99,7 @@ def train(
         make_evaluation: Makes what is called every `config.eval.every` steps, e.g.
             `vlc.evaluate.dev.make_dev_evaluation`.
         load_initial: Loads the models of `config.init` and `objectives.distill.teacher`: `vlc.inference.load_initial`.
+        load_judge: Loads the dual encoder of `config.reward.judge`: `vlc.load`.
         profile: The first and the last of the steps that are traced to `workdir/profile`.
 
     Returns:
@@ -118,13 +123,13 @@ def train(
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.batch_size, config.accumulate)
     with writing(home, "--workdir"), workdir_lock(home):
-        return _train(config, home, mesh, goodput, initial, begun, make_evaluation, load_initial, profile)
+        return _train(config, home, mesh, goodput, initial, begun, make_evaluation, load_initial, load_judge, profile)
 
 
 def _train(
     config: Config, workdir: Place, mesh: Mesh, goodput: Goodput, initial: Initial | None, begun: Initial | None,
     make_evaluation: Callable[[Config], DevEvaluation | None], load_initial: Callable[[str], Initial] | None,
-    profile: tuple[int, int] | None,
+    load_judge: Callable[[str], Judge] | None, profile: tuple[int, int] | None,
 ) -> int:  # fmt: skip
     # -- what is trained on. All that can be wrong with data and config is found here, before compilation.
     with primary_first("data"):  # the others then find indices, filtered records and the tokenizer on the shared disk
@@ -142,7 +147,7 @@ def _train(
 
     # -- the state: shapes first, then shardings, so that every array is born where it will live.
     run = resolve_auto(config, jax.default_backend())
-    optimizer = make_optimizer(run.optimizer, run.steps, lora=bool(run.model.lora.rank))
+    optimizer = make_optimizer(run.optimizer, run.steps * updates_of(run), lora=bool(run.model.lora.rank))
     graph = make_graph(run, tokenizer.vocab_size)
 
     def fresh(key: jax.Array) -> Any:
@@ -152,6 +157,7 @@ def _train(
     sharding = state_sharding(shapes, mesh)
     teacher = load_teacher(run, load_initial, tokenizer, mesh)
     taught = () if teacher is None else (teacher.params,)
+    judge = load_judge_of(run, load_judge)
     step_function = jax.jit(
         make_train_step(graph, optimizer, run, teacher),
         in_shardings=(sharding, batch_sharding(mesh), *(() if teacher is None else (teacher.sharding,))),
@@ -203,6 +209,7 @@ def _train(
     for warning in [*config_warnings(config), *data_warnings(config, source, tokenizer)]:
         print_once(f"Warning: {warning}")
     share = Share(mesh, run.batch_size)
+    rollout = Rollout(run, graph, mesh, share, tokenizer, source, judge, sharding["params"]) if writes(run) else None
     host_batches = train_batches(
         make_example, batch_size=run.batch_size, seed=run.seed, start_step=first_batch, rows=share.rows.tolist(),
         threads=run.data.threads, workers=run.data.workers, twins=run.data.twins,
@@ -216,11 +223,11 @@ def _train(
     chip = chip_of(jax.devices()[0].device_kind)
     flops = functools.cache(functools.partial(step_flops, run, tokenizer.vocab_size))
 
-    full = {name: shape.shape for name, shape in batch_shapes(run).items()}
+    read_here = {name: x.shape for name, x in batch_shapes(run).items() if name not in rollout_shapes(run)}
 
     def is_first(batch: dict[str, jax.Array]) -> bool:
         """By what it holds: with another batch size, a run that is resumed is at another place of its data."""
-        return any(batch[name].shape != shape for name, shape in full.items())
+        return any(batch[name].shape != shape for name, shape in read_here.items())
 
     unread: deque[tuple[int, dict[str, jax.Array]]] = deque()
 
@@ -245,7 +252,7 @@ def _train(
 
     # -- the loop. From here on SIGTERM asks for a save.
     stop, trace, examples_seen = StopOnSigterm(), Trace(workdir, profile), ExamplesSeen(share, digest)
-    feed = Feed(host_batches, share.to_devices, set(full), interrupted=lambda: stop.alone_and_asked)
+    feed = Feed(host_batches, share.to_devices, set(read_here), interrupted=lambda: stop.alone_and_asked)
     clock, copy_clock = SaveClock(keep.every_minutes), SaveClock(keep.copies_every_minutes)
     step, shown_at, best = first_step, first_step, checkpoints.best_score()
     since, stopping = time.perf_counter(), False
@@ -271,6 +278,8 @@ def _train(
             examples_seen.add(step, host_batch)
             trace.before(step + 1)
             first = is_first(batch)
+            if rollout is not None:
+                batch |= rollout(step, state["params"], host_batch, batch)
             waits = step == first_step or not compiled_step(first).done()
             compiling = goodput.spent("compilation") if waits else contextlib.nullcontext()
             named = jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
@@ -294,6 +303,7 @@ def _train(
                     numbers["mfu"] = flops(first=first) * (step - shown_at) / elapsed / chip.flops / mesh.size
                 goodput.add("input", feed.waited)
                 numbers |= feed.report()
+                numbers |= {} if rollout is None else rollout.report(elapsed)
                 numbers |= progress.update(step, numbers)
                 numbers |= {f"time/{part}": share for part, share in goodput.shares().items()}
                 numbers["seen"], skipped = examples_seen.total()

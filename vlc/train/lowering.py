@@ -13,7 +13,7 @@ from vlc.data.controls import slot_sizes
 from vlc.objectives import parts_used
 from vlc.parallel import batch_sharding, check_batch, replicated, state_sharding
 from vlc.train.inputs import make_preprocess, text_lengths
-from vlc.train.optimizer import make_optimizer
+from vlc.train.optimizer import make_optimizer, updates_of
 from vlc.train.state import init_state, make_graph
 from vlc.train.step import make_train_step
 
@@ -50,7 +50,7 @@ def plain_step(config: Config, vocab_size: int) -> tuple[Any, Any]:
     if config.objectives.distill.teacher:
         config = config.copy_and_resolve_references()
         config.objectives.distill.weight = 0.0
-    optimizer = make_optimizer(config.optimizer, config.steps, lora=bool(config.model.lora.rank))
+    optimizer = make_optimizer(config.optimizer, config.steps * updates_of(config), lora=bool(config.model.lora.rank))
     return make_train_step(make_graph(config, vocab_size), optimizer, config), optimizer
 
 
@@ -59,8 +59,35 @@ def state_shapes(config: Config, vocab_size: int, optimizer: Any) -> Any:
     return jax.eval_shape(functools.partial(init_state, config, vocab_size, optimizer), jax.random.key(config.seed))
 
 
+def writes(config: Config) -> bool:
+    """Whether captions are written and judged in training."""
+    return config.objectives.policy.weight > 0
+
+
+def rollout_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """What captions that were written add to a batch (`vlc.train.rollout`)."""
+    if not writes(config):
+        return {}
+    rows, most, length = config.batch_size, config.reward.samples, _length(config)
+    made = {
+        "sampled": jax.ShapeDtypeStruct((rows, most, length), jnp.int32),
+        "reward": jax.ShapeDtypeStruct((rows, most), jnp.float32),
+    }
+    if config.objectives.policy.baseline == "greedy":
+        made["reward_baseline"] = jax.ShapeDtypeStruct((rows,), jnp.float32)
+    if config.reward.updates > 1:
+        made["sampled_old"] = jax.ShapeDtypeStruct((rows, most, length - 1), jnp.float32)
+    return made
+
+
+def _length(config: Config) -> int:
+    """Tokens of a caption, both marks included."""
+    return config.model.decoder.length or config.model.text.length
+
+
 def batch_shapes(config: Config, *, first: bool = False) -> dict[str, jax.ShapeDtypeStruct]:
-    """What the step is fed, in the first part of training or later: uint8 images and token ids."""
+    """What the step is fed, in the first part of training or later: uint8 images and token ids, and what of captions
+    that were written."""
     count = config.batch_size
     lengths = text_lengths(config, first=first)
     shapes: dict[str, tuple[int, ...]] = {"text": (count, lengths.main), "target": (count, lengths.target)}
@@ -88,4 +115,5 @@ def batch_shapes(config: Config, *, first: bool = False) -> dict[str, jax.ShapeD
         **{name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()},
         **{name: jax.ShapeDtypeStruct(*kind) for name, kind in floats.items()},
         "image": jax.ShapeDtypeStruct((count, *make_preprocess(config, size).shape), jnp.uint8),
+        **rollout_shapes(config),
     }

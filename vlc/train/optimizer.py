@@ -35,6 +35,11 @@ def make_schedule(config: Config, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, config.lr, warmup), after], [warmup])
 
 
+def updates_of(config: Config) -> int:
+    """Updates of the parameters in a step of a run: several, where captions that were written are learnt from again."""
+    return config.reward.updates if config.objectives.policy.weight else 1
+
+
 def make_optimizer(config: Config, steps: int, *, lora: bool = False) -> optax.GradientTransformation:
     """The gradient transformation of `config.optimizer`. Frozen parameters stay as they are, and have no state.
 

@@ -45,6 +45,20 @@ def check_same_model(saved: dict, current: dict, where: str) -> None:
             + "\nUse the same settings, or another --workdir."
         )
     _check_same_optimizer(before["optimizer"], now["optimizer"], where)
+    policies = (config["objectives"]["policy"] for config in (before, now))
+    if (
+        len(
+            {
+                (one["weight"] > 0, one["weight"] * one["kl"] > 0, one["weight"] > 0 and one["baseline"] == "running")
+                for one in policies
+            }
+        )
+        > 1
+    ):
+        raise CheckpointError(
+            f"{where}: config.objectives.policy was turned on or off, or its kl, or its baseline is another: the state "
+            f"holds other things then. Start anew from these weights: --config.init={where} --workdir OTHER."
+        )
 
 
 def _check_same_optimizer(before: dict[str, Any], now: dict[str, Any], where: str) -> None:

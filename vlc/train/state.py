@@ -10,7 +10,7 @@ from flax import nnx
 from vlc.config import Config, has_average
 from vlc.models import DualEncoder
 
-State = dict[str, Any]  # params, opt, step, and ema where configured
+State = dict[str, Any]  # params, opt, step; where configured ema, reference (of rewards) and rewards (their mean)
 
 
 def build_model(config: Config, vocab_size: int, key: jax.Array) -> DualEncoder:
@@ -29,6 +29,11 @@ def init_state(config: Config, vocab_size: int, optimizer: optax.GradientTransfo
     state = {"params": params, "opt": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
     if has_average(config.optimizer):
         state["ema"] = jax.tree.map(jnp.copy, params)
+    policy = config.objectives.policy
+    if policy.weight and policy.kl:
+        state["reference"] = jax.tree.map(jnp.copy, params)
+    if policy.weight and policy.baseline == "running":
+        state["rewards"] = {"mean": jnp.zeros(()), "weight": jnp.zeros(())}
     return state
 
 

@@ -19,7 +19,7 @@ from vlc.models import DualEncoder
 from vlc.objectives import encode_batch, total_loss
 from vlc.train.frozen import stop_frozen_gradients
 from vlc.train.guards import skipped_steps
-from vlc.train.optimizer import averaged, make_schedule
+from vlc.train.optimizer import averaged, make_schedule, updates_of
 from vlc.train.state import State
 from vlc.train.teacher import Teacher
 from vlc.train.views import add_views, embeddings_of, needs_average, taught
@@ -35,13 +35,15 @@ def loss_and_gradient(
     objectives: Any,
     accumulate: int = 1,
     optimizer: Config | None = None,
+    reference: Any = None,
 ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
     """Total loss, its terms, and the gradient of the parameters, which is zero for those that `config.optimizer`, if
-    given, leaves frozen."""
+    given, leaves frozen. `reference` are the parameters that training began with, where the loss asks for them."""
+    first = None if reference is None else nnx.merge(graph, reference)
 
     def encode(params, batch):
         moving = params if optimizer is None else stop_frozen_gradients(params, optimizer)
-        return encode_batch(nnx.merge(graph, moving), batch, objectives)
+        return encode_batch(nnx.merge(graph, moving), batch, objectives, first)
 
     def compare(params, encoded):
         return total_loss(encoded, nnx.merge(graph, params).scales(), objectives)
@@ -82,6 +84,27 @@ def region_numbers(batch: Batch) -> Metrics:
     return {"regions": counts[0], "regions_outside": counts[1], "regions_too_many": counts[2]}
 
 
+def running_mean(
+    kept: dict[str, jax.Array], value: jax.Array, momentum: float = 0.9
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The mean of past values, in which each counts `momentum` times as much as the one after it (the first time the
+    value itself), and what is kept of them and the new one."""
+    known = kept["mean"] / jnp.maximum(kept["weight"], 1e-9)
+    expected = jnp.where(kept["weight"] > 0, known, value)
+    return expected, {
+        "mean": momentum * kept["mean"] + (1 - momentum) * value,
+        "weight": momentum * kept["weight"] + (1 - momentum),
+    }
+
+
+def _repeated(update: Callable[[Any], tuple[Any, Any]], moving: Any, times: int) -> tuple[Any, Any]:
+    """What moves after so many updates, and what the first of them says."""
+    if times == 1:
+        return update(moving)
+    moved, said = jax.lax.scan(lambda moving, _: update(moving), moving, length=times)
+    return moved, jax.tree.map(lambda x: x[0], said)
+
+
 def in_parts(function: Callable[[Batch], Any], batch: Batch, parts: int) -> Any:
     """What a function of each record gives for a batch, a part of it at a time, so that memory is that of a part."""
     if parts == 1:
@@ -109,7 +132,7 @@ def make_train_step(
 
     With a `teacher` it takes the teacher's parameters as well, which stay as they are.
     """
-    schedule = make_schedule(config.optimizer, config.steps)
+    schedule = make_schedule(config.optimizer, config.steps * updates_of(config))
     decay = config.optimizer.ema
 
     def train_step(state: State, batch: Batch, teacher_params: Any = None) -> tuple[State, Metrics]:
@@ -121,12 +144,25 @@ def make_train_step(
         if average is not None or other is not None:
             with jax.named_scope("teacher"):
                 batch |= in_parts(lambda part: taught(config, part, average, other), batch, config.accumulate)
-        total, terms, gradient = loss_and_gradient(
-            graph, params, batch, config.objectives, config.accumulate, config.optimizer
-        )
+        kept = {"reference": state["reference"]} if "reference" in state else {}
+        if "rewards" in state:
+            expected, kept["rewards"] = running_mean(state["rewards"], batch["reward"].mean())
+            batch |= {"reward_baseline": jnp.full(batch["reward"].shape[:1], expected)}
+
+        def update(moving: tuple[Any, Any]) -> tuple[tuple[Any, Any], tuple[jax.Array, Metrics, jax.Array]]:
+            params, opt = moving
+            total, terms, gradient = loss_and_gradient(
+                graph, params, batch, config.objectives, config.accumulate, config.optimizer, state.get("reference")
+            )
+            with jax.named_scope("optimizer"):
+                updates, opt = optimizer.update(gradient, opt, params)
+                params = optax.apply_updates(params, updates)
+            return (params, opt), (total, terms, optax.global_norm(gradient))
+
+        moved, (total, terms, norm) = _repeated(update, (params, state["opt"]), updates_of(config))
         with jax.named_scope("optimizer"):
-            updates, opt = optimizer.update(gradient, state["opt"], params)
-            new = {"params": optax.apply_updates(params, updates), "opt": opt, "step": state["step"] + 1}
+            new = {"params": moved[0], "opt": moved[1], "step": state["step"] + 1, **kept}
+            opt = moved[1]
             if config.optimizer.name == SCHEDULE_FREE:
                 new["ema"] = averaged(opt, new["params"])
             if decay:
@@ -136,13 +172,13 @@ def make_train_step(
         metrics = {
             "loss": total,
             **{f"loss/{name}": term for name, term in terms.items()},
-            "grad_norm": optax.global_norm(gradient),
+            "grad_norm": norm,
             "logit_scale": scales.logit_scale,
             "token_logit_scale": scales.token_logit_scale,
             **wrong_texts(model, batch),
             **region_numbers(batch),
             **({"skipped_steps": skipped_steps(new["opt"])} if config.optimizer.skip_spikes else {}),
-            "lr": jnp.asarray(schedule(state["step"]), jnp.float32),
+            "lr": jnp.asarray(schedule(state["step"] * updates_of(config)), jnp.float32),
         }
         return new, metrics
 

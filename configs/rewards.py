@@ -1,0 +1,54 @@
+"""Captions tuned by what they achieve: a captioner that is there writes, a judge scores, and what was better is made
+likelier (`docs/rewards.md`).
+
+    vlc train --config configs/regions.py:whole --workdir runs/captioner
+    vlc train --config configs/rewards.py --workdir runs/rewarded \\
+      --config.init=runs/captioner --config.reward.judge=runs/captioner
+    vlc eval runs/rewarded --task caption --data scenes --scorer runs/captioner
+
+The captioner alone is trained, against the judge's own log-probability of the image among those of the batch
+(DiscriTune). Forms have other rewards (`configs/rewards.py:NAME`): `cider` (SCST), `clip_s` (CLIP Reward), `both` of
+them, `kl`: self-retrieval held to where it began, `group` the same by GRPO.
+"""
+
+from vlc.config import Config, default_config, shrink
+
+
+def get_config(form: str = "") -> Config:
+    """The config, or one of the forms above, or `smoke`."""
+    config = default_config()
+    config.batch_size = 32
+    config.steps = 200
+    config.log_every = 10
+
+    config.data.train = "scenes"
+    config.data.scenes.objects = (2, 4)
+    config.data.scenes.varied = True
+    config.data.captions.mix = "long"
+
+    config.objectives.clip.weight = 0.0
+    config.objectives.policy.weight = 1.0
+    config.reward.terms = "self_retrieval:1"
+    config.reward.references = "short"
+    config.optimizer.update({"lr": 1e-4, "warmup_steps": 20, "schedule": "constant", "trained": ("decoder",)})
+    config.optimizer.weight_decay = 0.0
+    config.checkpoint.every = config.eval.every = config.steps
+
+    if form == "cider":
+        config.reward.terms = "cider:1"
+    elif form == "clip_s":
+        config.reward.terms = "clip_s:1"
+    elif form == "both":
+        config.reward.terms = "self_retrieval:1,cider:1"
+    elif form == "kl":
+        config.objectives.policy.kl = 0.1
+    elif form == "group":
+        config.objectives.policy.update({"baseline": "group", "kl": 0.04})
+        config.reward.updates = 2
+    elif form == "smoke":
+        config.reward.terms = "length:-1,cider:1"
+        config.model.decoder.layers = 2
+        config = shrink(config)
+    elif form:
+        raise ValueError(f"configs/rewards.py has no form {form!r}.")
+    return config

@@ -1,0 +1,227 @@
+"""Captions that the current model writes of a batch, and what they are worth: between reading it and the step.
+
+What is written is a function of the parameters, the seed, the step and the row, so a run that is killed and started
+again writes the same. Captions are scored on the hosts, each process those of its own rows.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from vlc.config import Config
+from vlc.config.checks import parse_weights
+from vlc.data.captions import matching
+from vlc.data.record import Source
+from vlc.data.sources import Scenes
+from vlc.data.tokenizers import Tokenizer
+from vlc.errors import ConfigError, DataError
+from vlc.generate import DecodingOptions, GuidanceWeights, NextToken, sample, sampling_keys
+from vlc.models import DualEncoder
+from vlc.models.cached_decoder import CachedDecoder
+from vlc.objectives.policy import token_log_probs
+from vlc.parallel import Share, batch_sharding, compiler_options, fetch
+from vlc.rewards import Cider, Judge, Written, parse_terms, total_rewards
+from vlc.rewards.terms import OF_JUDGE
+from vlc.train.inputs import coming, evenly
+from vlc.train.lowering import writes
+
+Batch = dict[str, jax.Array]
+
+
+def make_writer(graph: nnx.GraphDef[DualEncoder], config: Config, tokenizer: Tokenizer) -> Callable[..., Any]:
+    """The function to compile: parameters, images and their numbers to ids `[B, K, T]`, after the begin mark; with
+    greedy captions as the last of each image where they are the baseline; and the log-probabilities of the tokens."""
+    reward, greedy = config.reward, config.objectives.policy.baseline == "greedy"
+    most = reward.max_tokens
+    scale = reward.guidance_scale
+    branches = ("conditional",) if scale == 1 else ("conditional", "unconditional")
+    begin_id, end_id = tokenizer.begin_id, tokenizer.end_id
+    drawn_by = DecodingOptions(num_return_sequences=reward.samples, temperature=reward.temperature, max_new_tokens=most)
+    greedy_by = DecodingOptions(max_new_tokens=most)
+
+    def write(params: Any, images: jax.Array, numbers: jax.Array) -> dict[str, jax.Array]:
+        model = nnx.merge(graph, params)
+        image, count = model.encode_image(images), len(numbers)
+        cached = CachedDecoder(model, image, branches=branches)
+        next_token = NextToken(cached, GuidanceWeights(scale, 1 - scale))
+        keys = sampling_keys(config.seed + 2, numbers, reward.samples)
+        ids = sample(next_token, count, drawn_by, keys=keys, begin_id=begin_id, end_id=end_id).ids.reshape(
+            count, reward.samples, -1
+        )
+        if greedy:
+            best = sample(next_token, count, greedy_by, begin_id=begin_id, end_id=end_id).ids.reshape(count, 1, -1)
+            ids = jnp.concatenate([ids, best], axis=1)
+        begin = jnp.full((*ids.shape[:2], 1), tokenizer.begin_id, jnp.int32)
+        made = {"ids": jnp.concatenate([begin, ids], axis=2)}
+        if reward.updates > 1:
+            some = made["ids"][:, : reward.samples]
+            made["log_probs"], _ = token_log_probs(model.sampled_logits(image, some[..., :-1]), some[..., 1:])
+        return made
+
+    return write
+
+
+class Rollout:
+    """Writes and judges."""
+
+    def __init__(
+        self, config: Config, graph: nnx.GraphDef[DualEncoder], mesh: Mesh, share: Share, tokenizer: Tokenizer,
+        source: Source, judge: Judge | None, sharding: Any,
+    ):  # fmt: skip
+        """
+        Args:
+            config: Resolved.
+            graph: The model.
+            mesh: Of the run.
+            share: This process's rows.
+            tokenizer: The run's.
+            source: Of the batches.
+            judge: The dual encoder of rewards that need one.
+            sharding: Of the parameters.
+
+        Raises:
+            ConfigError: A reward is not known, or needs a judge or scenes that are not there.
+        """
+        self._config, self._mesh, self._share = config, mesh, share
+        self._tokenizer, self._source, self._judge = tokenizer, source, judge
+        self._terms = parse_terms(parse_weights(config.reward.terms, "reward.terms", signed=True))
+        self._check()
+        self._cider = self._corpus() if any(term.name == "cider" for term in self._terms) else None
+        rows = batch_sharding(mesh)
+        self._write = jax.jit(
+            make_writer(graph, config, tokenizer), in_shardings=(sharding, rows, rows), out_shardings=rows,
+            compiler_options=compiler_options("step"),
+        )  # fmt: skip
+        self._seconds = {"writing": 0.0, "scoring": 0.0}
+        self._numbers: dict[str, float] = {}
+
+    def __call__(self, step: int, params: Any, host: Mapping[str, np.ndarray], batch: Batch) -> Batch:
+        """What is added to a batch.
+
+        Args:
+            step: Of the run.
+            params: That write.
+            host: This process's rows of the batch, with `index`.
+            batch: On the devices.
+
+        Raises:
+            DataError: A reward is not finite, or of another length.
+        """
+        begun = time.perf_counter()
+        size, most = self._config.batch_size, self._config.reward.samples
+        numbers = self._share.to_devices({"n": (step * size + self._share.rows).astype(np.uint32)})["n"]
+        with jax.set_mesh(self._mesh):
+            written = self._write(params, batch["image"], numbers)
+        ids = self._here(written["ids"])
+        texts = [[self._tokenizer.decode(row) for row in some] for some in ids]
+        wrote = time.perf_counter()
+        total, by_term = self._judged(texts, host)
+        extra = {"sampled": ids[:, :most], "reward": total[:, :most].astype(np.float32)}
+        if total.shape[1] > most:
+            extra["reward_baseline"] = total[:, most].astype(np.float32)
+        made = self._share.to_devices(extra)
+        if "log_probs" in written:
+            made["sampled_old"] = written["log_probs"]
+        self._numbers = self._count(ids[:, :most], total[:, :most], {name: x[:, :most] for name, x in by_term.items()})
+        self._seconds["writing"] += wrote - begun
+        self._seconds["scoring"] += time.perf_counter() - wrote
+        return made
+
+    def report(self, elapsed: float) -> dict[str, float]:
+        """Figures of the last writing of this process's rows, and the shares of the time since the last report that
+        writing (the steps before it included, which it waits for) and scoring took."""
+        found = self._numbers | {f"rollout/{part}": spent / elapsed for part, spent in self._seconds.items()}
+        self._seconds = dict.fromkeys(self._seconds, 0.0)
+        return found
+
+    def _judged(self, texts: list[list[str]], host: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
+        count, most = len(texts), len(texts[0])
+        image, text, gallery, scale = np.zeros((count, 1)), np.zeros((count, most, 1)), np.zeros((count, 1)), 1.0
+        if self._judge is not None:
+            image = self._judge.encode_pixels(_resized(host["image"], self._judge.preprocess.size)).embed
+            flat = self._judge.encode_text([one for some in texts for one in some]).embed
+            text, scale = flat.reshape(count, most, -1), float(self._judge.scales.logit_scale)
+            gallery = fetch(self._share.to_devices({"embed": np.asarray(image, np.float32)})["embed"])
+        indices = host["index"].tolist()
+        return total_rewards(self._terms, Written(
+            texts, [self._references(index) for index in indices] if self._cider else [()] * count, image, text,
+            np.asarray(gallery), self._share.rows if self._judge is not None else np.arange(count), scale, self._cider,
+            self._scenes(indices),
+        ))  # fmt: skip
+
+    def _references(self, index: int) -> tuple[str, ...]:
+        captions = self._source.captions(index)
+        names = self._config.reward.references
+        wanted = [name for part in names.split(",") if part.strip() for name in matching(captions, part.strip())]
+        return tuple(text for name in wanted or captions for text in captions[name])
+
+    def _scenes(self, indices: list[int]) -> list[Any] | None:
+        if not isinstance(self._source, Scenes):
+            return None
+        return [self._source.scene(index)[0] for index in indices]
+
+    def _corpus(self) -> Cider:
+        """Document frequencies of the training data."""
+        records = self._config.data.tokenizer_samples
+        numbers = list(coming(self._source, evenly(self._source, records), images=False))
+        return Cider([text.lower().split() for text in self._references(number)] for number in numbers)
+
+    def _count(self, ids: Int[np.ndarray, "B K T"], total: np.ndarray, terms: Mapping[str, np.ndarray]) -> dict:
+        """For the log: means over this process's rows."""
+        ended = (ids == self._tokenizer.end_id).any(axis=2)
+        words = (ids[..., 1:] < self._tokenizer.vocab_size).sum(axis=2)
+        alike = (total.std(axis=1) < 1e-6).mean() if total.shape[1] > 1 else 0.0
+        made = {"reward": total.mean(), "reward/tokens": words.mean(), "reward/cut": 1 - ended.mean(),
+                "reward/alike": alike}  # fmt: skip
+        return {name: float(x) for name, x in (made | {f"reward/{k}": v.mean() for k, v in terms.items()}).items()}
+
+    def _here(self, array: jax.Array) -> np.ndarray:
+        """This process's rows of a global array."""
+        parts = {shard.index[0].indices(len(array))[0]: shard.data for shard in array.addressable_shards}
+        return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+
+    def _check(self) -> None:
+        if not self._terms:
+            raise ConfigError("config.objectives.policy has weight, and config.reward.terms names no reward.")
+        of_judge = [term.name for term in self._terms if term.name in OF_JUDGE]
+        if of_judge and self._judge is None:
+            raise ConfigError(
+                f"The reward {of_judge[0]} needs a dual encoder that judges: set config.reward.judge to a model."
+            )
+        if self._judge is not None and "embed" not in self._judge.compares:
+            raise ConfigError(
+                f"config.reward.judge={self._config.reward.judge} was not trained to compare embeddings, and no loss "
+                "ever saw those that it gives."
+            )
+
+
+def load_judge(config: Config, load: Callable[[str], Judge] | None) -> Judge | None:
+    """The model of `config.reward.judge`, where captions are judged by one.
+
+    Raises:
+        ConfigError: The caller cannot load any.
+        CheckpointError: It is missing or damaged.
+    """
+    if not writes(config) or not config.reward.judge:
+        return None
+    if load is None:
+        raise ConfigError("config.reward.judge is set: call train(..., load_judge=vlc.load).")
+    return load(config.reward.judge)
+
+
+def _resized(images: np.ndarray, size: int) -> np.ndarray:
+    """The pictures as the judge takes them."""
+    if images.ndim != 4 or images.shape[1] != images.shape[2]:
+        raise DataError("Captions are judged by pictures, and data.image.resize=naflex gives patches: use squares.")
+    if images.shape[1] == size:
+        return images
+    how = cv2.INTER_AREA if images.shape[1] > size else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(image, (size, size), interpolation=how) for image in images])
