@@ -18,8 +18,8 @@ from caption_noise import HELD_OUT, SCENES
 from recaption_loop import run, train, write_noisy
 
 import vlc
+from vlc.data.sources.scenes.facts import caption_facts
 from vlc.evaluate.metrics.ranking import ranks, recall
-from vlc.evaluate.tasks.scenes import caption_facts
 
 BINS = 8
 FROZEN = ("image_tower", "text_tower", "image_embed", "text_embed", "image_token", "text_token")

@@ -15,7 +15,7 @@ import numpy as np
 
 import vlc
 from vlc.data.sources import Scenes
-from vlc.evaluate.tasks.scenes import caption_facts
+from vlc.data.sources.scenes.facts import caption_facts
 
 LENGTHS = range(4, 21)
 

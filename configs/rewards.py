@@ -1,14 +1,15 @@
 """Captions tuned by what they achieve: a captioner that is there writes, a judge scores, and what was better is made
 likelier (`docs/rewards.md`).
 
-    vlc train --config configs/regions.py:whole --workdir runs/captioner
+    vlc train --config configs/regions.py --workdir runs/captioner
     vlc train --config configs/rewards.py --workdir runs/rewarded \\
       --config.init=runs/captioner --config.reward.judge=runs/captioner
     vlc eval runs/rewarded --task caption --data scenes --scorer runs/captioner
 
 The captioner alone is trained, against the judge's own log-probability of the image among those of the batch
-(DiscriTune). Forms have other rewards (`configs/rewards.py:NAME`): `cider` (SCST), `clip_s` (CLIP Reward), `both` of
-them, `kl`: self-retrieval held to where it began, `group` the same by GRPO.
+(DiscriTune). Forms have other rewards (`configs/rewards.py:NAME`): `cider` (SCST), `clip_s` (CLIP Reward), `fluent`:
+self-retrieval and runs of words that people write, `both`: self-retrieval and CIDEr, `kl`: self-retrieval held to where
+it began, `group` the same by GRPO, `units`: what is true of the scene, and how much of it is said.
 """
 
 from vlc.config import Config, default_config, shrink
@@ -38,8 +39,12 @@ def get_config(form: str = "") -> Config:
         config.reward.terms = "cider:1"
     elif form == "clip_s":
         config.reward.terms = "clip_s:1"
+    elif form == "fluent":
+        config.reward.terms = "self_retrieval:1,fluency:10"
     elif form == "both":
         config.reward.terms = "self_retrieval:1,cider:1"
+    elif form == "units":
+        config.reward.terms = "precision:1,recall:1"
     elif form == "kl":
         config.objectives.policy.kl = 0.1
     elif form == "group":

@@ -7,7 +7,7 @@ import pytest
 
 from vlc.data.sources import Scenes
 from vlc.data.sources.scenes import language, world
-from vlc.evaluate.tasks.scenes import caption_facts
+from vlc.data.sources.scenes.facts import caption_facts
 
 
 def test_the_world_is_rich():

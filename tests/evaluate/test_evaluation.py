@@ -7,6 +7,7 @@ import vlc
 from vlc.data.record import Record, Source
 from vlc.data.sources import Scenes
 from vlc.data.sources.scenes import language, world
+from vlc.data.sources.scenes.facts import caption_facts
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.metrics.ranking import Block, ranks, recall
 from vlc.evaluate.metrics.regions import patch_cover
@@ -15,7 +16,7 @@ from vlc.evaluate.metrics.zero_shot import accuracy
 from vlc.evaluate.overview import good_records
 from vlc.evaluate.report.page import Report
 from vlc.evaluate.tasks.guidance import word_f1
-from vlc.evaluate.tasks.scenes import _pair_accuracy, caption_facts, edit_twin_accuracy
+from vlc.evaluate.tasks.scenes import _pair_accuracy, edit_twin_accuracy
 
 
 def test_ranks_count_ties_as_wrong():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import unit_rows
+from vlc.data.sources import Scenes
 from vlc.errors import ConfigError, DataError
-from vlc.rewards import REWARDS, Cider, Term, Written, parse_terms, total_rewards
+from vlc.rewards import REWARDS, Cider, Fluency, Term, Written, parse_terms, total_rewards
 
 TEXTS = [["a red dog", "a dog a dog a dog"], ["", "the blue star is left of the dog"], ["one", "one two"]]
 REFERENCES = [("a red dog runs", "a dog"), ("a blue star",), ()]
@@ -47,6 +48,26 @@ def test_rewards_of_words(rng):
     )
     scores = REWARDS["cider"](some)
     assert scores[0, 0] > scores[0, 1] > 0 and not scores[2].any() and scores[1, 0] == 0
+
+
+def test_units_of_scenes(rng):
+    scenes = [Scenes(length=4).scene(index)[0] for index in range(3)]
+    one = scenes[0].objects[0]
+    name = f"{one.colour} {one.shape}"
+    texts = [[f"a {name}", f"a {name} and a {name}"], ["nothing", "a thing"], ["", "x"]]
+    some = written(rng, texts=texts, scenes=scenes)
+    alike = sum((obj.colour, obj.shape) == (one.colour, one.shape) for obj in scenes[0].objects)
+    assert REWARDS["precision"](some)[0].tolist() == [1, 1] and not REWARDS["precision"](some)[1:].any()
+    assert REWARDS["recall"](some)[0, 0] == pytest.approx(alike / len(scenes[0].objects))
+    with pytest.raises(ConfigError, match="generated scenes"):
+        REWARDS["precision"](written(rng))
+
+
+def test_runs_of_words_that_people_write():
+    known = Fluency([["a", "red", "dog"], ["a", "red", "star"]])
+    assert known.score(["a", "red", "dog"]) == 1 and known.score(["a", "red", "star"]) == 1
+    assert known.score(["red", "a", "dog"]) == pytest.approx(1 / 4)  # that which ends is known: dog and the end
+    assert known.score(["a", "red", "dog", "a", "red", "dog"]) < 1 and known.score([]) == 0
 
 
 def test_cider_is_pycocoevalcaps():

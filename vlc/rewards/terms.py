@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from vlc.data.sources.scenes.facts import caption_facts
 from vlc.errors import ConfigError, DataError, did_you_mean
 from vlc.rewards.cider import Cider
+from vlc.rewards.fluency import Fluency
 
 
 @dataclass(frozen=True)
@@ -19,25 +21,27 @@ class Written:
 
     Attributes:
         texts: Several of each image.
-        references: What is said of each image in the data.
         image: Embeddings of the images by the judge.
         text: Embeddings of the captions, `[B, K, D]`.
         gallery: Embeddings of all images of the batch, those of other processes included.
         own: Which of them each image is.
         scale: The judge's multiplier of similarities.
+        references: What is said of each image in the data.
         cider: With the document frequencies of the training data.
+        fluency: Likewise, of its runs of words.
         scenes: The scene that each image was drawn from; `None` of other data.
         bags: The bag of each image of the gallery; `None`: there are none.
     """
 
     texts: Sequence[Sequence[str]]
-    references: Sequence[Sequence[str]]
     image: Float[np.ndarray, "B D"]
     text: Float[np.ndarray, "B K D"]
     gallery: Float[np.ndarray, "G D"]
     own: Int[np.ndarray, " B"]
     scale: float
+    references: Sequence[Sequence[str]]
     cider: Cider | None = None
+    fluency: Fluency | None = None
     scenes: Sequence[Any] | None = None
     bags: Int[np.ndarray, " G"] | None = None
 
@@ -96,6 +100,13 @@ def cider(written: Written) -> Float[np.ndarray, "B K"]:
     ])  # fmt: skip
 
 
+def fluency(written: Written) -> Float[np.ndarray, "B K"]:
+    """The share of the runs of three words that the training data have."""
+    assert written.fluency is not None
+    known = written.fluency
+    return np.array([[known.score(text.lower().split()) for text in texts] for texts in written.texts])
+
+
 def length(written: Written) -> Float[np.ndarray, "B K"]:
     """Words."""
     return np.array([[float(len(text.split())) for text in texts] for texts in written.texts])
@@ -112,12 +123,34 @@ def repetition(written: Written) -> Float[np.ndarray, "B K"]:
     return -np.array([[again(text) for text in texts] for texts in written.texts])
 
 
+def precision(written: Written) -> Float[np.ndarray, "B K"]:
+    """The share of the objects that a caption mentions which are in the scene exactly as it says; 0 of none."""
+    return _facts(written, "correct")
+
+
+def recall(written: Written) -> Float[np.ndarray, "B K"]:
+    """The share of the scene's objects that some true mention is about."""
+    return _facts(written, "covered")
+
+
+def _facts(written: Written, name: str) -> Float[np.ndarray, "B K"]:
+    if written.scenes is None:
+        raise ConfigError("The rewards precision and recall know the truth of generated scenes alone.")
+    return np.array([
+        [caption_facts(scene, text)[name] for text in texts]
+        for scene, texts in zip(written.scenes, written.texts, strict=True)
+    ])  # fmt: skip
+
+
 REWARDS: dict[str, Reward] = {
     "cosine": cosine,
     "clip_s": clip_s,
     "self_retrieval": self_retrieval,
     "bag_retrieval": bag_retrieval,
     "cider": cider,
+    "fluency": fluency,
+    "precision": precision,
+    "recall": recall,
     "length": length,
     "repetition": repetition,
 }

@@ -4,8 +4,9 @@ What is written is a function of the parameters, the seed, the step and the row,
 again writes the same. Captions are scored on the hosts, each process those of its own rows.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -28,7 +29,7 @@ from vlc.models import DualEncoder
 from vlc.models.cached_decoder import CachedDecoder
 from vlc.objectives.policy import token_log_probs
 from vlc.parallel import Share, batch_sharding, compiler_options, fetch
-from vlc.rewards import Cider, Judge, Written, parse_terms, total_rewards
+from vlc.rewards import Cider, Fluency, Judge, Written, parse_terms, total_rewards
 from vlc.rewards.terms import OF_JUDGE
 from vlc.train.inputs import coming, evenly
 from vlc.train.lowering import writes
@@ -94,7 +95,9 @@ class Rollout:
         self._tokenizer, self._source, self._judge = tokenizer, source, judge
         self._terms = parse_terms(parse_weights(config.reward.terms, "reward.terms", signed=True))
         self._check()
-        self._cider = self._corpus() if any(term.name == "cider" for term in self._terms) else None
+        named = {term.name for term in self._terms}
+        self._cider = Cider(self._corpus()) if "cider" in named else None
+        self._fluency = Fluency(text for texts in self._corpus() for text in texts) if "fluency" in named else None
         rows = batch_sharding(mesh)
         self._write = jax.jit(
             make_writer(graph, config, tokenizer), in_shardings=(sharding, rows, rows), out_shardings=rows,
@@ -151,11 +154,13 @@ class Rollout:
             text, scale = flat.reshape(count, most, -1), float(self._judge.scales.logit_scale)
             gallery = fetch(self._share.to_devices({"embed": np.asarray(image, np.float32)})["embed"])
         indices = host["index"].tolist()
-        return total_rewards(self._terms, Written(
-            texts, [self._references(index) for index in indices] if self._cider else [()] * count, image, text,
-            np.asarray(gallery), self._share.rows if self._judge is not None else np.arange(count), scale, self._cider,
-            self._scenes(indices),
-        ))  # fmt: skip
+        written = Written(
+            texts, image, text, np.asarray(gallery), scale=scale, cider=self._cider, fluency=self._fluency,
+            own=self._share.rows if self._judge is not None else np.arange(count),
+            references=[self._references(index) for index in indices] if self._cider else [()] * count,
+            scenes=self._scenes(indices),
+        )  # fmt: skip
+        return total_rewards(self._terms, written)
 
     def _references(self, index: int) -> tuple[str, ...]:
         captions = self._source.captions(index)
@@ -168,11 +173,12 @@ class Rollout:
             return None
         return [self._source.scene(index)[0] for index in indices]
 
-    def _corpus(self) -> Cider:
-        """Document frequencies of the training data."""
-        records = self._config.data.tokenizer_samples
-        numbers = list(coming(self._source, evenly(self._source, records), images=False))
-        return Cider([text.lower().split() for text in self._references(number)] for number in numbers)
+    def _corpus(self) -> Iterator[list[list[str]]]:
+        """The references of evenly spaced records of the training data, as words; damaged ones are passed over."""
+        records = evenly(self._source, self._config.data.tokenizer_samples)
+        for number in coming(self._source, records, images=False):
+            with contextlib.suppress(DataError):
+                yield [text.lower().split() for text in self._references(number)]
 
     def _count(self, ids: Int[np.ndarray, "B K T"], total: np.ndarray, terms: Mapping[str, np.ndarray]) -> dict:
         """For the log: means over this process's rows."""

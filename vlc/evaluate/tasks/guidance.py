@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlc.data.record import Record
+from vlc.data.sources.scenes.facts import caption_facts
 from vlc.evaluate.metrics.ranking import ranks, recall
-from vlc.evaluate.tasks.scenes import caption_facts
 from vlc.inference import Model
 from vlc.inference.comparison import all_scores
 from vlc.parallel import map_over_processes

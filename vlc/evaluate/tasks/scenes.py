@@ -157,30 +157,3 @@ def attribute_classification(model: Model, scenes: Scenes, count: int) -> dict[s
             scores = class_scores(model, image, classes, templates, by=by)
             results[f"{attribute}_{by}"] = accuracy(scores, labels) | {"chance": 1 / len(classes)}
     return results
-
-
-def caption_facts(scene: world.Scene, caption: str) -> dict[str, float]:
-    """What a caption says of a scene.
-
-    Returns:
-        `named`: attributes and relations claimed; `mentions`: objects mentioned; `attributes`: share of the claimed
-        attributes that some object has; `correct`: share of the objects mentioned that are there exactly as described;
-        `covered`: share of the scene's objects that some true mention is about; `exact`: everything said is true,
-        relations and background included, and every object is mentioned.
-    """
-    facts = language.read_facts(caption)
-    found = [language.matching_objects(scene, mention) for mention in facts.mentions]
-    true = [bool(objects) for objects in found]
-    claims = [(attribute, value) for mention in facts.mentions for attribute, value in mention.items()]
-    shown = [any(getattr(obj, attribute) == value for obj in scene.objects) for attribute, value in claims]
-    covered = {index for objects in found for index in objects}
-    relations = all(language.relation_holds(scene, found[i], name, found[j]) for i, name, j in facts.relations)
-    background = facts.background in (None, scene.background)
-    return {
-        "named": facts.count,
-        "mentions": len(facts.mentions),
-        "correct": float(np.mean(true)) if true else 0.0,
-        "attributes": float(np.mean(shown)) if shown else 0.0,
-        "covered": len(covered) / len(scene.objects),
-        "exact": float(bool(true) and all(true) and relations and background and len(covered) == len(scene.objects)),
-    }

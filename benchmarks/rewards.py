@@ -1,0 +1,99 @@
+"""What each reward makes of a captioner: forms of `configs/rewards.py`, from one start, with the same updates.
+
+    python benchmarks/rewards.py START --held-out OTHER --out benchmarks/results/rewards.json --seeds 3
+
+START is a run of `configs/regions.py`, captioner and judge; OTHER a model that was trained apart, a judge that no
+reward knew. Captions are greedy, of 512 test scenes. Two minutes a form and seed on two CPU cores; forms and seeds that
+the file already has are not run again.
+"""
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import vlc
+from vlc.data.sources import Scenes
+from vlc.data.sources.scenes.facts import caption_facts
+from vlc.evaluate.metrics.ranking import ranks
+from vlc.rewards import Cider
+
+ROOT = Path(__file__).parent.parent
+FORMS = ("start", "", "cider", "clip_s", "fluent", "both", "units", "kl", "group")
+GUIDANCE = (1.0, 1.5, 2.0, 3.0)
+_SCENES = 512
+
+
+def train(form: str, seed: int, start: str, workdir: Path) -> None:
+    config = "configs/rewards.py" + (f":{form}" if form else "")
+    more = [f"--config.init={start}", f"--config.reward.judge={start}", f"--config.seed={seed}"]
+    command = [sys.executable, "-m", "vlc.cli", "train", "--config", config, "--workdir", str(workdir), *more]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def figures(model: vlc.Model, judges: dict[str, vlc.Model], scale: float = 1.0) -> dict[str, float]:
+    """Of greedy captions of test scenes."""
+    scenes = Scenes(side=model.config.data.image.size, split="test", length=_SCENES, objects=(2, 4))
+    records = [scenes[index] for index in range(_SCENES)]
+    images = [record.image for record in records]
+    texts = model.caption(images, guidance_scale=scale)
+    words = [text.split() for text in texts]
+    references = [[text.split() for text in record.captions["short"]] for record in records]
+    cider = Cider(references)
+    found = {"CIDEr-D": float(np.mean([cider.score(a, b) for a, b in zip(words, references, strict=True)]))}
+    for name, judge in judges.items():
+        image, text = judge.encode_image(images).embed, judge.encode_text(texts).embed
+        found[f"R@1 by {name}"] = float((ranks(text @ image.T, np.eye(_SCENES, dtype=bool)) < 1).mean())
+        found[f"cosine by {name}"] = float(np.einsum("nd,nd->n", text, image).mean())
+    facts = [caption_facts(record.extra["scene"], text) for record, text in zip(records, texts, strict=True)]
+    said = ("named", "attributes", "correct", "covered")
+    found |= {f"facts: {name}": float(np.mean([row[name] for row in facts])) for name in said}
+    pairs = [list(itertools.pairwise(some)) for some in words]
+    found["words"] = float(np.mean([len(some) for some in words]))
+    found["pairs of words that come again"] = float(np.mean([1 - len(set(p)) / len(p) if p else 0.0 for p in pairs]))
+    found["different captions"] = len(set(texts)) / len(texts)
+    return found
+
+
+def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
+    names = list(dict.fromkeys(name for seeds in results.values() for row in seeds.values() for name in row))
+    print("| | " + " | ".join(results) + " |")
+    for name in names:
+        cells = ([row[name] for row in seeds.values() if name in row] for seeds in results.values())
+        print(f"| {name} | " + " | ".join(f"{np.mean(c):.3f} ± {np.std(c):.3f}" if c else "-" for c in cells) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("start")
+    parser.add_argument("--held-out", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", action="append", choices=FORMS)
+    options = parser.parse_args()
+    results = json.loads(options.out.read_text()) if options.out.exists() else {}
+    judges = {"the judge": vlc.load(options.start), "another": vlc.load(options.held_out)}
+    with tempfile.TemporaryDirectory() as scratch:
+        for seed in range(options.seeds):
+            for form in options.only or FORMS:
+                done = results.setdefault(form or "self_retrieval", {})
+                if form == "start":
+                    for scale in GUIDANCE:
+                        row = results.setdefault("start" if scale == 1 else f"start, guidance {scale:g}", {})
+                        row["0"] = row.get("0") or figures(judges["the judge"], judges, scale)
+                elif str(seed) not in done:
+                    workdir = Path(scratch) / f"{form or 'self'}-{seed}"
+                    train(form, seed, options.start, workdir)
+                    done[str(seed)] = figures(vlc.load(workdir), judges)
+                options.out.write_text(json.dumps(results, indent=1) + "\n")
+                print(seed, form or "self_retrieval", json.dumps(results[form or "self_retrieval"]), flush=True)
+    show(results)
+
+
+if __name__ == "__main__":
+    main()
