@@ -26,12 +26,13 @@ FORMS = (
 _SCENES = 512
 
 
-def run(form: str, seed: int, workdir: Path) -> dict[str, float]:
-    """Trains and evaluates one form."""
+def run(form: str, seed: int, workdir: Path, steps: int) -> dict[str, float]:
+    """Trains and evaluates one form, for its own number of steps where none is given."""
     vlc = [sys.executable, "-m", "vlc.cli"]
     config = "configs/regions.py" + (f":{form}" if form else "")
     begun = time.time()
     train = ["train", "--config", config, "--workdir", str(workdir), f"--config.seed={seed}"]
+    train += [f"--config.steps={steps}"] if steps else []
     subprocess.run([*vlc, *train], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     seconds = time.time() - begun
     found = {"training seconds": round(seconds, 1)}
@@ -79,16 +80,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", action="append", choices=FORMS, help="a form; may be given several times")
+    parser.add_argument("--steps", type=int, default=0, help="in place of those of the config")
     options = parser.parse_args()
     results = json.loads(options.out.read_text()) if options.out.exists() else {}
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(options.seeds):
             for form in options.only or FORMS:
-                done = results.setdefault(form or "all", {})
+                name = (form or "all") + (f", {options.steps} steps" if options.steps else "")
+                done = results.setdefault(name, {})
                 if str(seed) not in done:
-                    done[str(seed)] = run(form, seed, Path(scratch) / f"{form or 'all'}-{seed}")
+                    done[str(seed)] = run(form, seed, Path(scratch) / f"{form or 'all'}-{seed}", options.steps)
                     options.out.write_text(json.dumps(results, indent=1) + "\n")
-                    print(seed, form or "all", json.dumps(done[str(seed)]), flush=True)
+                    print(seed, name, json.dumps(done[str(seed)]), flush=True)
     show(results)
 
 

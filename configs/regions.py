@@ -11,7 +11,8 @@ others, for comparison (`configs/regions.py:NAME`):
 - `image` compares regions within each image alone; `hard` has wrong texts of each (FG-CLIP), `classes` takes all texts
   of a class for right (AdaptCLIPZS), `sequence` realigns pictures and texts (Norton); `graph` has a caption graph as
   further positives (GBC);
-- `places` writes where things are (LocCa), `shared` with words that share the patches' positions (LLaVA-ST);
+- `places` finds regions and writes where they are (LocCa), `shared` with words that share the patches' positions
+  (LLaVA-ST);
 - `whole` is a captioner of whole pictures, `cycle` one whose words are looked up (cyclical training).
 
 `attributes` is stage 1 of ViLLA, which is told where something is and not what; `mapped` stage 2, on the data that it
@@ -183,8 +184,8 @@ _PARTS = {
     "attributes": (_attributes,),
     "mapped": (_mapped,),
     "prompts": (_prompts,),
-    "places": (_places,),
-    "shared": (_shared,),
+    "places": (_text, _queries, _places),
+    "shared": (_text, _queries, _shared),
     "whole": (_whole,),
     "cycle": (_cycle,),
 }

@@ -262,6 +262,7 @@ def test_a_trained_model_shows_its_word_maps_in_the_picture_s_own_shape(tokenize
     assert figures._enlarge(maps[0], rows * 8, columns * 8).shape == (rows * 8, columns * 8)
 
 
+@pytest.mark.slow
 def test_every_gradient_is_the_same_on_a_mesh_and_in_parts():
     config = naflex_config(model__image__pool="map", objectives__filip__smoothing=0.05)
     graph, params = nnx.split(build_model(config, VOCAB, jax.random.key(0)))

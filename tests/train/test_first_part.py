@@ -38,6 +38,7 @@ def test_batches_have_the_shapes_that_the_step_is_compiled_for():
     assert step_flops(run, VOCAB, first=True) < 0.75 * step_flops(run, VOCAB)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_on_either_side_ends_with_the_same_bits(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(config(steps=6, **SMALL, **PLAIN), whole) == 0

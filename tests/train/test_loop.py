@@ -41,6 +41,8 @@ def config(steps=4, **changes):
     made.steps, made.checkpoint.every, made.eval.every = steps, 2, steps
     made.mesh.data = 1
     made.mesh.fsdp = -1
+    # So that runs of any length have one program, which is compiled once for all tests.
+    made.optimizer.update({"schedule": "constant", "warmup_steps": 1})
     for key, value in changes.items():
         *parents, last = key.split("__")
         target = made

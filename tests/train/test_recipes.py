@@ -93,6 +93,7 @@ def test_adafactor_keeps_rows_and_columns_of_matrices_alone():
             np.testing.assert_allclose(update[name], -config.lr * mean[name], rtol=2e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_adafactor_s_state_lies_on_any_mesh():
     config = tiny_config(optimizer__name="adafactor", model__image__width=64, model__text__width=64)
     optimizer = make_optimizer(config.optimizer, 10)

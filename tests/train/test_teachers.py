@@ -119,6 +119,7 @@ def test_hidden_patches_are_told_by_the_others_and_the_teacher_sees_them():
     assert not any(np.abs(value).max() for path, value in moved.items() if "text_tower" in path)
 
 
+@pytest.mark.slow
 def test_a_step_is_the_same_on_eight_devices_and_in_parts():
     """Every gradient, read off a step of gradient descent, and every term."""
     descent = optax.sgd(1.0)
