@@ -6,7 +6,8 @@ import pytest
 
 from tests.tiny import VOCAB, tiny_config
 from vlc.parallel import chip_of
-from vlc.train.flops import count_flops, step_flops
+from vlc.train.flops import count_flops, step_flops, writing_flops
+from vlc.train.lowering import batch_shapes, plain_step, state_shapes
 
 
 def test_a_product_and_its_gradient():
@@ -36,3 +37,24 @@ def test_a_step_counts_what_the_model_asks_for():
     other = tiny_config(model__remat="full", model__scan=True, objectives__filip__buckets=(4, 8), **changes)
     assert step_flops(other, VOCAB) == plain
     assert step_flops(other, VOCAB, recomputed=True) > 1.2 * plain
+
+
+def test_captions_that_are_written_count():
+    """One pass over each of them, of the image once; groups need no greedy caption."""
+    settings = {"objectives__policy__weight": 1.0, "reward__terms": "length:1", "model__decoder__length": 12}
+    found = {}
+    for name, more in (
+        ("greedy", {}),
+        ("group", {"objectives__policy__baseline": "group"}),
+        ("guided", {"objectives__policy__baseline": "group", "reward__guidance_scale": 2.0}),
+        ("more", {"objectives__policy__baseline": "group", "reward__samples": 10}),
+    ):
+        run = tiny_config(**settings | more)
+        _, optimizer = plain_step(run, VOCAB)
+        params = state_shapes(run, VOCAB, optimizer)["params"]
+        found[name] = writing_flops(run, VOCAB, params, batch_shapes(run))
+        assert step_flops(run, VOCAB) > found[name]
+    one = found["more"] - found["group"]  # of five captions
+    assert found["guided"] == pytest.approx(found["group"] + one) and found["greedy"] > found["group"]
+    assert found["greedy"] == pytest.approx(found["group"] + one / 5)
+    assert writing_flops(tiny_config(), VOCAB, None, {}) == 0

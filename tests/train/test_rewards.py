@@ -194,3 +194,16 @@ def test_a_reward_that_is_no_number_stops_a_run_and_loses_nothing(tmp_path):
 def test_what_does_not_go_together(changes, said):
     with pytest.raises(ConfigError, match=said):
         check_config(tiny_config(**changes))
+
+
+def test_scenes_of_the_first_part_are_judged_as_they_were_drawn(tokenizer):
+    """With a curriculum an index is another scene at the beginning."""
+    settings = tiny(batch_size=8, objectives__policy__baseline="greedy")
+    settings.reward.terms = "precision:1"
+    rollout, params, host, batch, _ = writer(settings, tokenizer)
+    source = Scenes(side=16, length=64, objects=(2, 3), first_objects=(1, 1), first_share=0.5)
+    rollout._source, seen = source, []
+    rollout._terms = (rollout._terms[0]._replace(reward=lambda some: seen.append(some.scenes) or np.zeros((8, 4))),)
+    for step in (0, settings.steps - 1):
+        rollout(step, params, host, batch)
+    assert [{len(scene.objects) > 1 for scene in scenes} for scenes in seen] == [{False}, {True}]

@@ -125,7 +125,7 @@ def _state_bytes(shapes: Any, run: Config, mesh: Mesh) -> dict[str, int]:
         return sum(math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf, place in pairs)
 
     sharding = state_sharding(shapes, mesh)
-    parts = {"params": "parameters", "opt": "optimizer", "ema": "average"}
+    parts = {"params": "parameters", "opt": "optimizer", "ema": "average", "reference": "reference"}
     found = {word: local(shapes[part], sharding[part]) for part, word in parts.items() if part in shapes}
     batch = batch_shapes(run)
     return found | {"batch": local(batch, {name: batch_sharding(mesh) for name in batch})}
@@ -152,6 +152,8 @@ def _kept_bytes(run: Config, vocabulary: int, count: int) -> int:
 
     def prepared(params: Any, batch: Any) -> Any:
         batch = add_views(run, batch, jax.random.key(0))
+        if "reward" in batch:  # of the kind that the step itself keeps
+            batch = {"reward_baseline": batch["reward"].mean(axis=1)} | batch
         return batch | taught(run, batch, nnx.merge(graph, params) if needs_average(run) else None, None)
 
     batch = jax.eval_shape(prepared, params, batch_shapes(run))
@@ -159,7 +161,9 @@ def _kept_bytes(run: Config, vocabulary: int, count: int) -> int:
     def pullback(params: Any, batch: Any) -> Any:
         def loss(params: Any) -> Any:
             model = nnx.merge(graph, params)
-            return total_loss(encode_batch(model, batch, run.objectives), model.scales(), run.objectives)[0]
+            reference = nnx.merge(graph, params) if run.objectives.policy.kl else None
+            encoded = encode_batch(model, batch, run.objectives, reference)
+            return total_loss(encoded, model.scales(), run.objectives)[0]
 
         return jax.vjp(loss, params)[1]
 

@@ -4,9 +4,12 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import nnx
 
 from vlc.config import Config
-from vlc.train.lowering import batch_shapes, plain_step, state_shapes
+from vlc.train.lowering import batch_shapes, plain_step, state_shapes, writes
+from vlc.train.state import make_graph
 
 
 def step_flops(config: Config, vocab_size: int, *, first: bool = False, recomputed: bool = False) -> float:
@@ -29,7 +32,28 @@ def step_flops(config: Config, vocab_size: int, *, first: bool = False, recomput
     if not recomputed:
         config.model.remat, config.accumulate = "none", 1
     step, optimizer = plain_step(config, vocab_size)
-    return count_flops(step, state_shapes(config, vocab_size, optimizer), batch_shapes(config, first=first))
+    state, batch = state_shapes(config, vocab_size, optimizer), batch_shapes(config, first=first)
+    return count_flops(step, state, batch) + writing_flops(config, vocab_size, state["params"], batch)
+
+
+def writing_flops(config: Config, vocab_size: int, params: Any, batch: dict[str, jax.ShapeDtypeStruct]) -> float:
+    """FLOPs of the captions that are written between reading a batch and the step, all of full length.
+
+    With cached keys a caption costs what one pass over it does. The judge is another model, and is not counted.
+    """
+    if not writes(config):
+        return 0.0
+    graph, policy, reward = make_graph(config, vocab_size), config.objectives.policy, config.reward
+    rows, _, length = batch["sampled"].shape
+    branches = 1 if reward.guidance_scale == 1 else 2
+
+    def written(params: Any, images: Any, ids: Any) -> Any:
+        model = nnx.merge(graph, params)
+        return model.sampled_logits(model.encode_image(images), ids)
+
+    drawn = branches * (reward.samples + (policy.baseline == "greedy")) + reward.samples * (reward.updates > 1)
+    ids = jax.ShapeDtypeStruct((rows, drawn, length - 1), jnp.int32)
+    return count_flops(written, params, batch["image"], ids)
 
 
 def count_flops(function: Any, *args: Any) -> float:

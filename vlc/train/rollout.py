@@ -6,7 +6,7 @@ again writes the same. Captions are scored on the hosts, each process those of i
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -95,9 +95,10 @@ class Rollout:
         self._tokenizer, self._source, self._judge = tokenizer, source, judge
         self._terms = parse_terms(parse_weights(config.reward.terms, "reward.terms", signed=True))
         self._check()
-        named = {term.name for term in self._terms}
-        self._cider = Cider(self._corpus()) if "cider" in named else None
-        self._fluency = Fluency(text for texts in self._corpus() for text in texts) if "fluency" in named else None
+        self._named = {term.name for term in self._terms}
+        words = self._corpus
+        self._cider = Cider(words()) if "cider" in self._named else None
+        self._fluency = Fluency(text for texts in words() for text in texts) if "fluency" in self._named else None
         rows = batch_sharding(mesh)
         self._write = jax.jit(
             make_writer(graph, config, tokenizer), in_shardings=(sharding, rows, rows), out_shardings=rows,
@@ -120,13 +121,14 @@ class Rollout:
         """
         begun = time.perf_counter()
         size, most = self._config.batch_size, self._config.reward.samples
-        numbers = self._share.to_devices({"n": (step * size + self._share.rows).astype(np.uint32)})["n"]
+        places = step * size + self._share.rows
+        numbers = self._share.to_devices({"n": places.astype(np.uint32)})["n"]
         with jax.set_mesh(self._mesh):
             written = self._write(params, batch["image"], numbers)
         ids = self._here(written["ids"])
         texts = [[self._tokenizer.decode(row) for row in some] for some in ids]
         wrote = time.perf_counter()
-        total, by_term = self._judged(texts, host)
+        total, by_term = self._judged(texts, host, places)
         extra = {"sampled": ids[:, :most], "reward": total[:, :most].astype(np.float32)}
         if total.shape[1] > most:
             extra["reward_baseline"] = total[:, most].astype(np.float32)
@@ -145,7 +147,10 @@ class Rollout:
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         return found
 
-    def _judged(self, texts: list[list[str]], host: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
+    def _judged(
+        self, texts: list[list[str]], host: Mapping[str, np.ndarray], places: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The weighted sum, and each reward, of captions of the records at some places of the sequence of examples."""
         count, most = len(texts), len(texts[0])
         image, text, gallery, scale = np.zeros((count, 1)), np.zeros((count, most, 1)), np.zeros((count, 1)), 1.0
         if self._judge is not None:
@@ -153,32 +158,29 @@ class Rollout:
             flat = self._judge.encode_text([one for some in texts for one in some]).embed
             text, scale = flat.reshape(count, most, -1), float(self._judge.scales.logit_scale)
             gallery = fetch(self._share.to_devices({"embed": np.asarray(image, np.float32)})["embed"])
-        indices = host["index"].tolist()
+        draws = self._config.steps * self._config.batch_size
+        records = [(self._source.at(min(place / draws, 1.0)), index)
+                   for place, index in zip(places.tolist(), host["index"].tolist(), strict=True)]  # fmt: skip
         written = Written(
             texts, image, text, np.asarray(gallery), scale=scale, cider=self._cider, fluency=self._fluency,
             own=self._share.rows if self._judge is not None else np.arange(count),
-            references=[self._references(index) for index in indices] if self._cider else [()] * count,
-            scenes=self._scenes(indices),
+            references=[self._references(*record) if self._cider else () for record in records],
+            scenes=_scenes(records) if self._named & {"precision", "recall"} else None,
         )  # fmt: skip
         return total_rewards(self._terms, written)
 
-    def _references(self, index: int) -> tuple[str, ...]:
-        captions = self._source.captions(index)
+    def _references(self, source: Source, index: int) -> tuple[str, ...]:
+        captions = source.captions(index)
         names = self._config.reward.references
         wanted = [name for part in names.split(",") if part.strip() for name in matching(captions, part.strip())]
         return tuple(text for name in wanted or captions for text in captions[name])
-
-    def _scenes(self, indices: list[int]) -> list[Any] | None:
-        if not isinstance(self._source, Scenes):
-            return None
-        return [self._source.scene(index)[0] for index in indices]
 
     def _corpus(self) -> Iterator[list[list[str]]]:
         """The references of evenly spaced records of the training data, as words; damaged ones are passed over."""
         records = evenly(self._source, self._config.data.tokenizer_samples)
         for number in coming(self._source, records, images=False):
             with contextlib.suppress(DataError):
-                yield [text.lower().split() for text in self._references(number)]
+                yield [text.lower().split() for text in self._references(self._source, number)]
 
     def _count(self, ids: Int[np.ndarray, "B K T"], total: np.ndarray, terms: Mapping[str, np.ndarray]) -> dict:
         """For the log: means over this process's rows."""
@@ -207,6 +209,12 @@ class Rollout:
                 f"config.reward.judge={self._config.reward.judge} was not trained to compare embeddings, and no loss "
                 "ever saw those that it gives."
             )
+
+
+def _scenes(records: Sequence[tuple[Source, int]]) -> list[Any] | None:
+    """The scenes that images were drawn from; `None` of other data."""
+    scenes = [source.scene(index)[0] for source, index in records if isinstance(source, Scenes)]
+    return scenes if len(scenes) == len(records) else None
 
 
 def load_judge(config: Config, load: Callable[[str], Judge] | None) -> Judge | None:
