@@ -21,17 +21,26 @@ import vlc
 from vlc.data.sources import Scenes
 from vlc.data.sources.scenes.facts import caption_facts
 from vlc.evaluate.metrics.ranking import ranks
+from vlc.evaluate.tasks.bags import found_in_bags
+from vlc.inference.bags import mine_bags
 from vlc.rewards import Cider
 
 ROOT = Path(__file__).parent.parent
-FORMS = ("start", "", "cider", "clip_s", "fluent", "both", "units", "kl", "group")
+FORMS = ("start", "", "cider", "clip_s", "fluent", "both", "units", "kl", "group", "bags")
 GUIDANCE = (1.0, 1.5, 2.0, 3.0)
 _SCENES = 512
+_MINED = 16_384  # scenes that bags are mined from
 
 
 def train(form: str, seed: int, start: str, workdir: Path) -> None:
+    """Mines the bags first, where a form has some."""
     config = "configs/rewards.py" + (f":{form}" if form else "")
     more = [f"--config.init={start}", f"--config.reward.judge={start}", f"--config.seed={seed}"]
+    if form == "bags":
+        bags = workdir.with_suffix(".json")
+        mine = ["data", "bags", "scenes", "--model", start, "--records", str(_MINED), "--out", str(bags)]
+        subprocess.run([sys.executable, "-m", "vlc.cli", *mine], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        more.append(f"--config.data.bags={bags}")
     command = [sys.executable, "-m", "vlc.cli", "train", "--config", config, "--workdir", str(workdir), *more]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
@@ -49,6 +58,9 @@ def figures(model: vlc.Model, judges: dict[str, vlc.Model], scale: float = 1.0) 
     for name, judge in judges.items():
         image, text = judge.encode_image(images).embed, judge.encode_text(texts).embed
         found[f"R@1 by {name}"] = float((ranks(text @ image.T, np.eye(_SCENES, dtype=bool)) < 1).mean())
+        for size in (3, 5, 7):
+            bags = mine_bags(image, 7)[:, :size]
+            found[f"R@1 in bags of {size} by {name}"] = float(found_in_bags(image, text, bags).mean())
         found[f"cosine by {name}"] = float(np.einsum("nd,nd->n", text, image).mean())
     facts = [caption_facts(record.extra["scene"], text) for record, text in zip(records, texts, strict=True)]
     said = ("named", "attributes", "correct", "covered")

@@ -9,7 +9,11 @@ likelier (`docs/rewards.md`).
 The captioner alone is trained, against the judge's own log-probability of the image among those of the batch
 (DiscriTune). Forms have other rewards (`configs/rewards.py:NAME`): `cider` (SCST), `clip_s` (CLIP Reward), `fluent`:
 self-retrieval and runs of words that people write, `both`: self-retrieval and CIDEr, `kl`: self-retrieval held to where
-it began, `group` the same by GRPO, `units`: what is true of the scene, and how much of it is said.
+it began, `group` the same by GRPO, `units`: what is true of the scene, and how much of it is said; `bags`:
+self-retrieval among three, five and seven images that look alike (No Detail Left Behind), which are mined first:
+
+    vlc data bags scenes --model runs/captioner --records 16384 --out bags.json
+    vlc train --config configs/rewards.py:bags ... --config.data.bags=bags.json
 """
 
 from vlc.config import Config, default_config, shrink
@@ -45,6 +49,9 @@ def get_config(form: str = "") -> Config:
         config.reward.terms = "self_retrieval:1,cider:1"
     elif form == "units":
         config.reward.terms = "precision:1,recall:1"
+    elif form == "bags":
+        config.reward.terms = "bag_retrieval:1"
+        config.data.bag_sizes = f"0:3,{config.steps // 3}:5,{2 * config.steps // 3}:7"
     elif form == "kl":
         config.objectives.policy.kl = 0.1
     elif form == "group":

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vlc.commands.shared import EXIT_BAD_INPUT, add_columns, add_command, columns_of, open_some
+from vlc.commands.shared import EXIT_BAD_INPUT, add_columns, add_command, columns_of, load_here, open_some
 from vlc.errors import ConfigError
 
 
@@ -23,6 +23,16 @@ def add_data_commands(data) -> None:
 
     verify = add_command(data, "verify", _data_verify, "read a built dataset again: sizes, checksums, every record")
     verify.add_argument("folder")
+
+    bags = add_command(data, "bags", _data_bags, "mine bags of images that look alike, by a model's embeddings")
+    bags.add_argument("source", help="the data that will be trained on, as config.data.train names it")
+    add_columns(bags)
+    bags.add_argument("--model", required=True, help="the dual encoder that compares them")
+    bags.add_argument("--size", type=int, default=7, help="images of a bag (7)")
+    bags.add_argument("--neighbours", type=int, default=64, help="the nearest of an image that are looked at (64)")
+    bags.add_argument("--records", type=int, default=0, help="only this many records, evenly spaced (all)")
+    bags.add_argument("--out", required=True, help="the file, for config.data.bags and vlc eval --task bags")
+    bags.set_defaults(computes=True)
 
     stats = add_command(data, "stats", _data_stats, "captions, scripts, image sizes, duplicates: a table and a picture")
     _add_source(stats)
@@ -137,6 +147,32 @@ def _data_verify(options: argparse.Namespace) -> int:
         manifest = read_manifest(local_copy(options.folder))
         print(f"{options.folder}: {manifest['records']:,} records in {len(manifest['shards'])} shards, all as written")
     return EXIT_BAD_INPUT if problems else 0
+
+
+def _data_bags(options: argparse.Namespace) -> int:
+    import json
+
+    from vlc.data.sources import open_source
+    from vlc.errors import DataError
+    from vlc.evaluate.tasks.scenes import open_test_scenes
+    from vlc.inference.bags import embedded, mine_bags
+    from vlc.storage import place, write_whole
+
+    model = load_here(options.model)
+    if options.source == "scenes":
+        source = open_test_scenes(model, 1_000_000).subset(split="train")
+    else:
+        source = open_source(options.source, columns=columns_of(options))
+    numbers, embed, skipped = embedded(model, source, options.records)
+    bags = numbers[mine_bags(embed, options.size, neighbours=options.neighbours)]
+    if not len(bags):
+        raise DataError(f"{options.source}: no bag of {options.size} images; more --neighbours, or a smaller --size.")
+    found = {"records": len(source), "size": options.size, "bags": bags.tolist()}
+    write_whole(place(options.out), (json.dumps(found) + "\n").encode())
+    print(f"{options.out}: {len(bags):,} bags of {options.size}, of {len(embed):,} images")
+    for reason, count in skipped.items():
+        print(f"  {count:,} left out: {reason}")
+    return 0
 
 
 def _data_stats(options: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     add_step(command)
     command.add_argument(
         "--task", default="", help="classification, retrieval, caption, sugarcrepe, winoground, aro, "
-        "wrong_texts, segmentation, regions, region_captions, linear, knn; "
+        "wrong_texts, segmentation, regions, region_captions, bags, linear, knn; "
         "several with commas; without, all that can be measured on held-out training data",
     )  # fmt: skip
     command.add_argument("--data", action="append", default=[], help="PATH, or TASK=PATH; again for more tasks")
@@ -43,6 +43,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--crops", action="store_true", help="regions: look at each as at a picture of its own (OVSeg)"
     )
+    command.add_argument("--bags", default="", help="bags: a file of vlc data bags (mined from the images)")
     command.add_argument("--windows", type=int, default=0, help="segmentation: windows slide over this short side")
     command.add_argument("--proposals", default="", help="segmentation: masks of another model, as COCO's results are")
     command.add_argument("--ensemble", type=float, default=0.7, help="how much their crops have to say (OVSeg: 0.7)")
@@ -127,6 +128,7 @@ def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path, scales: S
         chosen, scales=scales, request=read_request(options, model, max(options.unique, 1)), scorer_name=options.scorer,
         scorer=load_here(options.scorer) if options.scorer else None, references=options.references,
         compare=options.compare, crops=options.crops, unique=options.unique > 0, closer=_closer(options),
+        bags=options.bags,
         windows=options.windows, proposals=options.proposals, ensemble=options.ensemble,
     )  # fmt: skip
     cache = place(options.cache) if options.cache else cache_folder()

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vlc.config.checks import check_config, config_warnings, has_average, parse_weights
+from vlc.config.checks import check_config, config_warnings, has_average, parse_steps, parse_weights
 from vlc.config.sections import SCHEDULE_FREE, Settings
 from vlc.config.values import Config, get_key
 from vlc.errors import ConfigError
@@ -16,7 +16,7 @@ from vlc.settings import make_config, sections
 
 __all__ = [
     "FREE_KEYS", "SCHEDULE_FREE", "Config", "check_config", "config_from_json", "config_warnings", "default_config",
-    "get_key", "has_average", "parse_weights", "resolve_auto", "shrink",
+    "get_key", "has_average", "parse_steps", "parse_weights", "resolve_auto", "shrink",
 ]  # fmt: skip
 
 FREE_KEYS = tuple(key for key, section in sections(Settings) if section.free)  # whose names the user chooses

@@ -31,6 +31,11 @@ def check_config(config: Config) -> None:
             f"config.accumulate={config.accumulate} does not divide config.batch_size={config.batch_size}."
         )
     _check_copies(config.checkpoint)
+    parse_steps(config.data.bag_sizes, "data.bag_sizes")
+    if config.data.bags and config.data.twins:
+        raise ConfigError("config.data.bags and .twins both say what stands side by side in a batch: leave one out.")
+    if "bag_retrieval" in parse_weights(config.reward.terms, "reward.terms", signed=True) and not config.data.bags:
+        raise ConfigError("The reward bag_retrieval needs bags of look-alike images: set config.data.bags.")
     if config.data.twins and config.data.captions.first == "pool":
         raise ConfigError(
             "config.data.twins pairs records by their main captions, and config.data.captions.first=pool has none."
@@ -83,6 +88,19 @@ def parse_weights(text: str, key: str, *, signed: bool = False) -> dict[str, flo
         if not (least < weights[name.strip()] < math.inf and weights[name.strip()]):
             raise ConfigError(f'config.{key} is "{text}": weights must be positive; leave out what is not wanted.')
     return weights
+
+
+def parse_steps(text: str, key: str) -> dict[int, int]:
+    """Reads `"0:3,500:5"`, a number by the step from which on it counts.
+
+    Raises:
+        ConfigError: A part is not two whole numbers.
+    """
+    try:
+        parts = [part.split(":") for part in text.split(",") if part.strip()]
+        return {int(step): int(number) for step, number in parts}
+    except ValueError:
+        raise ConfigError(f'config.{key} is "{text}"; write steps and numbers, as in "0:3,500:5".') from None
 
 
 def _check_objectives(config: Config) -> None:

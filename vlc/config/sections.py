@@ -120,6 +120,8 @@ class Data(Section):
     mixture_rule = choice("weights", RULES, "weights are shares of the draws, or `epochs`: visits of a record an epoch")
     twins = number(0.0, "share of a batch that are twins of records beside them (docs/data.md)", low=0, high=0.5)
     twins_from = number(0.0, "share of training after which there are twins", low=0, high=1)
+    bags = text("", "a file of vlc data bags, whose records stand side by side in a batch; empty: none do")
+    bag_sizes = text("", 'records of a bag, by the step from which on, "0:3,500:5,2000:7"; empty: all')
     columns = text("", 'which columns are the image and which captions, "image=file,alt=title"')
     join = text("", "a file with more captions for the same images, by path or URL")
     filters = names((), 'steps that leave records out before training, ("align_image", "words(min=3)")')

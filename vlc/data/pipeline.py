@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 
 from vlc.data.attributes import Attributes
+from vlc.data.bags import Bags
 from vlc.data.captions import CaptionChoice, different
 from vlc.data.controls import Controls
 from vlc.data.decoding import picture_size
@@ -308,6 +309,29 @@ class _Visits(grain.MapDataset):
         return Visit(draw, int(self._parent[draw]), (first, index), is_twin=row % 2 == 1)
 
 
+class _Bagged(grain.MapDataset):
+    """Records whose bags stand side by side in a batch."""
+
+    def __init__(self, bags: Bags, batch_size: int, seed: int):
+        """
+        Args:
+            bags: With their sizes by step.
+            batch_size: Of the global batch.
+            seed: Of their order.
+        """
+        super().__init__(grain.MapDataset.range(len(bags.members)).seed(seed).shuffle().repeat())
+        self._bags, self._size = bags, batch_size
+
+    def __len__(self) -> int:
+        return len(self._parent)
+
+    def __getitem__(self, draw: Any) -> Any:
+        batch, row = divmod(draw, self._size)
+        number, place = self._bags.place(batch, row, self._size)
+        bag: Any = self._parent[number]
+        return int(self._bags.members[bag, place])
+
+
 class _Rows(grain.MapDataset):
     """The same rows of every batch of examples, one after another; with the first all of them are asked for."""
 
@@ -350,6 +374,7 @@ def train_batches(
     workers: int = 0,
     twins: float = 0.0,
     twins_from: int = 0,
+    bags: Bags | None = None,
 ) -> grain.DatasetIterator[Batch]:
     """An endless stream of batches, or of this process's rows of every global batch.
 
@@ -367,8 +392,9 @@ def train_batches(
         workers: Worker processes; 0 reads in this one.
         twins: Share of a batch that are twins of the records beside them (`Source.twin`), at most a half.
         twins_from: The first step whose batch has some.
+        bags: Of records that stand side by side, in place of single records; `None`: there are none.
     """
-    order = visits(make_example.source, seed)
+    order = visits(make_example.source, seed) if bags is None else _Bagged(bags, batch_size, seed)
     examples = _Visits(order, batch_size, twins, twins_from).random_map(make_example)
     wanted = range(batch_size) if rows is None else rows
     dataset = _Rows(examples, order, make_example.source, batch_size, wanted, threads).batch(len(wanted))[start_step:]

@@ -8,6 +8,7 @@ from typing import Any
 from vlc.errors import ConfigError, did_you_mean
 from vlc.evaluate.embeddings import Cache
 from vlc.evaluate.report.page import Report, write_results
+from vlc.evaluate.tasks.bags import run_bags
 from vlc.evaluate.tasks.base import Options, Outcome
 from vlc.evaluate.tasks.captioning import run_captioning
 from vlc.evaluate.tasks.classification import run_classification
@@ -35,13 +36,14 @@ TASKS: dict[str, Callable[[Cache, Options, str, Sequence[str]], Outcome]] = {
     "linear": run_probe,
     "knn": run_probe,
     "caption": run_captioning,
+    "bags": run_bags,
     "regions": run_regions,
     "region_captions": run_region_captions,
 }
 
 
 _CLOSER = ("classification", "retrieval", *SUITES, "wrong_texts", "linear", "knn")  # tasks of whole pictures
-_WITHOUT_TEXTS = ("caption", "region_captions", "linear", "knn")  # tasks of models that compare nothing, too
+_WITHOUT_TEXTS = ("caption", "bags", "region_captions", "linear", "knn")  # tasks of models that compare nothing, too
 
 
 def evaluate_tasks(

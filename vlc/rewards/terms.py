@@ -78,7 +78,7 @@ def self_retrieval(written: Written) -> Float[np.ndarray, "B K"]:
 def bag_retrieval(written: Written) -> Float[np.ndarray, "B K"]:
     """The same among the images of its bag (No Detail Left Behind, arXiv 2409.03025)."""
     if written.bags is None:
-        raise ConfigError("The reward bag_retrieval needs bags of look-alike images: set config.reward.bags.")
+        raise ConfigError("The reward bag_retrieval needs bags of look-alike images: set config.data.bags.")
     return _log_share(written, written.bags[written.own][:, None] == written.bags[None])
 
 

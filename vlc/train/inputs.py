@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from vlc.config import Config, parse_weights
+from vlc.config import Config, parse_steps, parse_weights
 from vlc.curate.join import join_captions
 from vlc.curate.selection import select
 from vlc.data.attributes import Attributes
+from vlc.data.bags import Bags, read_bags
 from vlc.data.captions import OF_REGION, CaptionChoice, Mix, matching
 from vlc.data.controls import LEARNT_CONTROLS, Controls, even_bins, sources_of
 from vlc.data.images import Preprocess
@@ -302,6 +303,14 @@ def text_lengths(config: Config, *, first: bool = False) -> Lengths:
     written = "region_captions" in parts_used(config.objectives)
     region = config.data.regions.length or (min(length, target) if written else length)
     return Lengths(min(length, most), min(sub, most), target, min(region, most))
+
+
+def bags_of(config: Config, source: Source) -> Bags | None:
+    """The bags of records that stand side by side; `None` where there are none."""
+    if not config.data.bags:
+        return None
+    sizes = parse_steps(config.data.bag_sizes, "data.bag_sizes")
+    return read_bags(config.data.bags, sizes, len(source), config.batch_size)
 
 
 def first_steps(config: Config) -> int:

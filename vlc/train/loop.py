@@ -48,6 +48,7 @@ from vlc.train.flops import step_flops
 from vlc.train.goodput import Goodput
 from vlc.train.initial import Initial, inherit_architecture, load_start, resumed_start, start_from
 from vlc.train.inputs import (
+    bags_of,
     data_warnings,
     find_controls,
     first_steps,
@@ -213,7 +214,7 @@ def _train(
     host_batches = train_batches(
         make_example, batch_size=run.batch_size, seed=run.seed, start_step=first_batch, rows=share.rows.tolist(),
         threads=run.data.threads, workers=run.data.workers, twins=run.data.twins,
-        twins_from=round(run.data.twins_from * run.steps),
+        twins_from=round(run.data.twins_from * run.steps), bags=bags_of(run, source),
     )  # fmt: skip
     if is_primary():  # every check has passed
         write_whole(workdir / "config.json", (json.dumps(saved_config, indent=1) + "\n").encode())

@@ -31,7 +31,7 @@ from vlc.objectives.policy import token_log_probs
 from vlc.parallel import Share, batch_sharding, compiler_options, fetch
 from vlc.rewards import Cider, Fluency, Judge, Written, parse_terms, total_rewards
 from vlc.rewards.terms import OF_JUDGE
-from vlc.train.inputs import coming, evenly
+from vlc.train.inputs import bags_of, coming, evenly
 from vlc.train.lowering import writes
 
 Batch = dict[str, jax.Array]
@@ -94,6 +94,7 @@ class Rollout:
         self._config, self._mesh, self._share = config, mesh, share
         self._tokenizer, self._source, self._judge = tokenizer, source, judge
         self._terms = parse_terms(parse_weights(config.reward.terms, "reward.terms", signed=True))
+        self._bags = bags_of(config, source)
         self._check()
         self._named = {term.name for term in self._terms}
         words = self._corpus
@@ -128,7 +129,7 @@ class Rollout:
         ids = self._here(written["ids"])
         texts = [[self._tokenizer.decode(row) for row in some] for some in ids]
         wrote = time.perf_counter()
-        total, by_term = self._judged(texts, host, places)
+        total, by_term = self._judged(texts, host, places, step)
         extra = {"sampled": ids[:, :most], "reward": total[:, :most].astype(np.float32)}
         if total.shape[1] > most:
             extra["reward_baseline"] = total[:, most].astype(np.float32)
@@ -148,7 +149,7 @@ class Rollout:
         return found
 
     def _judged(
-        self, texts: list[list[str]], host: Mapping[str, np.ndarray], places: np.ndarray
+        self, texts: list[list[str]], host: Mapping[str, np.ndarray], places: np.ndarray, step: int
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The weighted sum, and each reward, of captions of the records at some places of the sequence of examples."""
         count, most = len(texts), len(texts[0])
@@ -165,6 +166,7 @@ class Rollout:
             texts, image, text, np.asarray(gallery), scale=scale, cider=self._cider, fluency=self._fluency,
             own=self._share.rows if self._judge is not None else np.arange(count),
             references=[self._references(*record) if self._cider else () for record in records],
+            bags=None if self._bags is None else np.arange(len(gallery)) // self._bags.size_at(step),
             scenes=_scenes(records) if self._named & {"precision", "recall"} else None,
         )  # fmt: skip
         return total_rewards(self._terms, written)

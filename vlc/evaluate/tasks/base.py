@@ -48,6 +48,7 @@ class Options:
         windows: Of segmentation: the short side of pictures that windows slide over; 0: none do.
         proposals: Of segmentation: a file of masks, see `read_proposals`.
         ensemble: How much a masked crop has to say there, against the proposer.
+        bags: A file that `vlc data bags` wrote; empty: bags are mined from the images.
         compare: Sweeps that were written before, for the picture.
     """
 
@@ -71,6 +72,7 @@ class Options:
     windows: int = 0
     proposals: str = ""
     ensemble: float = 0.7
+    bags: str = ""
 
     def path(self, task: str) -> str:
         """Raises `ConfigError` where the task has no data."""
