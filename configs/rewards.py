@@ -31,6 +31,12 @@ def get_config(form: str = "") -> Config:
     config.data.scenes.varied = True
     config.data.captions.mix = "long"
 
+    # Of config.init, where it is set.
+    config.data.image.size, config.data.vocab_size, config.model.embed_dim = 72, 512, 64
+    config.model.image.update({"patch": 12, "width": 128, "heads": 4, "layers": 2, "stem": "conv", "pool": "map"})
+    config.model.text.update({"width": 128, "layers": 2, "heads": 4, "length": 64})
+    config.model.decoder.update({"layers": 2, "width": 128, "heads": 4, "length": 24})
+
     config.objectives.clip.weight = 0.0
     config.objectives.policy.weight = 1.0
     config.reward.terms = "self_retrieval:1"
@@ -58,8 +64,7 @@ def get_config(form: str = "") -> Config:
         config.objectives.policy.update({"baseline": "group", "kl": 0.04})
         config.reward.updates = 2
     elif form == "smoke":
-        config.reward.terms = "length:-1,cider:1"
-        config.model.decoder.layers = 2
+        config.reward.terms = "length:-1,cider:1"  # which need no judge
         config = shrink(config)
     elif form:
         raise ValueError(f"configs/rewards.py has no form {form!r}.")

@@ -31,6 +31,7 @@ def test_it_builds_at_full_size(name):
         "quickstart": (1, 3),
         "captioner_frozen": (1, 3),
         "regions": (1, 4),
+        "rewards": (1, 4),
         "flickr8k": (2, 8),
         "own_images": (2, 8),
     }

@@ -168,7 +168,7 @@ def test_a_sweep_writes_one_table_a_picture_and_samples(folder, tmp_path, capsys
     compared = [*command, "--guidance-scale", "1", "--compare", str(tmp_path / "one"), "--scorer", str(folder)]
     assert main([*compared, "--out", str(tmp_path / "two")]) == 0
     page = (tmp_path / "two" / "report.html").read_text()
-    assert f"by {folder}" in page and page.count("data:image/png") == 1 + 9
+    assert f"by {folder}" in page and page.count("data:image/png") == 2 + 9
     for name in ("bleu4", "r1", "clip_s"):  # the same captions, by the same scorer
         again = json.loads((tmp_path / "two" / "eval.json").read_text())["tasks"]["caption"]["scales"][0]
         assert again[name] == found["scales"][0][name]
