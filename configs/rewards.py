@@ -9,7 +9,8 @@ likelier (`docs/rewards.md`).
 The captioner alone is trained, against the judge's own log-probability of the image among those of the batch
 (DiscriTune). Forms have other rewards (`configs/rewards.py:NAME`): `cider` (SCST), `clip_s` (CLIP Reward), `fluent`:
 self-retrieval and runs of words that people write, `both`: self-retrieval and CIDEr, `kl`: self-retrieval held to where
-it began, `group` the same by GRPO, `units`: what is true of the scene, and how much of it is said; `bags`:
+it began, `group` the same by GRPO, `dpo`: of an image's captions the best is preferred to the worst (DPO), `best`: the
+best alone is learnt (RAFT), `units`: what is true of the scene, and how much of it is said; `bags`:
 self-retrieval among three, five and seven images that look alike (No Detail Left Behind), which are mined first:
 
     vlc data bags scenes --model runs/captioner --records 16384 --out bags.json
@@ -55,6 +56,10 @@ def get_config(form: str = "") -> Config:
         config.reward.terms = "self_retrieval:1,cider:1"
     elif form == "units":
         config.reward.terms = "precision:1,recall:1"
+    elif form in ("dpo", "best"):
+        config.objectives.policy.weight = 0.0
+        objective = config.objectives.preference if form == "dpo" else config.objectives.best_of
+        objective.weight = 1.0
     elif form == "bags":
         config.reward.terms = "bag_retrieval:1"
         config.data.bag_sizes = f"0:3,{config.steps // 3}:5,{2 * config.steps // 3}:7"

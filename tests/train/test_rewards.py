@@ -35,7 +35,8 @@ REWARDED = PLAIN | {
 
 def tiny(**changes):
     return tiny_config(
-        objectives__policy__weight=0.8, objectives__policy__kl=0.3, reward__terms="length:1", reward__samples=3,
+        objectives__policy__weight=0.8, objectives__policy__kl=0.3, objectives__preference__weight=0.5,
+        objectives__best_of__weight=0.2, reward__terms="length:1", reward__samples=3,
         model__decoder__length=12, **{f"objectives__{name}__weight": 0.0 for name in ("filip", "multi_positive",
         "grouping")}, **changes,
     )  # fmt: skip
@@ -62,7 +63,7 @@ def gradient_of(settings, shape=(1, 1, 1), accumulate=1):
         step = jax.jit(lambda params, first, batch: loss_and_gradient(
             graph, params, batch, settings.objectives, accumulate, None, first))  # fmt: skip
         total, terms, gradient = step(*given)
-    return float(total), float(terms["policy"]), leaves(gradient)
+    return float(total), [float(terms[name]) for name in ("policy", "preference", "best_of")], leaves(gradient)
 
 
 @pytest.mark.slow
@@ -72,7 +73,7 @@ def test_meshes_and_parts_give_the_same_gradient():
     assert np.isfinite(total) and any("decoder" in path and np.abs(x).max() > 0 for path, x in gradient.items())
     for shape, accumulate in (((2, 2, 2), 1), ((4, 1, 2), 2)):
         other, also, moved = gradient_of(settings, shape, accumulate)
-        np.testing.assert_allclose((other, also), (total, term), rtol=1e-5)
+        np.testing.assert_allclose([other, *also], [total, *term], rtol=1e-5)
         for path, value in gradient.items():
             np.testing.assert_allclose(moved[path], value, rtol=1e-5, atol=2e-5, err_msg=path)
 
@@ -143,7 +144,7 @@ def test_a_run_with_rewards_that_is_stopped_ends_with_the_same_bits(tmp_path):
     assert final_checksums(tmp_path / "cut") == final_checksums(tmp_path / "whole")
     rows = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["reward"]) and "reward/cider" in row for row in rows if "loss" in row)
-    with pytest.raises(CheckpointError, match="policy was turned on or off"):
+    with pytest.raises(CheckpointError, match="holds other things of rewards"):
         train(config(steps=6, **REWARDED | {"objectives__policy__kl": 0.0}), tmp_path / "cut")
 
 
@@ -181,7 +182,7 @@ def test_a_reward_that_is_no_number_stops_a_run_and_loses_nothing(tmp_path):
     ("changes", "said"),
     [
         ({"objectives__policy__weight": 1.0}, "reward.terms names no reward"),
-        ({"reward__terms": "length:1"}, "policy.weight is 0"),
+        ({"reward__terms": "length:1"}, "nothing is written"),
         ({"reward__terms": "length:x", "objectives__policy__weight": 1.0}, "not a number"),
         ({"reward__terms": "length:1", "objectives__policy__weight": 1.0, "objectives__policy__baseline": "group",
           "reward__samples": 1}, "2 or more"),

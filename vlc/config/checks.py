@@ -266,25 +266,24 @@ def has_average(optimizer: Config) -> bool:
 
 def _check_reward(config: Config) -> None:
     policy, reward, decoder = config.objectives.policy, config.reward, config.model.decoder
-    if not policy.weight:
+    wanted = [name for name in ("policy", "preference", "best_of") if config.objectives[name].weight]
+    if not wanted:
         if reward.terms:
             raise ConfigError(
-                "config.reward.terms is set, and config.objectives.policy.weight is 0: nothing is written."
+                "config.reward.terms is set, and neither config.objectives.policy nor .preference nor .best_of has "
+                "weight: nothing is written."
             )
         return
+    named = f"config.objectives.{wanted[0]}"
     if not decoder.layers or decoder.reads == "text":
-        raise ConfigError(
-            'config.objectives.policy needs a captioner: config.model.decoder.layers, and decoder.reads="ids".'
-        )
+        raise ConfigError(f'{named} needs a captioner: config.model.decoder.layers, and decoder.reads="ids".')
     if not reward.terms:
-        raise ConfigError(
-            'config.objectives.policy has weight, and config.reward.terms names no reward: "self_retrieval:1".'
-        )
-    if policy.baseline == "group" and reward.samples < 2:
-        raise ConfigError("config.objectives.policy.baseline=group needs config.reward.samples of 2 or more.")
+        raise ConfigError(f'{named} has weight, and config.reward.terms names no reward: "self_retrieval:1".')
+    if reward.samples < 2 and (policy.baseline == "group" or wanted != ["policy"]):
+        raise ConfigError(f"{named} compares captions of an image: set config.reward.samples to 2 or more.")
     if config.data.image.resize == "naflex" or config.model.image.drop_patches or config.data.first_size:
         raise ConfigError(
-            "config.objectives.policy writes captions of whole square pictures of one size: neither resize=naflex, "
+            f"{named} writes captions of whole square pictures of one size: neither resize=naflex, "
             "drop_patches nor data.first_size."
         )
     longest = (decoder.length or config.model.text.length) - 1

@@ -14,7 +14,7 @@ DUPLICATES = "duplicates"
 Part = Literal[
     "text_embed", "text_tokens", "sub_captions", "hard_texts", "image_tokens", "caption", "teacher", "crops", "hidden",
     "regions", "region_texts", "region_hard", "region_captions", "queries", "attributes", "classes",
-    "region_classes", "cycle", "policy",
+    "region_classes", "cycle", "written",
 ]  # fmt: skip
 
 
@@ -44,6 +44,7 @@ class Encoded:
     sampled_log_prob: Any = None  # [B, K, T], of captions that were written, a token at a time
     sampled_old: Any = None  # [B, K, T], by the parameters that wrote them; where others do by now
     sampled_mask: Any = None  # [B, K, T], 1 up to the end mark, that included
+    sampled_first: Any = None  # [B, K, T], by the model that training began with
     sampled_kl: Any = None  # [B, K, T], the divergence from the reference
     reward: Any = None  # [B, K]
     reward_baseline: Any = None  # [B]

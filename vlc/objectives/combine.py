@@ -24,6 +24,7 @@ from vlc.objectives.hard_texts import HARD_CLIP, HARD_FILIP
 from vlc.objectives.late_interaction import FILIP
 from vlc.objectives.multi_positive import MULTI_POSITIVE
 from vlc.objectives.policy import POLICY, token_divergence, token_log_probs
+from vlc.objectives.preference import BEST_OF, PREFERENCE
 from vlc.objectives.region_hard import REGION_HARD
 from vlc.objectives.region_queries import REGION_BOXES
 from vlc.objectives.regions import REGION, REGION_CAPTION
@@ -36,7 +37,7 @@ TAUGHT = ("teacher_image", "teacher_text", "teacher_scale", "teacher_whole", "te
 _ALL = (
     CLIP, SIGLIP, FILIP, MULTI_POSITIVE, GROUPING, CAPTION, HARD_CLIP, HARD_FILIP, HARD_MARGIN, DISTILL, LOCAL_GLOBAL,
     MASKED, REGION, REGION_HARD, REGION_BOXES, REGION_CAPTION, ATTRIBUTE_MIL, CYCLE, SAME_CLASS,
-    REGION_SAME_CLASS, SEQUENCE, POLICY,
+    REGION_SAME_CLASS, SEQUENCE, POLICY, PREFERENCE, BEST_OF,
 )  # fmt: skip
 OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in _ALL}
 
@@ -127,7 +128,7 @@ def encode_batch(
         classes=class_digests(batch["classes"]) if "classes" in uses else None,
         cycle_nll=cycle_nll,
         **hard, **taught, **views, **encode_regions(model, batch, image, objectives),
-        **(encode_written(model, batch, image, reference) if "policy" in uses else {}),
+        **(encode_written(model, batch, image, reference) if "written" in uses else {}),
     )  # fmt: skip
 
 
@@ -183,6 +184,7 @@ def encode_written(
     if reference is not None:
         theirs = jax.lax.stop_gradient(reference.sampled_logits(reference.encode_image(batch["image"]), inputs))
         found["sampled_kl"] = token_divergence(logits, theirs) * mask
+        found["sampled_first"], _ = token_log_probs(theirs, labels)
     return found
 
 

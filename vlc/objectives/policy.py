@@ -20,6 +20,16 @@ BASELINES = ("greedy", "running", "group")
 _LEAST = 1e-4  # added to the deviation of a group
 
 
+def baseline_of(objectives: Any) -> str:
+    """What the captions of a step are held against; empty where they are not."""
+    return objectives.policy.baseline if objectives.policy.weight else ""
+
+
+def needs_first(objectives: Any) -> bool:
+    """Whether a loss asks what the model that training began with says."""
+    return bool((objectives.policy.weight and objectives.policy.kl) or objectives.preference.weight)
+
+
 def advantages(
     rewards: Float[Array, "B K"], baseline: str, value: Float[Array, " B"] | None = None
 ) -> Float[Array, "B K"]:
@@ -93,10 +103,11 @@ def policy_loss(
     ratio = jnp.exp(log_prob - before)
     gain = jax.lax.stop_gradient(advantage)[..., None]
     kept = jnp.minimum(ratio * gain, jnp.clip(ratio, 1 - clip, 1 + clip) * gain)
-    return -_of_captions(kept, mask, average).mean()
+    return -of_captions(kept, mask, average).mean()
 
 
-def _of_captions(values: Float[Array, "B K T"], mask: Float[Array, "B K T"], average: str) -> Float[Array, "B K"]:
+def of_captions(values: Float[Array, "B K T"], mask: Float[Array, "B K T"], average: str) -> Float[Array, "B K"]:
+    """The mean over the tokens of each caption (`token`), or their sum (`sequence`)."""
     total = (values * mask).sum(axis=2)
     return total if average == "sequence" else total / jnp.maximum(mask.sum(axis=2), 1)
 
@@ -117,8 +128,8 @@ def _loss(encoded: Encoded, _: Scales, options: Any) -> Array:
         average=options.average,
     )  # fmt: skip
     if options.kl:
-        lost += options.kl * _of_captions(encoded.sampled_kl, encoded.sampled_mask, options.average).mean()
+        lost += options.kl * of_captions(encoded.sampled_kl, encoded.sampled_mask, options.average).mean()
     return lost
 
 
-POLICY = Objective("policy", Policy, ("policy",), _loss)
+POLICY = Objective("policy", Policy, ("written",), _loss)

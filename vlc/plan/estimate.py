@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from vlc.config import Config, resolve_auto
 from vlc.errors import ConfigError
 from vlc.objectives import encode_batch, total_loss
+from vlc.objectives.policy import needs_first
 from vlc.parallel import Chip, batch_sharding, chip_of, data_shares, make_mesh, state_sharding
 from vlc.plan.collectives import read_collectives, sent_by_axis
 from vlc.plan.compiled import compile_step
@@ -161,7 +162,7 @@ def _kept_bytes(run: Config, vocabulary: int, count: int) -> int:
     def pullback(params: Any, batch: Any) -> Any:
         def loss(params: Any) -> Any:
             model = nnx.merge(graph, params)
-            reference = nnx.merge(graph, params) if run.objectives.policy.kl else None
+            reference = nnx.merge(graph, params) if needs_first(run.objectives) else None
             encoded = encode_batch(model, batch, run.objectives, reference)
             return total_loss(encoded, model.scales(), run.objectives)[0]
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vlc.config import Config
+from vlc.objectives.policy import baseline_of
 from vlc.train.lowering import batch_shapes, plain_step, state_shapes, writes
 from vlc.train.state import make_graph
 
@@ -43,7 +44,7 @@ def writing_flops(config: Config, vocab_size: int, params: Any, batch: dict[str,
     """
     if not writes(config):
         return 0.0
-    graph, policy, reward = make_graph(config, vocab_size), config.objectives.policy, config.reward
+    graph, baseline, reward = make_graph(config, vocab_size), baseline_of(config.objectives), config.reward
     rows, _, length = batch["sampled"].shape
     branches = 1 if reward.guidance_scale == 1 else 2
 
@@ -51,7 +52,7 @@ def writing_flops(config: Config, vocab_size: int, params: Any, batch: dict[str,
         model = nnx.merge(graph, params)
         return model.sampled_logits(model.encode_image(images), ids)
 
-    drawn = branches * (reward.samples + (policy.baseline == "greedy")) + reward.samples * (reward.updates > 1)
+    drawn = branches * (reward.samples + (baseline == "greedy")) + reward.samples * (reward.updates > 1)
     ids = jax.ShapeDtypeStruct((rows, drawn, length - 1), jnp.int32)
     return count_flops(written, params, batch["image"], ids)
 

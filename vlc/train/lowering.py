@@ -11,6 +11,7 @@ from vlc.config import Config, check_config, resolve_auto
 from vlc.data.attributes import Attributes
 from vlc.data.controls import slot_sizes
 from vlc.objectives import parts_used
+from vlc.objectives.policy import baseline_of
 from vlc.parallel import batch_sharding, check_batch, replicated, state_sharding
 from vlc.train.inputs import make_preprocess, text_lengths
 from vlc.train.optimizer import make_optimizer, updates_of
@@ -61,7 +62,7 @@ def state_shapes(config: Config, vocab_size: int, optimizer: Any) -> Any:
 
 def writes(config: Config) -> bool:
     """Whether captions are written and judged in training."""
-    return config.objectives.policy.weight > 0
+    return "written" in parts_used(config.objectives)
 
 
 def rollout_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
@@ -73,7 +74,7 @@ def rollout_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
         "sampled": jax.ShapeDtypeStruct((rows, most, length), jnp.int32),
         "reward": jax.ShapeDtypeStruct((rows, most), jnp.float32),
     }
-    if config.objectives.policy.baseline == "greedy":
+    if baseline_of(config.objectives) == "greedy":
         made["reward_baseline"] = jax.ShapeDtypeStruct((rows,), jnp.float32)
     if config.reward.updates > 1:
         made["sampled_old"] = jax.ShapeDtypeStruct((rows, most, length - 1), jnp.float32)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from vlc.config import SCHEDULE_FREE, Config
+from vlc.objectives import parts_used
 from vlc.train.frozen import with_frozen
 from vlc.train.guards import scale_by_depth, skip_spikes
 from vlc.train.muon import scale_by_muon_or
@@ -37,7 +38,7 @@ def make_schedule(config: Config, steps: int) -> optax.Schedule:
 
 def updates_of(config: Config) -> int:
     """Updates of the parameters in a step of a run: several, where captions that were written are learnt from again."""
-    return config.reward.updates if config.objectives.policy.weight else 1
+    return config.reward.updates if "written" in parts_used(config.objectives) else 1
 
 
 def make_optimizer(config: Config, steps: int, *, lora: bool = False) -> optax.GradientTransformation:

@@ -5,6 +5,7 @@ from typing import Any
 
 from vlc.config import config_from_json
 from vlc.errors import CheckpointError
+from vlc.objectives.policy import baseline_of, needs_first
 from vlc.train.restoring import read_meta
 
 # Changes of these alone do not change what is trained, and are not worth a line.
@@ -27,7 +28,8 @@ def check_same_model(saved: dict, current: dict, where: str) -> None:
     """
     saved_config, tokenizer, _ = read_meta(saved, where)
     now_config, now_tokenizer, _ = read_meta(current, where)
-    before, now = (config_from_json(config).to_dict() for config in (saved_config, now_config))
+    configs = [config_from_json(config) for config in (saved_config, now_config)]
+    before, now = (config.to_dict() for config in configs)
     sections = (("model.", "model"), ("data.image.", "image"))
     pairs = {"model": (before["model"], now["model"]), "image": (before["data"]["image"], now["data"]["image"])}
     problems = [
@@ -45,19 +47,11 @@ def check_same_model(saved: dict, current: dict, where: str) -> None:
             + "\nUse the same settings, or another --workdir."
         )
     _check_same_optimizer(before["optimizer"], now["optimizer"], where)
-    policies = (config["objectives"]["policy"] for config in (before, now))
-    if (
-        len(
-            {
-                (one["weight"] > 0, one["weight"] * one["kl"] > 0, one["weight"] > 0 and one["baseline"] == "running")
-                for one in policies
-            }
-        )
-        > 1
-    ):
+    held = [(needs_first(one.objectives), baseline_of(one.objectives) == "running") for one in configs]
+    if held[0] != held[1]:
         raise CheckpointError(
-            f"{where}: config.objectives.policy was turned on or off, or its kl, or its baseline is another: the state "
-            f"holds other things then. Start anew from these weights: --config.init={where} --workdir OTHER."
+            f"{where}: its state holds other things of rewards than are asked for now (config.objectives.policy.kl, "
+            f".preference, or a running baseline). Start anew: --config.init={where} --workdir OTHER."
         )
 
 

@@ -27,7 +27,7 @@ from vlc.errors import ConfigError, DataError
 from vlc.generate import DecodingOptions, GuidanceWeights, NextToken, sample, sampling_keys
 from vlc.models import DualEncoder
 from vlc.models.cached_decoder import CachedDecoder
-from vlc.objectives.policy import token_log_probs
+from vlc.objectives.policy import baseline_of, token_log_probs
 from vlc.parallel import Share, batch_sharding, compiler_options, fetch
 from vlc.rewards import Cider, Fluency, Judge, Written, parse_terms, total_rewards
 from vlc.rewards.terms import OF_JUDGE
@@ -40,7 +40,7 @@ Batch = dict[str, jax.Array]
 def make_writer(graph: nnx.GraphDef[DualEncoder], config: Config, tokenizer: Tokenizer) -> Callable[..., Any]:
     """The function to compile: parameters, images and their numbers to ids `[B, K, T]`, after the begin mark; with
     greedy captions as the last of each image where they are the baseline; and the log-probabilities of the tokens."""
-    reward, greedy = config.reward, config.objectives.policy.baseline == "greedy"
+    reward, greedy = config.reward, baseline_of(config.objectives) == "greedy"
     most = reward.max_tokens
     scale = reward.guidance_scale
     branches = ("conditional",) if scale == 1 else ("conditional", "unconditional")
@@ -200,7 +200,7 @@ class Rollout:
 
     def _check(self) -> None:
         if not self._terms:
-            raise ConfigError("config.objectives.policy has weight, and config.reward.terms names no reward.")
+            raise ConfigError("Captions are written, and config.reward.terms names no reward.")
         of_judge = [term.name for term in self._terms if term.name in OF_JUDGE]
         if of_judge and self._judge is None:
             raise ConfigError(

@@ -9,6 +9,7 @@ from flax import nnx
 
 from vlc.config import Config, has_average
 from vlc.models import DualEncoder
+from vlc.objectives.policy import baseline_of, needs_first
 
 State = dict[str, Any]  # params, opt, step; where configured ema, reference (of rewards) and rewards (their mean)
 
@@ -29,10 +30,9 @@ def init_state(config: Config, vocab_size: int, optimizer: optax.GradientTransfo
     state = {"params": params, "opt": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
     if has_average(config.optimizer):
         state["ema"] = jax.tree.map(jnp.copy, params)
-    policy = config.objectives.policy
-    if policy.weight and policy.kl:
+    if needs_first(config.objectives):
         state["reference"] = jax.tree.map(jnp.copy, params)
-    if policy.weight and policy.baseline == "running":
+    if baseline_of(config.objectives) == "running":
         state["rewards"] = {"mean": jnp.zeros(()), "weight": jnp.zeros(())}
     return state
 
