@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from seeds import show
 
 ROOT = Path(__file__).parent.parent
 FORMS = (
@@ -64,15 +64,6 @@ def numbers_of(found: dict[str, Any]) -> dict[str, float]:
         f"captions: {name}": value for name, value in captions.items() if isinstance(value, float)
     } | {f"captions of {words} words: {name}": value for name in ("length", "length_named")
          for words, value in captions.get(name, {}).items()}  # fmt: skip
-
-
-def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Means over the seeds, and their deviations: a row a figure, a column a form."""
-    names = list(dict.fromkeys(name for seeds in results.values() for row in seeds.values() for name in row))
-    print("| | " + " | ".join(results) + " |")
-    for name in names:
-        cells = ([row[name] for row in seeds.values() if name in row] for seeds in results.values())
-        print(f"| {name} | " + " | ".join(f"{np.mean(c):.3f} ± {np.std(c):.3f}" if c else "-" for c in cells) + " |")
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from seeds import show
 
 import vlc
 from vlc.data.sources import Scenes
@@ -70,14 +71,6 @@ def figures(model: vlc.Model, judges: dict[str, vlc.Model], scale: float = 1.0) 
     found["pairs of words that come again"] = float(np.mean([1 - len(set(p)) / len(p) if p else 0.0 for p in pairs]))
     found["different captions"] = len(set(texts)) / len(texts)
     return found
-
-
-def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
-    names = list(dict.fromkeys(name for seeds in results.values() for row in seeds.values() for name in row))
-    print("| | " + " | ".join(results) + " |")
-    for name in names:
-        cells = ([row[name] for row in seeds.values() if name in row] for seeds in results.values())
-        print(f"| {name} | " + " | ".join(f"{np.mean(c):.3f} ± {np.std(c):.3f}" if c else "-" for c in cells) + " |")
 
 
 def main() -> None:

@@ -118,9 +118,14 @@ def test_the_command_and_the_task(tiny_regions, tmp_path, capsys):
     found = read_file(out)
     assert found["size"] == 5 and found["records"] == 1_000_000 and "bags of 5, of 24 images" in capsys.readouterr().out
     run = ["eval", str(tmp_path / "model"), "--task", "bags", "--data", "scenes", "--out", str(tmp_path / "e")]
+    run += ["--cache", str(tmp_path / "cache")]
     assert main([*run, "--examples", "24"]) == 0
     figures = json.loads((tmp_path / "e" / "eval.json").read_text())["tasks"]["bags"]
     for name in ("written", "the data's caption"):
         assert set(figures[name]) == {"r1_3", "r1_5", "r1_7"} and 0 <= figures[name]["r1_3"]["value"] <= 1
     assert main([*run, "--examples", "24", "--bags", str(out)]) != 0  # of other records
-    assert "records, and 24 are evaluated" in capsys.readouterr().err
+    assert "is of data with 1,000,000 records, and these have 24" in capsys.readouterr().err
+    out.write_text(json.dumps({"records": 24, "size": 5, "bags": [[0, 3, 4, 9, 23], [1, 2, 5, 6, 7]]}))
+    assert main([*run, "--examples", "24", "--bags", str(out)]) == 0
+    figures = json.loads((tmp_path / "e" / "eval.json").read_text())["tasks"]["bags"]
+    assert figures["bags"] == 2 and figures["images"] == 24 and set(figures["written"]) == {"r1_3", "r1_5"}

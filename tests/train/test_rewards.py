@@ -184,6 +184,8 @@ def test_a_reward_that_is_no_number_stops_a_run_and_loses_nothing(tmp_path):
         ({"objectives__policy__weight": 1.0}, "reward.terms names no reward"),
         ({"reward__terms": "length:1"}, "nothing is written"),
         ({"reward__terms": "length:x", "objectives__policy__weight": 1.0}, "not a number"),
+        ({"reward__terms": "length:0", "objectives__policy__weight": 1.0}, "finite and not 0"),
+        ({"reward__terms": "bag_retrieval:1", "objectives__policy__weight": 1.0}, "data.bags"),
         ({"reward__terms": "length:1", "objectives__policy__weight": 1.0, "objectives__policy__baseline": "group",
           "reward__samples": 1}, "2 or more"),
         ({"reward__terms": "length:1", "objectives__policy__weight": 1.0, "model__image__drop_patches": 0.5}, "whole"),

@@ -6,7 +6,7 @@ from vlc.config.sections import SCHEDULE_FREE, Settings
 from vlc.config.values import Config, get_key
 from vlc.data.attributes import Attributes
 from vlc.errors import ConfigError
-from vlc.objectives import parts_used
+from vlc.objectives import parts_used, weighted
 from vlc.settings import walk
 from vlc.track import check_trackers
 
@@ -50,7 +50,6 @@ def check_config(config: Config) -> None:
     check_trackers(config.track)
     for key in ("mix", "mix_end", "target"):
         parse_weights(config.data.captions[key], f"data.captions.{key}")
-    parse_weights(config.reward.terms, "reward.terms", signed=True)
 
 
 def config_warnings(config: Config) -> list[str]:
@@ -73,7 +72,7 @@ def parse_weights(text: str, key: str, *, signed: bool = False) -> dict[str, flo
     """Reads `"long:0.7,short:0.3"`; a bare name has weight 1.
 
     Raises:
-        ConfigError: A weight is no positive number.
+        ConfigError: A weight is no positive number, or, where they are `signed`, 0 or not finite.
     """
     weights = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -86,7 +85,8 @@ def parse_weights(text: str, key: str, *, signed: bool = False) -> dict[str, flo
             ) from None
         least = -math.inf if signed else 0
         if not (least < weights[name.strip()] < math.inf and weights[name.strip()]):
-            raise ConfigError(f'config.{key} is "{text}": weights must be positive; leave out what is not wanted.')
+            what = "finite and not 0" if signed else "positive"
+            raise ConfigError(f'config.{key} is "{text}": weights must be {what}; leave out what is not wanted.')
     return weights
 
 
@@ -266,7 +266,7 @@ def has_average(optimizer: Config) -> bool:
 
 def _check_reward(config: Config) -> None:
     policy, reward, decoder = config.objectives.policy, config.reward, config.model.decoder
-    wanted = [name for name in ("policy", "preference", "best_of") if config.objectives[name].weight]
+    wanted = [objective.name for objective in weighted(config.objectives) if "written" in objective.uses]
     if not wanted:
         if reward.terms:
             raise ConfigError(

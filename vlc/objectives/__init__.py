@@ -9,6 +9,7 @@ from vlc.objectives.combine import (
     one_way,
     parts_used,
     total_loss,
+    weighted,
 )
 from vlc.objectives.contrastive import clip_loss, siglip_loss
 from vlc.objectives.grouping import grouping_loss
@@ -32,4 +33,5 @@ __all__ = [
     "region_contrastive_loss",
     "siglip_loss",
     "total_loss",
+    "weighted",
 ]  # fmt: skip

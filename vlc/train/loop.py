@@ -141,6 +141,7 @@ def _train(
         )
         find_controls(config, source, begun.config if begun is not None else None)
         make_example = make_example_maker(config, source, tokenizer)
+        bags = bags_of(config, source)
         evaluate = make_evaluation(config)
     identity = data_identity(source, tokenizer)
     check_same_data(identity)
@@ -158,7 +159,10 @@ def _train(
     sharding = state_sharding(shapes, mesh)
     teacher = load_teacher(run, load_initial, tokenizer, mesh)
     taught = () if teacher is None else (teacher.params,)
-    judge = load_judge_of(run, load_judge)
+    judge, share = load_judge_of(run, load_judge), Share(mesh, run.batch_size)
+    rollout = None
+    if writes(run):
+        rollout = Rollout(run, graph, mesh, share, tokenizer, source, judge, sharding["params"], bags)
     step_function = jax.jit(
         make_train_step(graph, optimizer, run, teacher),
         in_shardings=(sharding, batch_sharding(mesh), *(() if teacher is None else (teacher.sharding,))),
@@ -209,12 +213,10 @@ def _train(
     # -- input and logs.
     for warning in [*config_warnings(config), *data_warnings(config, source, tokenizer)]:
         print_once(f"Warning: {warning}")
-    share = Share(mesh, run.batch_size)
-    rollout = Rollout(run, graph, mesh, share, tokenizer, source, judge, sharding["params"]) if writes(run) else None
     host_batches = train_batches(
         make_example, batch_size=run.batch_size, seed=run.seed, start_step=first_batch, rows=share.rows.tolist(),
         threads=run.data.threads, workers=run.data.workers, twins=run.data.twins,
-        twins_from=round(run.data.twins_from * run.steps), bags=bags_of(run, source),
+        twins_from=round(run.data.twins_from * run.steps), bags=bags,
     )  # fmt: skip
     if is_primary():  # every check has passed
         write_whole(workdir / "config.json", (json.dumps(saved_config, indent=1) + "\n").encode())
@@ -280,7 +282,7 @@ def _train(
             trace.before(step + 1)
             first = is_first(batch)
             if rollout is not None:
-                batch |= rollout(step, state["params"], host_batch, batch)
+                batch |= rollout(first_batch + step - first_step, state["params"], host_batch, batch)
             waits = step == first_step or not compiled_step(first).done()
             compiling = goodput.spent("compilation") if waits else contextlib.nullcontext()
             named = jax.profiler.StepTraceAnnotation("train", step_num=step + 1)

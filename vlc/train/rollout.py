@@ -1,7 +1,7 @@
 """Captions that the current model writes of a batch, and what they are worth: between reading it and the step.
 
-What is written is a function of the parameters, the seed, the step and the row, so a run that is killed and started
-again writes the same. Captions are scored on the hosts, each process those of its own rows.
+What is written is a function of the parameters, the seed, the batch's number and the row, so a run that is killed and
+started again writes the same. Captions are scored on the hosts, each process those of its own rows.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from jaxtyping import Int
 
 from vlc.config import Config
 from vlc.config.checks import parse_weights
+from vlc.data.bags import Bags
 from vlc.data.captions import matching
 from vlc.data.record import Source
 from vlc.data.sources import Scenes
@@ -31,7 +32,7 @@ from vlc.objectives.policy import baseline_of, token_log_probs
 from vlc.parallel import Share, batch_sharding, compiler_options, fetch
 from vlc.rewards import Cider, Fluency, Judge, Written, parse_terms, total_rewards
 from vlc.rewards.terms import OF_JUDGE
-from vlc.train.inputs import bags_of, coming, evenly
+from vlc.train.inputs import coming, evenly
 from vlc.train.lowering import writes
 
 Batch = dict[str, jax.Array]
@@ -75,7 +76,7 @@ class Rollout:
 
     def __init__(
         self, config: Config, graph: nnx.GraphDef[DualEncoder], mesh: Mesh, share: Share, tokenizer: Tokenizer,
-        source: Source, judge: Judge | None, sharding: Any,
+        source: Source, judge: Judge | None, sharding: Any, bags: Bags | None = None,
     ):  # fmt: skip
         """
         Args:
@@ -87,6 +88,7 @@ class Rollout:
             source: Of the batches.
             judge: The dual encoder of rewards that need one.
             sharding: Of the parameters.
+            bags: Whose records stand side by side in a batch.
 
         Raises:
             ConfigError: A reward is not known, or needs a judge or scenes that are not there.
@@ -94,7 +96,7 @@ class Rollout:
         self._config, self._mesh, self._share = config, mesh, share
         self._tokenizer, self._source, self._judge = tokenizer, source, judge
         self._terms = parse_terms(parse_weights(config.reward.terms, "reward.terms", signed=True))
-        self._bags = bags_of(config, source)
+        self._bags = bags
         self._check()
         self._named = {term.name for term in self._terms}
         words = self._corpus
@@ -108,11 +110,11 @@ class Rollout:
         self._seconds = {"writing": 0.0, "scoring": 0.0}
         self._numbers: dict[str, float] = {}
 
-    def __call__(self, step: int, params: Any, host: Mapping[str, np.ndarray], batch: Batch) -> Batch:
+    def __call__(self, number: int, params: Any, host: Mapping[str, np.ndarray], batch: Batch) -> Batch:
         """What is added to a batch.
 
         Args:
-            step: Of the run.
+            number: Of the batch; that of the step, but after a run went on with batches of another size.
             params: That write.
             host: This process's rows of the batch, with `index`.
             batch: On the devices.
@@ -122,14 +124,14 @@ class Rollout:
         """
         begun = time.perf_counter()
         size, most = self._config.batch_size, self._config.reward.samples
-        places = step * size + self._share.rows
+        places = number * size + self._share.rows
         numbers = self._share.to_devices({"n": places.astype(np.uint32)})["n"]
         with jax.set_mesh(self._mesh):
             written = self._write(params, batch["image"], numbers)
         ids = self._here(written["ids"])
         texts = [[self._tokenizer.decode(row) for row in some] for some in ids]
         wrote = time.perf_counter()
-        total, by_term = self._judged(texts, host, places, step)
+        total, by_term = self._judged(texts, host, places, number)
         extra = {"sampled": ids[:, :most], "reward": total[:, :most].astype(np.float32)}
         if total.shape[1] > most:
             extra["reward_baseline"] = total[:, most].astype(np.float32)
@@ -149,7 +151,7 @@ class Rollout:
         return found
 
     def _judged(
-        self, texts: list[list[str]], host: Mapping[str, np.ndarray], places: np.ndarray, step: int
+        self, texts: list[list[str]], host: Mapping[str, np.ndarray], places: np.ndarray, number: int
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The weighted sum, and each reward, of captions of the records at some places of the sequence of examples."""
         count, most = len(texts), len(texts[0])
@@ -166,7 +168,7 @@ class Rollout:
             texts, image, text, np.asarray(gallery), scale=scale, cider=self._cider, fluency=self._fluency,
             own=self._share.rows if self._judge is not None else np.arange(count),
             references=[self._references(*record) if self._cider else () for record in records],
-            bags=None if self._bags is None else np.arange(len(gallery)) // self._bags.size_at(step),
+            bags=None if self._bags is None else np.arange(len(gallery)) // self._bags.size_at(number),
             scenes=_scenes(records) if self._named & {"precision", "recall"} else None,
         )  # fmt: skip
         return total_rewards(self._terms, written)
