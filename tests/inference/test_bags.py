@@ -128,4 +128,6 @@ def test_the_command_and_the_task(tiny_regions, tmp_path, capsys):
     out.write_text(json.dumps({"records": 24, "size": 5, "bags": [[0, 3, 4, 9, 23], [1, 2, 5, 6, 7]]}))
     assert main([*run, "--examples", "24", "--bags", str(out)]) == 0
     figures = json.loads((tmp_path / "e" / "eval.json").read_text())["tasks"]["bags"]
+    assert main([*run, "--examples", "24", "--references", "none"]) != 0
+    assert '--references "none", but its captions are' in capsys.readouterr().err
     assert figures["bags"] == 2 and figures["images"] == 24 and set(figures["written"]) == {"r1_3", "r1_5"}

@@ -115,6 +115,13 @@ def _normalise(weights: Mapping[str, float]) -> dict[str, float]:
     return {name: weight / total for name, weight in weights.items()}
 
 
+def of_sources(captions: Mapping[str, Sequence[str]], sources: str) -> tuple[str, ...]:
+    """The captions of these sources, with commas, whose names may end in `*`; empty means all of them."""
+    patterns = [part.strip() for part in sources.split(",") if part.strip()]
+    names = dict.fromkeys(name for pattern in patterns for name in matching(captions, pattern))
+    return tuple(text for name in (names if patterns else captions) for text in captions[name])
+
+
 def different(wrong: Iterable[str], right: Iterable[str], count: int, rng: np.random.Generator) -> list[str]:
     """At most so many different wrong texts, in random order, none of which is right."""
     known = set(right)

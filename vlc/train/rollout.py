@@ -20,7 +20,7 @@ from jaxtyping import Int
 from vlc.config import Config
 from vlc.config.checks import parse_weights
 from vlc.data.bags import Bags
-from vlc.data.captions import matching
+from vlc.data.captions import of_sources
 from vlc.data.record import Source
 from vlc.data.sources import Scenes
 from vlc.data.tokenizers import Tokenizer
@@ -174,10 +174,7 @@ class Rollout:
         return total_rewards(self._terms, written)
 
     def _references(self, source: Source, index: int) -> tuple[str, ...]:
-        captions = source.captions(index)
-        names = self._config.reward.references
-        wanted = [name for part in names.split(",") if part.strip() for name in matching(captions, part.strip())]
-        return tuple(text for name in wanted or captions for text in captions[name])
+        return of_sources(source.captions(index), self._config.reward.references)
 
     def _corpus(self) -> Iterator[list[list[str]]]:
         """The references of evenly spaced records of the training data, as words; damaged ones are passed over."""

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vlc.data.bags import read_file
-from vlc.data.record import add_counts
+from vlc.data.captions import of_sources
+from vlc.data.record import Source, add_counts
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.embeddings import Cache
 from vlc.evaluate.metrics.intervals import Figure, interval
@@ -30,7 +31,7 @@ def run_bags(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Ou
     bags = _read(options.bags, len(data.source), rows) if options.bags else mine_bags(image.embed, max(SIZES))
     if not len(bags):
         raise DataError(f"{spec}: no bag of images that look alike, of those that are evaluated.")
-    texts = {"the data's caption": [captions[0] for _, _, captions in records]}
+    texts = {"the data's caption": [_caption(data.source, place, options.references) for place in rows]}
     if model.config.model.decoder.layers:
         images = (data.source[place].image for place in rows)
         texts = {"written": model.caption(images, options.scales[0])} | texts
@@ -50,6 +51,19 @@ def run_bags(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Ou
         "alike. Ties count as wrong."
     )
     return Outcome(figures, found, note)
+
+
+def _caption(source: Source, place: int, sources: str) -> str:
+    """The first caption of these sources.
+
+    Raises:
+        DataError: There is none.
+    """
+    captions = source.captions(place)
+    found = of_sources(captions, sources)
+    if not found:
+        raise DataError(f'record {place}: --references "{sources}", but its captions are {", ".join(captions)}.')
+    return found[0]
 
 
 def _read(path: str, records: int, rows: Mapping[int, int]) -> Int[np.ndarray, "M S"]:

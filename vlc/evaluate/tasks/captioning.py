@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vlc.data.captions import matching
+from vlc.data.captions import of_sources
 from vlc.data.record import Record, add_counts
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.embeddings import Cache, Embedded
@@ -66,12 +66,10 @@ def references_of(record: Record, sources: str) -> tuple[str, ...]:
     Raises:
         DataError: It has none of these sources.
     """
-    if not sources:
-        return record.all_captions()
-    names = [name for part in sources.split(",") for name in matching(record.captions, part.strip())]
-    if not names:
+    found = of_sources(record.captions, sources)
+    if not found:
         raise DataError(f'{record.key}: --references "{sources}", but its captions are {", ".join(record.captions)}.')
-    return tuple(text for name in dict.fromkeys(names) for text in record.captions[name])
+    return found
 
 
 def write_all(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vlc.data.captions import matching
+from vlc.data.captions import of_sources
 from vlc.data.regions import Region
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.embeddings import Cache
@@ -77,10 +77,7 @@ def run_region_captions(cache: Cache, options: Options, task: str, by: Sequence[
 
 def texts_of(region: Region, sources: str) -> list[str]:
     """The captions of a region of these sources (with commas, names may end in `*`; empty: all), else its class."""
-    names = list(region.captions)
-    if sources:
-        names = [name for part in sources.split(",") for name in matching(region.captions, part.strip())]
-    texts = [text for name in dict.fromkeys(names) for text in region.captions[name]]
+    texts = list(of_sources(region.captions, sources))
     return texts or ([region.label] if region.label and not sources else [])
 
 
