@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlc.commands.arena import add_arena
 from vlc.commands.captioning import add_caption
 from vlc.commands.data import add_data_commands
 from vlc.commands.distributed import add_start, distributed
@@ -71,6 +72,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add_plan(commands)
     add_eval(commands)
     add_caption(commands)
+    add_arena(commands)
 
     bring = add_command(commands, "import", _import, "read a model of transformers, open_clip or big_vision")
     bring.add_argument("model", help="its folder, or a .npz")

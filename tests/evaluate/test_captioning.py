@@ -165,10 +165,18 @@ def test_a_sweep_writes_one_table_a_picture_and_samples(folder, tmp_path, capsys
     assert [row["guidance_scale"] for row in found["scales"]] == [1.0, 2.0] and found["images"] == 9
     low, high = found["scales"][1]["r5"]["interval"]
     assert low <= found["scales"][1]["r5"]["value"] <= high and len(found["captions"]) == 9
-    compared = [*command, "--guidance-scale", "1", "--compare", str(tmp_path / "one"), "--scorer", str(folder)]
+    compared = [*command, "--guidance-scale", "1", "--compare", str(tmp_path / "one"), "--scorer", str(folder),
+                "--metrics", "all"]  # fmt: skip
     assert main([*compared, "--out", str(tmp_path / "two")]) == 0
     page = (tmp_path / "two" / "report.html").read_text()
-    assert f"by {folder}" in page and page.count("data:image/png") == 2 + 9
+    assert f"by {folder}" in page and page.count("data:image/png") == 2 + 9 + 9
+    assert "in detail" in page and "the worst by units_f1" in page and "CHAIRi" in capsys.readouterr().out
+    lines = (tmp_path / "two" / "captions.jsonl").read_text().splitlines()
+    scores = [json.loads(line) for line in lines]
+    assert [row["key"] for row in scores] == list(found["captions"])
+    kept = json.loads((tmp_path / "two" / "eval.json").read_text())["tasks"]["caption"]["scales"][0]
+    for name in ("cider", "units_recall", "words"):
+        assert np.mean([row[name] for row in scores]) == pytest.approx(kept[name]["value"], abs=1e-5)
     for name in ("bleu4", "r1", "clip_s"):  # the same captions, by the same scorer
         again = json.loads((tmp_path / "two" / "eval.json").read_text())["tasks"]["caption"]["scales"][0]
         assert again[name] == found["scales"][0][name]

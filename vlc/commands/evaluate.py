@@ -22,7 +22,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     add_step(command)
     command.add_argument(
         "--task", default="", help="classification, retrieval, caption, sugarcrepe, winoground, aro, "
-        "wrong_texts, segmentation, regions, region_captions, bags, linear, knn; "
+        "wrong_texts, choices, judgements, segmentation, regions, region_captions, bags, linear, knn; "
         "several with commas; without, all that can be measured on held-out training data",
     )  # fmt: skip
     command.add_argument("--data", action="append", default=[], help="PATH, or TASK=PATH; again for more tasks")
@@ -39,6 +39,14 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
         "--scorer", default="", help="captions: the dual encoder of CLIPScore and retrieval (the model itself)"
     )
     command.add_argument("--references", default="", help="captions: the sources they are compared with (all)")
+    command.add_argument(
+        "--metrics", default="", help="captions in detail: units, capture, dnli, events, entities, chair, text, or all"
+    )
+    command.add_argument("--claims", default="auto", help="what reads claims: scenes, rules, package.module.function")
+    command.add_argument("--judge", default="auto", help="who judges them: references, package.module.function")
+    command.add_argument("--judge-seconds", type=float, default=60.0, help="how long it may think of a caption (60)")
+    command.add_argument("--objects", default="", help="chair: a file of names of objects, a line for each")
+    command.add_argument("--soft", default="", metavar="MODEL", help="a text encoder, for words that are nearly alike")
     command.add_argument("--compare", action="append", default=[], help="captions: an earlier sweep, for the picture")
     command.add_argument(
         "--crops", action="store_true", help="regions: look at each as at a picture of its own (OVSeg)"
@@ -94,6 +102,18 @@ def _closer(options: argparse.Namespace):
     return Closer(options.zoom, parts, options.keep, options.closer_by)
 
 
+def _detail(options: argparse.Namespace):
+    """What is asked of captions in detail."""
+    from vlc.evaluate.tasks.detail import DetailOptions, check_metrics
+
+    metrics = check_metrics([name.strip() for name in options.metrics.split(",") if name.strip()])
+    soft = load_here(options.soft) if options.soft else None
+    return DetailOptions(
+        metrics, options.claims, options.judge, options.judge_seconds, options.objects,
+        (lambda texts: soft.encode_text(texts).embed) if soft else None, options.soft,
+    )  # fmt: skip
+
+
 def _evaluate_run(options: argparse.Namespace, path: str, out: Path, scales: Sequence[float]) -> list[str]:
     from vlc.evaluate.overview import evaluate, summary
 
@@ -128,7 +148,7 @@ def _evaluate_tasks(options: argparse.Namespace, path: str, out: Path, scales: S
         chosen, scales=scales, request=read_request(options, model, max(options.unique, 1)), scorer_name=options.scorer,
         scorer=load_here(options.scorer) if options.scorer else None, references=options.references,
         compare=options.compare, crops=options.crops, unique=options.unique > 0, closer=_closer(options),
-        bags=options.bags,
+        bags=options.bags, detail=_detail(options),
         windows=options.windows, proposals=options.proposals, ensemble=options.ensemble,
     )  # fmt: skip
     cache = place(options.cache) if options.cache else cache_folder()

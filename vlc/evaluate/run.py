@@ -11,8 +11,10 @@ from vlc.evaluate.report.page import Report, write_results
 from vlc.evaluate.tasks.bags import run_bags
 from vlc.evaluate.tasks.base import Options, Outcome
 from vlc.evaluate.tasks.captioning import run_captioning
+from vlc.evaluate.tasks.choices import run_choices
 from vlc.evaluate.tasks.classification import run_classification
 from vlc.evaluate.tasks.compositionality import SUITES, run_compositionality
+from vlc.evaluate.tasks.judgements import run_judgements
 from vlc.evaluate.tasks.probing import run_probe
 from vlc.evaluate.tasks.region_captions import run_region_captions
 from vlc.evaluate.tasks.regions import run_regions
@@ -32,6 +34,8 @@ TASKS: dict[str, Callable[[Cache, Options, str, Sequence[str]], Outcome]] = {
     "retrieval": run_retrieval,
     **dict.fromkeys(SUITES, run_compositionality),
     "wrong_texts": run_wrong_texts,
+    "choices": run_choices,
+    "judgements": run_judgements,
     "segmentation": run_segmentation,
     "linear": run_probe,
     "knn": run_probe,
@@ -42,8 +46,16 @@ TASKS: dict[str, Callable[[Cache, Options, str, Sequence[str]], Outcome]] = {
 }
 
 
-_CLOSER = ("classification", "retrieval", *SUITES, "wrong_texts", "linear", "knn")  # tasks of whole pictures
-_WITHOUT_TEXTS = ("caption", "bags", "region_captions", "linear", "knn")  # tasks of models that compare nothing, too
+_CLOSER = ("classification", "retrieval", *SUITES, "wrong_texts", "choices", "linear", "knn")  # whole pictures
+# Tasks of models that compare nothing, too.
+_WITHOUT_TEXTS = (
+    "caption",
+    "judgements",
+    "bags",
+    "region_captions",
+    "linear",
+    "knn",
+)
 
 
 def evaluate_tasks(
@@ -97,7 +109,7 @@ def evaluate_tasks(
     for task, outcome in parts:
         report.text(task, outcome.note)
         outcome.more(report)
-    write_results(out, results, report)
+    write_results(out, results, report, {name: text for _, done in parts for name, text in done.files.items()})
     results["table"] = table
     results["texts"] = [outcome.text for _, outcome in parts if outcome.text]
     return results

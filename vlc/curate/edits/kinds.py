@@ -5,7 +5,8 @@ never replace each other. Nouns are given in the singular, verbs by their four f
 """
 
 
-def _words(text: str) -> frozenset[str]:
+def words_of(text: str) -> frozenset[str]:
+    """Words with spaces between, as a set."""
     return frozenset(text.split())
 
 
@@ -73,17 +74,17 @@ RELATIONS = {
     "having": "with | without",
 }
 # Between two things that may be exchanged: "near" and "and" say the same both ways.
-DIRECTED = _words(
+DIRECTED = words_of(
     "on onto in into inside outside over under underneath beneath above below behind through off at toward "
     "towards up down atop"
 )
 # Verbs that say the same both ways, and those that join a thing with a name for it.
-SYMMETRIC = _words(
+SYMMETRIC = words_of(
     "be become look seem meet face touch kiss hug embrace fight wrestle resemble marry race match join play dance "
     "talk compete box have"
 )
 # After "on", "over" and the like: not a place where a thing is.
-NO_PLACES = _words(
+NO_PLACES = words_of(
     "day night side phone left right way top fire back leash foot leg knee television tv tour team trip date "
     "vacation break background foreground air middle front edge end corner evening morning afternoon time face "
     "head ground stomach other hand direction distance something anything nothing someone anyone everyone "

@@ -16,16 +16,29 @@ class Figure:
     Attributes:
         value: Over all of them.
         over: Its value over some of the images, each as often as it is named; `None`: it has no interval.
+        by_image: That of each image, NaN where it has none; `None`: it is no mean over images.
     """
 
     value: float
     over: Callable[[Int[np.ndarray, " N"]], float] | None = None
+    by_image: Float[np.ndarray, " N"] | None = None
 
     @classmethod
     def mean(cls, by_image: Float[np.ndarray, " N"]) -> "Figure":
         """The mean of a figure of each image."""
         kept = np.asarray(by_image, np.float64)
-        return cls(float(kept.mean()), lambda rows: float(kept[rows].mean()))
+        return cls(float(kept.mean()), lambda rows: float(kept[rows].mean()), kept)
+
+    @classmethod
+    def where_known(cls, by_image: Float[np.ndarray, " N"]) -> "Figure":
+        """The mean over the images that have a value; NaN where none has."""
+        kept = np.asarray(by_image, np.float64)
+
+        def over(rows: Int[np.ndarray, " M"]) -> float:
+            known = kept[rows][~np.isnan(kept[rows])]
+            return float(known.mean()) if known.size else float("nan")
+
+        return cls(over(np.arange(len(kept))), over, kept)
 
     @classmethod
     def ratio(cls, hits: Sequence[float], answers: Sequence[int]) -> "Figure":
@@ -56,9 +69,9 @@ def interval(
     Returns:
         The bounds, or `None` where the figure has none.
     """
-    if figure.over is None:
+    if figure.over is None or np.isnan(figure.value):
         return None
     rng = np.random.default_rng(seed)
     values = [figure.over(rng.integers(images, size=images)) for _ in range(draws)]
-    low, high = np.quantile(values, [(1 - share) / 2, (1 + share) / 2])
+    low, high = np.nanquantile(values, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vlc.evaluate.report.figures import data_uri
@@ -106,8 +107,12 @@ def _cell(value: Any) -> str:
     return html.escape(str(value))
 
 
-def write_results(folder: Path, results: Mapping[str, Any], report: Report) -> None:
-    """`eval.json` and `report.html`, by one of the processes."""
+def write_results(
+    folder: Path, results: Mapping[str, Any], report: Report, files: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """`eval.json`, `report.html` and further files, by one of the processes."""
     if is_primary():
+        for name, text in files.items():
+            write_whole(folder / name, text.encode())
         write_whole(folder / "eval.json", (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
         write_whole(folder / "report.html", report.render().encode())

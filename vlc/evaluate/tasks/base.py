@@ -14,6 +14,7 @@ from vlc.data.sources import Annotations, open_source
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.pictures import Pictures
 from vlc.evaluate.report.page import Report
+from vlc.evaluate.tasks.detail import DetailOptions
 from vlc.evaluate.tasks.labelled import EVAL_SPLITS
 from vlc.evaluate.tasks.scenes import open_test_scenes
 from vlc.inference import Model
@@ -49,6 +50,7 @@ class Options:
         proposals: Of segmentation: a file of masks, see `read_proposals`.
         ensemble: How much a masked crop has to say there, against the proposer.
         bags: A file that `vlc data bags` wrote; empty: bags are mined from the images.
+        detail: What is asked of captions in detail.
         compare: Sweeps that were written before, for the picture.
     """
 
@@ -73,6 +75,7 @@ class Options:
     proposals: str = ""
     ensemble: float = 0.7
     bags: str = ""
+    detail: DetailOptions = field(default_factory=DetailOptions)
 
     def path(self, task: str) -> str:
         """Raises `ConfigError` where the task has no data."""
@@ -107,6 +110,7 @@ class Outcome:
         note: What was measured on what.
         more: Draws what else the report shows.
         text: A table of its own for the terminal.
+        files: What is written beside `eval.json`: names and contents.
     """
 
     figures: dict[str, Any]
@@ -114,6 +118,7 @@ class Outcome:
     note: str
     more: Callable[[Report], None] = field(default=lambda report: None)
     text: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def left_out_text(skipped: Mapping[str, int]) -> str:

@@ -19,7 +19,9 @@ from vlc.evaluate.pictures import Pictures
 from vlc.evaluate.report import figures
 from vlc.evaluate.report.figures import thumbnail
 from vlc.evaluate.report.page import Report
+from vlc.evaluate.tasks import detail
 from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, open_captioned, read_captions
+from vlc.evaluate.tasks.detail import DetailScorer
 from vlc.evaluate.tasks.written_words import written_words
 from vlc.inference import Model
 from vlc.inference.captioning import CaptionRequest, generate_captions
@@ -34,6 +36,7 @@ COLUMNS = (
     ("vocabulary", "vocabulary", 0), ("distinct2", "distinct-2", 100), ("different", "different", 100),
 )  # fmt: skip
 _SHOWN = 12
+SCORES_FILE = "captions.jsonl"  # every caption with its figures
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class ScoredCaptions:
         captions: One of each image.
         found: Value and interval of each figure.
         notes: Why figures are missing, and by what words were cut.
+        by_image: Those figures of each caption that are means over captions.
     """
 
     scale: float
     captions: list[str]
     found: dict[str, dict[str, Any]]
     notes: dict[str, str]
+    by_image: dict[str, np.ndarray]
 
     def to_json(self) -> dict[str, Any]:
         return {"guidance_scale": self.scale, **self.found}
@@ -99,23 +104,36 @@ def write_all(
 
 def score_captions(
     scale: float, captions: list[str], references: Sequence[Sequence[str]], image: Embedded,
-    embed: Callable[[Sequence[str]], np.ndarray],
+    embed: Callable[[Sequence[str]], np.ndarray], further: DetailScorer,
 ) -> ScoredCaptions:  # fmt: skip
     """All figures of some captions, each with its interval."""
     found, notes = reference_figures(captions, references)
     words = [text.split() for text in tokenize(captions)[0]]
     found |= clip_figures(image.embed, captions, references, embed) | language_figures(words)
-    return ScoredCaptions(scale, captions, {name: _with_interval(f, len(captions)) for name, f in found.items()}, notes)
+    found |= further.score(captions)
+    return ScoredCaptions(
+        scale, captions, {name: _with_interval(f, len(captions)) for name, f in found.items()},
+        notes | further.notes(), {name: f.by_image for name, f in found.items() if f.by_image is not None},
+    )  # fmt: skip
 
 
 def _with_interval(figure: Figure, images: int) -> dict[str, Any]:
     bounds = interval(figure, images)
-    return {"value": figure.value} | ({"interval": list(bounds)} if bounds else {})
+    unknown = 0 if figure.by_image is None else int(np.isnan(figure.by_image).sum())
+    return (
+        {"value": figure.value}
+        | ({"interval": list(bounds)} if bounds else {})
+        | ({"unknown": unknown} if unknown else {})
+    )
 
 
-def table(rows: Sequence[ScoredCaptions], *, intervals: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells, a row a scale."""
-    columns = [column for column in COLUMNS if column[0] in rows[0].found]
+def table(
+    rows: Sequence[ScoredCaptions], every: Sequence[tuple[str, str, int]] = COLUMNS, *, intervals: bool = False
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells, a row a scale; empty where none of the columns was asked for."""
+    columns = [column for column in every if column[0] in rows[0].found]
+    if not columns:
+        return [], []
     cells = [
         [f"{row.scale:g}", *(_cell(row.found[name], unit, intervals) for name, _, unit in columns)] for row in rows
     ]
@@ -124,15 +142,17 @@ def table(rows: Sequence[ScoredCaptions], *, intervals: bool = False) -> tuple[l
 
 def _cell(found: Mapping[str, Any], unit: int, intervals: bool) -> str:
     def write(value: float) -> str:
+        if np.isnan(value):
+            return "-"
         return f"{value:.3f}" if unit == 1 else f"{unit * value:.1f}" if unit else f"{value:.4g}"
 
     bounds = found.get("interval") if intervals else None
     return write(found["value"]) + (f" [{write(bounds[0])}, {write(bounds[1])}]" if bounds else "")
 
 
-def as_text(rows: Sequence[ScoredCaptions]) -> str:
+def as_text(rows: Sequence[ScoredCaptions], columns: Sequence[tuple[str, str, int]] = COLUMNS) -> str:
     """The table for the terminal."""
-    headings, cells = table(rows)
+    headings, cells = table(rows, columns)
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in [headings, *cells]
@@ -178,6 +198,7 @@ def draw(
         f"{task}: with intervals", "In brackets 95% bootstrap intervals over images, where a figure has one.",
         *table(rows, intervals=True),
     )  # fmt: skip
+    _draw_detail(report, task, rows)
     if len(rows) > 1 or len(curves) > 1:
         report.figure(
             f"{task}: what the references say against what the image says",
@@ -188,6 +209,30 @@ def draw(
     num_return_sequences = zip(thumbnails(chosen), ([row.captions[i] for row in rows] for i in chosen), strict=True)
     report.captions(f"{task}: samples", "Evenly spaced images, none of them chosen.",
                     [f"scale {row.scale:g}" for row in rows], list(num_return_sequences))  # fmt: skip
+
+
+def _draw_detail(report: Report, task: str, rows: Sequence[ScoredCaptions]) -> None:
+    headings, cells = table(rows, detail.COLUMNS, intervals=True)
+    if headings:
+        said = " ".join(rows[0].notes[name] for name in ("claims", "soft") if name in rows[0].notes)
+        report.table(f"{task}: in detail", f"{said} In brackets 95% bootstrap intervals.", headings, cells)
+
+
+def worst(row: ScoredCaptions, count: int) -> tuple[str, list[int]]:
+    """By what captions are sorted, and which are the worst; those that have no value come last."""
+    by = next(name for name in ("units_f1", "capture", "cider") if name in row.by_image)
+    return by, np.argsort(row.by_image[by], kind="stable")[:count].tolist()
+
+
+def score_lines(keys: Sequence[str], rows: Sequence[ScoredCaptions]) -> str:
+    """A JSON object a line for each caption, with all its figures."""
+    lines = [
+        {"key": key, "guidance_scale": row.scale, "caption": row.captions[i]}
+        | {name: None if np.isnan(values[i]) else round(float(values[i]), 6) for name, values in row.by_image.items()}
+        for row in rows
+        for i, key in enumerate(keys)
+    ]
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 def at_scales(request: CaptionRequest, scales: Sequence[float]) -> list[CaptionRequest]:
@@ -218,14 +263,16 @@ def run_captioning(cache: Cache, options: Options, task: str, by: Sequence[str])
     scorer_cache = Cache(cache.folder, scorer, quiet=cache.quiet)
     image = scorer_cache.images(Pictures(keys, lambda index: source[places[index]].image, version))
     places = [places[i] for i in image.kept]
-    references = [references_of(source[place], options.references) for place in places]
+    chosen = [source[place] for place in places]
+    references = [references_of(record, options.references) for record in chosen]
+    further = DetailScorer(options.detail, chosen, references)
 
     def pixels(numbers: Sequence[int]) -> np.ndarray:
         return np.stack([model.preprocess(source[places[i]].image, where=keys[image.kept[i]]) for i in numbers])
 
     written = write_all(model, pixels, len(places), at_scales(options.request, options.scales))
     rows = [
-        score_captions(scale, captions, references, image, lambda texts: scorer.encode_text(texts).embed)
+        score_captions(scale, captions, references, image, lambda texts: scorer.encode_text(texts).embed, further)
         for scale, captions in zip(options.scales, written, strict=True)
     ]
     skipped = add_counts(source.skipped, image.skipped, unread)
@@ -241,11 +288,20 @@ def run_captioning(cache: Cache, options: Options, task: str, by: Sequence[str])
 
     def draw_all(report: Report) -> None:
         draw(report, task, rows, name, curves, thumbnails)
+        by, which = worst(rows[0], _SHOWN)
+        report.captions(
+            f"{task}: the worst by {by}", f"Of scale {rows[0].scale:g}; all are in {SCORES_FILE}.",
+            ["caption", "a reference"],
+            list(zip(thumbnails(which), ([rows[0].captions[i], references[i][0]] for i in which), strict=True)),
+        )  # fmt: skip
         written_words(report, model, [source[place].image for place in places[:4]])
 
     return Outcome(
         found, [(f"scale {row.scale:g}", "R@1, caption to image", row.found["r1"]["value"]) for row in rows],
         f"{len(places)} images, {found['references']} references; scored by {name}{left_out_text(skipped)}.",
         draw_all,
-        as_text(rows) + "".join(f"\n{note}" for note in [f"scored by {name}", *rows[0].notes.values()]),
+        as_text(rows)
+        + (f"\n\n{in_detail}" if (in_detail := as_text(rows, detail.COLUMNS)) else "")
+        + "".join(f"\n{note}" for note in [f"scored by {name}", *rows[0].notes.values()]),
+        {SCORES_FILE: score_lines([keys[i] for i in image.kept.tolist()], rows)},
     )  # fmt: skip

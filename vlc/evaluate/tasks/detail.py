@@ -1,0 +1,199 @@
+"""What captions say in detail: their claims, judged one by one, and their language."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from vlc.curate.edits import find_reader
+from vlc.data.record import Record
+from vlc.data.sources.scenes.world import SHAPES
+from vlc.errors import ConfigError, did_you_mean
+from vlc.evaluate.metrics import units
+from vlc.evaluate.metrics.intervals import Figure
+from vlc.evaluate.metrics.objects_named import ObjectNames, read_object_names
+from vlc.evaluate.metrics.text_statistics import text_statistics
+from vlc.units import (
+    Claim,
+    ClaimReader,
+    Judge,
+    Synonyms,
+    claims_of_scene,
+    find_claim_reader,
+    find_judge,
+    find_synonyms,
+    judge_by_scene,
+    judged,
+    matched,
+)
+from vlc.units.matching import nearest
+
+METRICS = ("units", "capture", "dnli", "events", "entities", "chair", "text")
+# Figure, its heading, and how it is written: see `COLUMNS` of captions.
+COLUMNS = (
+    ("units_precision", "units P", 100), ("units_recall", "units R", 100), ("units_f1", "units F1", 100),
+    ("dcscore", "DCScore form", 100), ("units", "units", 0), ("capture", "CAPTURE form", 100),
+    ("capture_objects", "objects", 100), ("capture_attributes", "attributes", 100),
+    ("capture_relations", "relations", 100), ("dnli_precision", "entailed", 100),
+    ("dnli_contradiction", "contradicted", 100), ("dnli_recall", "entailed R", 100),
+    ("dnli_recall_ratio", "entailed ratio", 100), ("event_precision", "events P", 100),
+    ("event_recall", "events R", 100), ("event_f1", "events F1", 100), ("entity", "entities", 100),
+    ("entity_recall", "entities R", 100), ("entity_nearness", "nearness", 100), ("chair_i", "CHAIRi", 100),
+    ("chair_s", "CHAIRs", 100), ("sentences", "sentences", 0), ("words_a_sentence", "words/sentence", 0),
+    ("nouns", "nouns", 0), ("adjectives", "adjectives", 0), ("verbs", "verbs", 0), ("adverbs", "adverbs", 0),
+    ("grade", "grade", 0), ("mtld", "MTLD", 0),
+)  # fmt: skip
+Embed = Callable[[Sequence[str]], Float[np.ndarray, "N D"]]
+
+
+@dataclass(frozen=True)
+class DetailOptions:
+    """What is asked of captions.
+
+    Attributes:
+        metrics: Of `METRICS`.
+        claims: What reads claims; `auto`: exactly of scenes, else by rules.
+        judge: Who judges them; `auto`: the scene, else the references.
+        seconds: How long a judge may think about a caption.
+        objects: A file of names of objects, for `chair`; empty: shapes of scenes.
+        soft: Unit embeddings of texts by which claims are nearly alike; `None`: they are alike or not.
+        soft_name: Of what.
+    """
+
+    metrics: tuple[str, ...] = ()
+    claims: str = "auto"
+    judge: str = "auto"
+    seconds: float = 60.0
+    objects: str = ""
+    soft: Embed | None = None
+    soft_name: str = ""
+
+
+def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
+    """The names themselves; `all` stands for all.
+
+    Raises:
+        ConfigError: There is no such metric.
+    """
+    for name in names:
+        if name not in (*METRICS, "all"):
+            raise ConfigError(f'--metrics "{name}" is not known.{did_you_mean(name, METRICS)}')
+    return METRICS if "all" in names else tuple(names)
+
+
+class DetailScorer:
+    """Scores captions of some images in detail; all of them are scenes, or none is taken for one."""
+
+    def __init__(self, options: DetailOptions, records: Sequence[Record], references: Sequence[Sequence[str]]):
+        """
+        Args:
+            options: What is asked.
+            records: The images.
+            references: What is said of each.
+
+        Raises:
+            ConfigError: A reader, judge or file is not there, or has no truth to judge by.
+        """
+        self.options, self.references = options, references
+        self.keys = [record.key for record in records]
+        scenes = [record.extra.get("scene") for record in records]
+        self.scenes: list[Any] | None = None if any(scene is None for scene in scenes) else scenes
+        self.labels = [[region.label for region in record.regions if region.label] for record in records]
+        exact = self.scenes is not None
+        self.reader: ClaimReader = find_claim_reader(
+            options.claims if options.claims != "auto" else "scenes" if exact else "rules"
+        )
+        self.synonyms: Synonyms = find_synonyms()
+        self.by_truth = exact and options.judge == "auto" and self.reader.name == find_claim_reader("scenes").name
+        self.judge: Judge = find_judge(
+            "references" if options.judge == "auto" else options.judge, self.synonyms.same, options.seconds
+        )
+        self.names = self._names()
+
+    def _names(self) -> ObjectNames | None:
+        if "chair" not in self.options.metrics:
+            return None
+        if self.options.objects:
+            return read_object_names(self.options.objects)
+        if self.scenes is None:
+            raise ConfigError("--metrics chair needs names of objects: --objects FILE, a line for each, as CHAIR's.")
+        return ObjectNames({shape: shape for shape in SHAPES})
+
+    def notes(self) -> dict[str, str]:
+        """What made the figures."""
+        said = {}
+        if set(self.options.metrics) - {"chair", "text"}:
+            who = "the scenes themselves" if self.by_truth else self.judge.name
+            said["claims"] = f"Claims read by {self.reader.name}, judged by {who}; synonyms by {self.synonyms.name}."
+            said["soft"] = (
+                f"Words nearly alike by {self.options.soft_name}."
+                if self.options.soft
+                else "CAPTURE and entities in their form without a sentence encoder (--soft MODEL)."
+            )
+        return said
+
+    def score(self, captions: Sequence[str]) -> dict[str, Figure]:
+        """Means over images, with the figure of each."""
+        rows = [self._of_image(i, caption) for i, caption in enumerate(captions)]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        found = {name: Figure.where_known(np.array([row.get(name, np.nan) for row in rows])) for name in names}
+        if "event_precision" in found:  # of the averaged sides, as published
+            found["event_f1"] = _harmonic(found["event_precision"], found["event_recall"])
+        return found
+
+    def _of_image(self, i: int, caption: str) -> dict[str, float]:
+        asked, same = set(self.options.metrics), self.synonyms.same
+        found: dict[str, float] = {}
+        if asked - {"chair", "text"}:
+            said, meant = list(self.reader.read(caption)), self._meant(i)
+            # The truth of a scene lists no relations, and so they are not compared with it.
+            listed = [claim for claim in said if claim.kind != "relation"] if self.by_truth else said
+            near = nearest(listed, meant, self.options.soft) if self.options.soft and listed and meant else None
+            claimed = self._judged(i, said, meant, both=bool(asked & {"dnli", "events"}))
+            parts = {
+                "units": lambda: units.dcscore(claimed, same),
+                "capture": lambda: units.capture(listed, meant, same, near),
+                "dnli": lambda: units.dnli(claimed),
+                "events": lambda: units.autodq(claimed),
+                "entities": lambda: units.entity_figures(listed, meant, near, same),
+            }
+            found |= {name: value for part, make in parts.items() if part in asked for name, value in make().items()}
+        if self.names is not None:
+            there = [
+                *self.names.known(self.labels[i]),
+                *(n for text in self.references[i] for n in self.names.named(text)),
+            ]
+            there += [obj.shape for obj in self.scenes[i].objects] if self.scenes is not None else []
+            found |= units.hallucinated(self.names.named(caption), there)
+        return found | (text_statistics(caption, find_reader()) if "text" in asked else {})
+
+    def _meant(self, i: int) -> list[Claim]:
+        """The truth of a scene, or all that the references claim, each thing once."""
+        if self.by_truth:
+            assert self.scenes is not None
+            return claims_of_scene(self.scenes[i])
+        known: dict[tuple[str, ...], Claim] = {}
+        for text in self.references[i]:
+            for claim in self.reader.read(text):
+                known.setdefault((claim.kind, *claim.words), claim)
+        return list(known.values())
+
+    def _judged(self, i: int, said: list[Claim], meant: list[Claim], *, both: bool) -> units.Claimed:
+        if self.by_truth:
+            assert self.scenes is not None
+            verdicts, _ = judge_by_scene(self.scenes[i], said)
+            back = matched(said, meant, self.synonyms.same)[1].astype(float)
+            return units.Claimed(said, meant, verdicts, back)
+        verdicts = judged(self.judge, said, meant, self.keys[i])
+        return units.Claimed(said, meant, verdicts, judged(self.judge, meant, said, self.keys[i]) if both else None)
+
+
+def _harmonic(one: Figure, other: Figure) -> Figure:
+    def over(rows: np.ndarray) -> float:
+        assert one.over is not None
+        assert other.over is not None
+        return units.harmonic(one.over(rows), other.over(rows))
+
+    return Figure(units.harmonic(one.value, other.value), over)
