@@ -127,9 +127,9 @@ def hard_filip(images, texts, mask, wrong, wrong_mask, scale):
     return np.mean([hard_texts(*scores, there) for scores in ways])
 
 
-def hard_filip_by_text(images, texts, mask, wrong, wrong_mask, scale):
-    own = [late_interaction(images[[i]], texts[[i]], mask[[i]])[1][0, 0] for i in range(len(images))]
-    others = [late_interaction(images[[i]], wrong[i], wrong_mask[i])[1][0] for i in range(len(images))]
+def hard_filip_by_text(images, texts, mask, wrong, wrong_mask, scale, smoothing=0.0):
+    own = [late_interaction(images[[i]], texts[[i]], mask[[i]], smoothing)[1][0, 0] for i in range(len(images))]
+    others = [late_interaction(images[[i]], wrong[i], wrong_mask[i], smoothing)[1][0] for i in range(len(images))]
     return hard_texts(scale * np.array(own), scale * np.array(others), wrong_mask.any(axis=2))
 
 

@@ -8,6 +8,7 @@ import pytest
 from vlc.data.sources import Scenes
 from vlc.data.sources.scenes import language, world
 from vlc.data.sources.scenes.facts import caption_facts
+from vlc.errors import ConfigError
 
 
 def test_the_world_is_rich():
@@ -128,6 +129,38 @@ def test_matched_scenes_share_what_they_should(keep):
 def test_an_index_beyond_the_end_is_an_error():
     with pytest.raises(IndexError):
         Scenes(length=10)[10]
+
+
+def test_brief_captions_say_where_things_stand_and_their_wrong_texts_the_opposite():
+    scenes = Scenes(
+        side=16, length=300, objects=(1, 2), varied=True, place_rate=0.7, negatives=True, edits=("swap_place",)
+    )
+    plain = scenes.subset(place_rate=0.0)
+    sides = {"on the left": "on the right", "at the top": "at the bottom"}
+    sides |= {other: one for one, other in sides.items()}
+    told = 0
+    for index in range(300):
+        text, (scene, _) = scenes.captions(index)["brief"][0], scenes.scene(index)
+        wrong = scenes.wrong_texts(index)[text]
+        said = [side for side in sides if side in text]
+        assert len(said) <= 1 and len(wrong) == len(said)
+        for side in said:
+            told += 1
+            assert wrong == (text.replace(side, sides[side]),)
+            mention = language.read_facts(text[: text.index(side)]).mentions[-1]
+            axis, low = ("x" if side.startswith("on") else "y"), side in ("on the left", "at the top")
+            placed = [getattr(scene.objects[i], axis) < 0.5 for i in language.matching_objects(scene, mention)]
+            assert low in placed
+        assert scenes.captions(index)["long"] == plain.captions(index)["long"]
+    assert 120 < told < 230
+    every = [text for index in range(300) for texts in scenes.wrong_texts(index).values() for text in texts]
+    assert (
+        0
+        < len(every)
+        < len([1 for i in range(300) for texts in scenes.subset(edits=()).wrong_texts(i).values() for _ in texts])
+    )
+    with pytest.raises(ConfigError, match="Did you mean"):
+        Scenes(edits=("swap_places",))
 
 
 def test_brief_captions_say_one_thing_of_an_object_at_the_most():

@@ -56,11 +56,27 @@ def test_units_of_scenes(rng):
     name = f"{one.colour} {one.shape}"
     texts = [[f"a {name}", f"a {name} and a {name}"], ["nothing", "a thing"], ["", "x"]]
     some = written(rng, texts=texts, scenes=scenes)
-    alike = sum((obj.colour, obj.shape) == (one.colour, one.shape) for obj in scenes[0].objects)
     assert REWARDS["precision"](some)[0].tolist() == [1, 1] and not REWARDS["precision"](some)[1:].any()
-    assert REWARDS["recall"](some)[0, 0] == pytest.approx(alike / len(scenes[0].objects))
-    with pytest.raises(ConfigError, match="generated scenes"):
-        REWARDS["precision"](written(rng))
+    # Shape and colour of one object, of all with four things each and the background; to say it twice gains nothing.
+    assert REWARDS["recall"](some)[0].tolist() == pytest.approx([2 / (4 * len(scenes[0].objects) + 1)] * 2)
+    with pytest.raises(ConfigError, match="neither of these images has any"):
+        REWARDS["precision"](written(rng, references=[(), (), ()]))
+
+
+def test_units_of_references(rng):
+    texts = [["a red dog", "a blue dog runs"], ["a star", ""], ["a dog", "x"]]
+    some = written(rng, texts=texts)
+    # The first: dog, red, runs, and the dog again, which is one claim; the second: star, blue; the third: nothing.
+    assert REWARDS["precision"](some).tolist() == [[1, pytest.approx(2 / 3)], [1, 0], [0, 0]]
+    assert REWARDS["recall"](some).tolist() == [[pytest.approx(2 / 3), pytest.approx(2 / 3)], [1 / 2, 0], [0, 0]]
+
+
+def test_how_well_formed_captions_are(rng):
+    odds = np.array([[0.0, 2.0], [-1.0, 0.0], [0.0, 30.0]])
+    found = REWARDS["grammar"](written(rng, grammar=odds))
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-odds)))
+    with pytest.raises(ConfigError, match=r"config\.model\.text\.grammar"):
+        REWARDS["grammar"](written(rng))
 
 
 def test_runs_of_words_that_people_write():

@@ -127,6 +127,8 @@ def _check_objectives(config: Config) -> None:
         raise ConfigError("config.objectives.clip.hard_texts does not go with label_smoothing: leave one of them out.")
     if filip.weight and filip.hard_texts and filip.keep_tokens < 1:
         raise ConfigError("config.objectives.filip.hard_texts does not go with keep_tokens below 1.")
+    if "grammar" in used and not config.model.text.grammar:
+        raise ConfigError("config.objectives.grammar trains a head: set config.model.text.grammar=True.")
     if "sub_captions" in used and not config.data.captions.sub_captions:
         raise ConfigError(
             "config.objectives.multi_positive and .grouping need several captions an image: set "

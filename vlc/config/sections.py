@@ -107,6 +107,8 @@ class Scenes(Section):
     alt_generic_rate = number(0.5, "share of alt-texts that fit any scene", low=0, high=1)
     alt_wrong_rate = number(0.2, "share of the others that name an object which is not there", low=0, high=1)
     reference_generic_rate = number(0.8, "share of `reference` captions that are generic", low=0, high=1)
+    place_rate = number(0.0, "chance that a `brief` caption says where its first object stands", low=0, high=1)
+    edits = names((), "what wrong texts differ in: shape, swap_place, ... (docs/data.md); empty: anything")
     varied = flag(False, "captions of all lengths, and brief ones, as well: the sources `varied` and `brief`")
 
 
@@ -188,6 +190,7 @@ class TextTower(Transformer):
     )  # fmt: skip
     end = integer(-1, "what pool=last reads: -1: the last token; else the first of this id; -2: the highest id", low=-2)
     rotary = flag(False, "turn queries and keys by their place (arXiv 2104.09864)")
+    grammar = flag(False, "a head that tells texts from broken ones, for objectives.grammar (docs/rewards.md)")
     post_norm = flag(False, "norms after attention and MLP (BERT) instead of before")
     projection = choice("linear", _PROJECTIONS, "of the pooled feature to the shared space")
     attend_pads = flag(False, "whether pads are attended to (SigLIP)")

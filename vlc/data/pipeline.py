@@ -14,6 +14,7 @@ from absl import flags
 
 from vlc.data.attributes import Attributes
 from vlc.data.bags import Bags
+from vlc.data.broken_texts import break_text
 from vlc.data.captions import CaptionChoice, different
 from vlc.data.controls import Controls
 from vlc.data.decoding import picture_size
@@ -82,12 +83,12 @@ class MakeExample(grain.RandomMapTransform):
     """Index to example. Never raises for a damaged record: the next good one takes its place, with the reason.
 
     An example holds `image` `[S, S, 3]` uint8; int32 ids of `text` `[T]`, where asked for `subs` `[K, U]`
-    (sub-captions) and `hard` `[H, T]` (wrong texts; pads alone where there are fewer), and `target` `[V]` (the
-    captioner's); where regions are asked for, `boxes` `[R, 4]` float32, `cover` `[R, P]` float16, the ids of
-    `region_text` `[R, U]`, pads alone where there are fewer, and `region_counts` `[3]` (`Chosen.counts`), perhaps
-    `region_hard` `[R, H, U]` and `region_classes` `[R]`; perhaps `classes` `[]` (`class_number`); `index` (of the
-    record used), `skipped` (position in `REASONS` of why the record asked for was not), and `seconds` float32 that each
-    of `STAGES` took.
+    (sub-captions), `hard` `[H, T]` (wrong texts; pads alone where there are fewer) and `broken` `[T]` (a broken copy of
+    the text; likewise), and `target` `[V]` (the captioner's); where regions are asked for, `boxes` `[R, 4]` float32,
+    `cover` `[R, P]` float16, the ids of `region_text` `[R, U]`, pads alone where there are fewer, and `region_counts`
+    `[3]` (`Chosen.counts`), perhaps `region_hard` `[R, H, U]` and `region_classes` `[R]`; perhaps `classes` `[]`
+    (`class_number`); `index` (of the record used), `skipped` (position in `REASONS` of why the record asked for was
+    not), and `seconds` float32 that each of `STAGES` took.
 
     Attributes:
         lengths: T, U and V, and U of regions.
@@ -103,6 +104,7 @@ class MakeExample(grain.RandomMapTransform):
         class_source: The caption source whose text is the class of an image; empty: none is told.
         region_classes: Whether the classes of regions are told.
         region_negatives: Wrong texts of each region.
+        broken: Whether an example has a broken copy of its text.
     """
 
     source: Source
@@ -122,6 +124,7 @@ class MakeExample(grain.RandomMapTransform):
     class_source: str = ""
     region_classes: bool = False
     region_negatives: int = 0
+    broken: bool = False
 
     def random_map(self, element: Visit, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
         progress = min(element.draw / self.draws, 1.0) if self.draws else 0.0
@@ -196,6 +199,11 @@ class MakeExample(grain.RandomMapTransform):
             example["hard"] = np.full((self.captions.negatives, lengths.main), self.tokenizer.pad_id, np.int32)
             if wrong:
                 example["hard"][: len(wrong)] = self.tokenizer.encode(wrong, lengths.main)
+        if self.broken:
+            copy = break_text(main, rng)
+            example["broken"] = np.full(lengths.main, self.tokenizer.pad_id, np.int32)
+            if copy:
+                example["broken"] = self.tokenizer.encode([copy], lengths.main)[0]
         if self.class_source:
             names = record.captions.get(self.class_source, ())
             example["classes"] = np.int32(class_number(names[0]) if names else -1)

@@ -289,7 +289,7 @@ def _widened(text: TextEncoding, length: int) -> TextEncoding:
     """With tokens of pads, which mean nothing, up to a length."""
     more = length - text.mask.shape[1]
     tokens, mask = np.pad(text.tokens, ((0, 0), (0, more), (0, 0))), np.pad(text.mask, ((0, 0), (0, more)))
-    return TextEncoding(tokens, text.embed, mask)
+    return TextEncoding(tokens, text.embed, mask, text.grammar)
 
 
 @functools.partial(jax.jit, static_argnums=0)

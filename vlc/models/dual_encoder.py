@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vlc.models.captioner import CaptionDecoder
 from vlc.models.coca import TextReadingDecoder
+from vlc.models.grammar import GrammarHead
 from vlc.models.layers import l2_normalise, set_kernel, table
 from vlc.models.linear import linear
 from vlc.models.lora import add_lora
@@ -43,6 +44,7 @@ class TextEncoding:
     tokens: Float[AnyArray, "N T D"]
     embed: Float[AnyArray, "N D"]
     mask: Bool[AnyArray, "N T"]
+    grammar: Float[AnyArray, " N"] | None = None  # log-odds that a text is well formed, of a model with a head for it
 
 
 @jax.tree_util.register_dataclass
@@ -92,6 +94,7 @@ class DualEncoder(nnx.Module):
         self.image_token = project(self.image_tower, image_width, token_kind)
         self.text_embed = project(self.text_tower, config.text.width, config.text.projection)
         self.text_token = project(self.text_tower, config.text.width, token_kind)
+        self.grammar = GrammarHead(config.text.width, dtype=common["dtype"], rngs=rngs) if config.text.grammar else None
         self.log_scale = nnx.Param(jnp.float32(math.log(config.init_logit_scale)), out_sharding=())
         self.token_log_scale = nnx.Param(jnp.float32(math.log(config.init_logit_scale)), out_sharding=())
         self.logit_bias = nnx.Param(jnp.float32(config.init_logit_bias), out_sharding=())
@@ -207,7 +210,8 @@ class DualEncoder(nnx.Module):
             features, pooled, mask = self._text()(ids)
             tokens = _projected(features, self.text_token if self.own_tokens else self.text_embed)
             embed = _projected(pooled, self.text_embed)
-        return TextEncoding(l2_normalise(tokens), l2_normalise(embed), mask)
+            grammar = self.grammar(pooled) if self.grammar is not None else None
+        return TextEncoding(l2_normalise(tokens), l2_normalise(embed), mask, grammar)
 
     def caption_logits(
         self, image: ImageEncoding, ids: Int[Array, "B T"], null: Bool[Array, " B"] | None = None,

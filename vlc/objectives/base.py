@@ -14,7 +14,7 @@ DUPLICATES = "duplicates"
 Part = Literal[
     "text_embed", "text_tokens", "sub_captions", "hard_texts", "image_tokens", "caption", "teacher", "crops", "hidden",
     "regions", "region_texts", "region_hard", "region_captions", "queries", "attributes", "classes",
-    "region_classes", "cycle", "written",
+    "region_classes", "cycle", "written", "grammar",
 ]  # fmt: skip
 
 
@@ -38,6 +38,9 @@ class Encoded:
     hard_embed: Any = None  # [B, H, D], of wrong texts of each image
     hard_tokens: Any = None  # [B, H, T, D]
     hard_mask: Any = None  # [B, H, T], 1 for real tokens; a text that is not there has none
+    grammar: Any = None  # [B], log-odds that the main caption is well formed
+    grammar_of_broken: Any = None  # [B], likewise of its broken copy
+    broken_there: Any = None  # [B], 1 for copies that there are
     teacher_image: Any = None  # [B, E], of another model, or of the moving average
     teacher_text: Any = None  # [B, E], of the main caption
     teacher_scale: Any = None  # [B], its multiplier of similarities

@@ -18,6 +18,7 @@ from vlc.objectives.contrastive import CLIP, SIGLIP
 from vlc.objectives.cycle import CYCLE
 from vlc.objectives.distillation import DISTILL
 from vlc.objectives.duplicates import class_digests, digest, first_of_their_kind, image_digests, text_digests
+from vlc.objectives.grammar import GRAMMAR
 from vlc.objectives.grouping import GROUPING
 from vlc.objectives.hard_margin import HARD_MARGIN
 from vlc.objectives.hard_texts import HARD_CLIP, HARD_FILIP
@@ -37,7 +38,7 @@ TAUGHT = ("teacher_image", "teacher_text", "teacher_scale", "teacher_whole", "te
 _ALL = (
     CLIP, SIGLIP, FILIP, MULTI_POSITIVE, GROUPING, CAPTION, HARD_CLIP, HARD_FILIP, HARD_MARGIN, DISTILL, LOCAL_GLOBAL,
     MASKED, REGION, REGION_HARD, REGION_BOXES, REGION_CAPTION, ATTRIBUTE_MIL, CYCLE, SAME_CLASS,
-    REGION_SAME_CLASS, SEQUENCE, POLICY, PREFERENCE, BEST_OF,
+    REGION_SAME_CLASS, SEQUENCE, POLICY, PREFERENCE, BEST_OF, GRAMMAR,
 )  # fmt: skip
 OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in _ALL}
 
@@ -74,22 +75,22 @@ def encode_batch(
     Args:
         model: The model.
         batch: `image` `[B, S, S, 3]` (or packed, `vlc.data.naflex`), `text` `[B, T]`, `target` `[B, V]`, `null` `[B]`,
-            and perhaps `subs` `[B, K-1, U]`, `hard` `[B, H, T]`, `classes` `[B]`, `control` `[B, S]` and `parallel`
-            `[B]` (see `CaptionDecoder`), of regions `boxes` `[B, R, 4]`, `cover` `[B, R, P]`, `region_text`
-            `[B, R, U]`, `region_control` `[B, R, S]`, `region_hard` `[B, R, H, U]` and `region_classes` `[B, R]`,
-            captions that were written `sampled` `[B, K, T]` with their `reward` `[B, K]` (`vlc.train.rollout`),
-            `kept` `[B, P]` (`random_patches`), what the teacher says (`TAUGHT`), and what the student sees of its
-            pictures (`vlc.train.views`).
+            and perhaps `subs` `[B, K-1, U]`, `hard` `[B, H, T]`, `broken` `[B, T]`, `classes` `[B]`, `control` `[B, S]`
+            and `parallel` `[B]` (see `CaptionDecoder`), of regions `boxes` `[B, R, 4]`, `cover` `[B, R, P]`,
+            `region_text` `[B, R, U]`, `region_control` `[B, R, S]`, `region_hard` `[B, R, H, U]` and `region_classes`
+            `[B, R]`, captions that were written `sampled` `[B, K, T]` with their `reward` `[B, K]`
+            (`vlc.train.rollout`), `kept` `[B, P]` (`random_patches`), what the teacher says (`TAUGHT`), and what the
+            student sees of its pictures (`vlc.train.views`).
         objectives: `config.objectives`.
         reference: The model that training began with, where its captions are not to be left behind.
     """
     uses = parts_used(objectives)
     image = model.encode_image(batch["image"], batch.get("kept"), batch.get("inside"))
-    embed = tokens = mask = nll = count = cycle_nll = None
+    embed = tokens = mask = nll = count = cycle_nll = grammar = None
     hard: dict[str, Array] = {}
     if uses & {"text_embed", "text_tokens"}:
         text = model.encode_text(batch["text"])
-        embed = text.embed[:, None]
+        embed, grammar = text.embed[:, None], text.grammar
         if "text_tokens" in uses:
             tokens, mask = text.tokens, text.mask.astype(jnp.float32)
         if "subs" in batch:
@@ -102,6 +103,8 @@ def encode_batch(
         hard = {"hard_embed": texts.embed, "hard_mask": texts.mask.astype(jnp.float32)}
         hard |= {"hard_tokens": texts.tokens} if "text_tokens" in uses else {}
         hard = {name: x.reshape(rows, count_of_hard, *x.shape[1:]) for name, x in hard.items()}
+    if "grammar" in uses:
+        hard |= encode_broken(model, batch, grammar)
     ignoring = any(objectives[one.name].get(DUPLICATES) == "ignored" for one in weighted(objectives))
     ids = None
     if ignoring or "sub_captions" in uses:
@@ -170,6 +173,15 @@ def encode_regions(
         nll, count = caption_nll(logits, labels, labels < logits.shape[-1], z_loss=objectives.caption.z_loss)
         found |= {"region_nll": nll.reshape(inputs.shape[:2]), "region_count": count.reshape(inputs.shape[:2])}
     return found
+
+
+def encode_broken(model: DualEncoder, batch: dict[str, Array], grammar: Array | None) -> dict[str, Array]:
+    """How well formed captions are, and their broken copies."""
+    assert grammar is not None, "this model was built without a head for grammar"
+    copies = model.encode_text(batch["broken"])
+    assert copies.grammar is not None
+    there = copies.mask.any(axis=1).astype(jnp.float32)
+    return {"grammar": grammar, "grammar_of_broken": copies.grammar, "broken_there": there}
 
 
 def encode_written(

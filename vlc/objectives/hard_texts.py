@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from vlc.models import Scales
 from vlc.objectives.base import Encoded, Objective, Weighted
 from vlc.objectives.late_interaction import SCORES
-from vlc.settings import choice
+from vlc.settings import choice, number
 
 
 def among_own(own: Float[Array, " B"], wrong: Float[Array, "B K"], there: Float[Array, "B K"]) -> Float[Array, ""]:
@@ -74,6 +74,7 @@ def hard_filip_loss(
     hard_mask: Float[Array, "B K T"],
     logit_scale: Float[Array, ""] | float,
     scores: str = "both",
+    smoothing: float = 0.0,
 ) -> Float[Array, ""]:
     """`among_own` of both token-wise similarities of an image and a text, their mean (FILIP, arXiv 2111.07783).
 
@@ -85,26 +86,31 @@ def hard_filip_loss(
         hard_mask: 1 for their real tokens; a text of none is not there.
         logit_scale: The multiplier, 1/temperature.
         scores: Of `filip_loss`.
+        smoothing: Likewise.
     """
     texts = jnp.concatenate([text_tokens[:, None], hard_tokens], axis=1)
     mask = jnp.concatenate([text_mask[:, None], hard_mask], axis=1)
     there = hard_mask.max(axis=2)
-    i2t, t2i = (logit_scale * score for score in own_scores(image_tokens, texts, mask))
+    i2t, t2i = (logit_scale * score for score in own_scores(image_tokens, texts, mask, smoothing))
     by_text = among_own(t2i[:, 0], t2i[:, 1:], there)
     return by_text if scores == "text" else 0.5 * (among_own(i2t[:, 0], i2t[:, 1:], there) + by_text)
 
 
 def own_scores(
-    images: Float[Array, "B P D"], texts: Float[Array, "B N T D"], mask: Float[Array, "B N T"]
+    images: Float[Array, "B P D"], texts: Float[Array, "B N T D"], mask: Float[Array, "B N T"], smoothing: float = 0.0
 ) -> tuple[Float[Array, "B N"], Float[Array, "B N"]]:
     """Token-wise similarities `i2t` and `t2i` of each image with texts of its own; 0 for a text of pads only."""
     products = jnp.einsum("bpd,bntd->bnpt", images, texts, preferred_element_type=jnp.float32, precision="highest")
     real = mask > 0
     some = real.any(axis=2)
-    best = jnp.where(real[:, :, None], products, -jnp.inf).max(axis=3)
+    best = _best(jnp.where(real[:, :, None], products, -jnp.inf), 3, smoothing)
     i2t = jnp.where(some[..., None], best, 0).mean(axis=2)
-    t2i = jnp.where(real, products.max(axis=2), 0).sum(axis=2) / jnp.maximum(real.sum(axis=2), 1)
+    t2i = jnp.where(real, _best(products, 2, smoothing), 0).sum(axis=2) / jnp.maximum(real.sum(axis=2), 1)
     return i2t, t2i
+
+
+def _best(x: Array, axis: int, smoothing: float) -> Array:
+    return smoothing * jax.nn.logsumexp(x / smoothing, axis=axis) if smoothing else x.max(axis=axis)
 
 
 class HardClip(Weighted):
@@ -115,6 +121,7 @@ class HardFilip(Weighted):
     """Cross-entropy of the caption among wrong ones that were made of it, by tokens."""
 
     scores = choice("both", SCORES, "as of `filip`")
+    smoothing = number(0.0, "likewise", low=0)
 
 
 def _hard_clip(encoded: Encoded, scales: Scales, _: Any) -> Array:
@@ -126,7 +133,7 @@ def _hard_clip(encoded: Encoded, scales: Scales, _: Any) -> Array:
 def _hard_filip(encoded: Encoded, scales: Scales, options: Any) -> Array:
     return hard_filip_loss(
         encoded.image_tokens, encoded.text_tokens, encoded.text_mask, encoded.hard_tokens, encoded.hard_mask,
-        scales.token_logit_scale, options.scores,
+        scales.token_logit_scale, options.scores, options.smoothing,
     )  # fmt: skip
 
 

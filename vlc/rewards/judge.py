@@ -29,5 +29,6 @@ class Judge(Protocol):
         ...
 
     def encode_text(self, texts: Sequence[str]) -> Any:
-        """Texts; the result has `embed` `[N, D]` of unit length."""
+        """Texts; the result has `embed` `[N, D]` of unit length, and `grammar` `[N]`, log-odds that they are well
+        formed, or `None`."""
         ...

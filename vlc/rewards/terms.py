@@ -9,10 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlc.data.sources.scenes.facts import caption_facts
 from vlc.errors import ConfigError, DataError, did_you_mean
 from vlc.rewards.cider import Cider
 from vlc.rewards.fluency import Fluency
+from vlc.units import (
+    Alike,
+    Claim,
+    by_references,
+    claims_of_scene,
+    distinct,
+    find_claim_reader,
+    find_synonyms,
+    judge_by_scene,
+    matched,
+)
 
 
 @dataclass(frozen=True)
@@ -26,11 +36,12 @@ class Written:
         gallery: Embeddings of all images of the batch, those of other processes included.
         own: Which of them each image is.
         scale: The judge's multiplier of similarities.
-        references: What is said of each image in the data.
+        references: What is said of each image in the data; nothing where no reward asks.
         cider: With the document frequencies of the training data.
         fluency: Likewise, of its runs of words.
         scenes: The scene that each image was drawn from; `None` of other data.
         bags: The bag of each image of the gallery; `None`: there are none.
+        grammar: Log-odds that captions are well formed, by the judge; `None`: it has no head for that.
     """
 
     texts: Sequence[Sequence[str]]
@@ -44,6 +55,7 @@ class Written:
     fluency: Fluency | None = None
     scenes: Sequence[Any] | None = None
     bags: Int[np.ndarray, " G"] | None = None
+    grammar: Float[np.ndarray, "B K"] | None = None
 
 
 Reward = Callable[[Written], Float[np.ndarray, "B K"]]
@@ -107,6 +119,15 @@ def fluency(written: Written) -> Float[np.ndarray, "B K"]:
     return np.array([[known.score(text.lower().split()) for text in texts] for texts in written.texts])
 
 
+def grammar(written: Written) -> Float[np.ndarray, "B K"]:
+    """The probability that a caption is well formed, by the judge's head (CLIP Reward, arXiv 2205.13115)."""
+    if written.grammar is None:
+        raise ConfigError(
+            "The reward grammar needs a judge with a head for it: one that was trained with config.model.text.grammar."
+        )
+    return 1 / (1 + np.exp(-np.asarray(written.grammar, np.float64)))
+
+
 def length(written: Written) -> Float[np.ndarray, "B K"]:
     """Words."""
     return np.array([[float(len(text.split())) for text in texts] for texts in written.texts])
@@ -124,22 +145,38 @@ def repetition(written: Written) -> Float[np.ndarray, "B K"]:
 
 
 def precision(written: Written) -> Float[np.ndarray, "B K"]:
-    """The share of the objects that a caption mentions which are in the scene exactly as it says; 0 of none."""
-    return _facts(written, "correct")
+    """The share of what a caption claims that is so (DCScore, arXiv 2503.07906); 0 of one that claims nothing."""
+    return np.nan_to_num(_units(written)[..., 0])
 
 
 def recall(written: Written) -> Float[np.ndarray, "B K"]:
-    """The share of the scene's objects that some true mention is about."""
-    return _facts(written, "covered")
+    """The share of what is so, or of what the references claim, that a caption claims."""
+    return np.nan_to_num(_units(written)[..., 1])
 
 
-def _facts(written: Written, name: str) -> Float[np.ndarray, "B K"]:
-    if written.scenes is None:
-        raise ConfigError("The rewards precision and recall know the truth of generated scenes alone.")
-    return np.array([
-        [caption_facts(scene, text)[name] for text in texts]
-        for scene, texts in zip(written.scenes, written.texts, strict=True)
-    ])  # fmt: skip
+def _units(written: Written) -> Float[np.ndarray, "B K 2"]:
+    """Precision and recall, NaN of nothing: exactly by scenes, else by what the references claim."""
+    if written.scenes is None and not any(written.references):
+        raise ConfigError(
+            "The rewards precision and recall compare claims with scenes or with captions of the data, and neither of "
+            "these images has any."
+        )
+    read, same = find_claim_reader("rules" if written.scenes is None else "scenes").read, find_synonyms().same
+    rows = []
+    for number, texts in enumerate(written.texts):
+        scene = None if written.scenes is None else written.scenes[number]
+        told = (claim for text in written.references[number] for claim in read(text))
+        meant = distinct(told) if scene is None else claims_of_scene(scene)
+        said = [list(read(text)) for text in texts]
+        true = [by_references(x, meant, same) if scene is None else judge_by_scene(scene, x)[0] for x in said]
+        rows.append([_shares(x, verdicts == 1, meant, same) for x, verdicts in zip(said, true, strict=True)])
+    return np.array(rows, np.float64)
+
+
+def _shares(said: list[Claim], true: np.ndarray, meant: list[Claim], same: Alike) -> tuple[float, float]:
+    """Of the claims those that are true, and of what is meant that which they cover."""
+    covered = matched([claim for claim, one in zip(said, true, strict=True) if one], meant, same)[0].sum()
+    return (float(true.mean()) if said else np.nan), (float(covered / len(meant)) if meant else np.nan)
 
 
 REWARDS: dict[str, Reward] = {
@@ -149,12 +186,13 @@ REWARDS: dict[str, Reward] = {
     "bag_retrieval": bag_retrieval,
     "cider": cider,
     "fluency": fluency,
+    "grammar": grammar,
     "precision": precision,
     "recall": recall,
     "length": length,
     "repetition": repetition,
 }
-OF_JUDGE = ("cosine", "clip_s", "self_retrieval", "bag_retrieval")  # that need its embeddings
+OF_JUDGE = ("cosine", "clip_s", "self_retrieval", "bag_retrieval", "grammar")  # that need its embeddings
 
 
 def parse_terms(weights: Mapping[str, float]) -> tuple[Term, ...]:

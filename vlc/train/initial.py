@@ -68,11 +68,11 @@ def inherit_architecture(config: Config, initial: Initial) -> Config:
     """The config with the architecture and the pixels of the model that it starts from.
 
     The captioner is the model's as well, where it has one, except for what the config sets itself: `parallel`, and
-    `control` where it names one; so are mask prompts, queries of regions and attributes. `drop_patches` and prototypes
-    are for training, and the config's too; so is `resize=naflex` with its size, since such a tower has positions for
-    any grid. How the model is computed and how pictures are varied stays as it was. A model of one tower gives that
-    tower; the other, its tokenizer or pixels, and the shared space are the config's. All that the model has otherwise
-    than the config is said.
+    `control` where it names one; so are mask prompts, queries of regions, attributes and a head for grammar.
+    `drop_patches` and prototypes are for training, and the config's too; so is `resize=naflex` with its size, since
+    such a tower has positions for any grid. How the model is computed and how pictures are varied stays as it was. A
+    model of one tower gives that tower; the other, its tokenizer or pixels, and the shared space are the config's. All
+    that the model has otherwise than the config is said.
     """
     made, theirs = copy.deepcopy(config), copy.deepcopy(initial.config)
     towers = _towers(theirs)
@@ -87,6 +87,7 @@ def inherit_architecture(config: Config, initial: Initial) -> Config:
         rows = made.model.text.positions or made.model.text.length
         kept = {"prompts": config.model.text.prompts, "positions": rows}
         made.model.text.update(kept | {"length": min(made.model.text.length, rows - config.model.text.prompts)})
+    made.model.text.grammar = config.model.text.grammar or made.model.text.grammar
     made.model.decoder.parallel = config.model.decoder.parallel
     made.model.image.drop_patches = config.model.image.drop_patches
     made.model.image.mask_prompt = config.model.image.mask_prompt or made.model.image.mask_prompt

@@ -347,6 +347,7 @@ def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> 
         class_source=config.data.captions.class_source,
         region_classes="region_classes" in parts_used(config.objectives),
         region_negatives=config.data.regions.negatives,
+        broken="grammar" in parts_used(config.objectives),
     )
     check_source(make, train_name(config))
     if config.data.captions.places:

@@ -96,6 +96,8 @@ def batch_shapes(config: Config, *, first: bool = False) -> dict[str, jax.ShapeD
         shapes["subs"] = (count, config.data.captions.sub_captions, lengths.sub)
     if config.data.captions.negatives:
         shapes["hard"] = (count, config.data.captions.negatives, lengths.main)
+    if "grammar" in parts_used(config.objectives):
+        shapes["broken"] = (count, lengths.main)
     if slots := slot_sizes(config.model.decoder.control):
         shapes["control"] = (count, len(slots))
     size = config.data.first_size if first else 0

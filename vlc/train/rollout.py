@@ -156,20 +156,25 @@ class Rollout:
         """The weighted sum, and each reward, of captions of the records at some places of the sequence of examples."""
         count, most = len(texts), len(texts[0])
         image, text, gallery, scale = np.zeros((count, 1)), np.zeros((count, most, 1)), np.zeros((count, 1)), 1.0
+        grammar = None
         if self._judge is not None:
             image = self._judge.encode_pixels(_resized(host["image"], self._judge.preprocess.size)).embed
-            flat = self._judge.encode_text([one for some in texts for one in some]).embed
-            text, scale = flat.reshape(count, most, -1), float(self._judge.scales.logit_scale)
+            flat = self._judge.encode_text([one for some in texts for one in some])
+            text, scale = flat.embed.reshape(count, most, -1), float(self._judge.scales.logit_scale)
+            grammar = None if flat.grammar is None else np.asarray(flat.grammar).reshape(count, most)
             gallery = fetch(self._share.to_devices({"embed": np.asarray(image, np.float32)})["embed"])
         draws = self._config.steps * self._config.batch_size
         records = [(self._source.at(min(place / draws, 1.0)), index)
                    for place, index in zip(places.tolist(), host["index"].tolist(), strict=True)]  # fmt: skip
+        units = bool(self._named & {"precision", "recall"})
+        scenes = _scenes(records) if units else None
+        compared = self._cider is not None or (units and scenes is None)
         written = Written(
             texts, image, text, np.asarray(gallery), scale=scale, cider=self._cider, fluency=self._fluency,
             own=self._share.rows if self._judge is not None else np.arange(count),
-            references=[self._references(*record) if self._cider else () for record in records],
+            references=[self._references(*record) if compared else () for record in records],
             bags=None if self._bags is None else np.arange(len(gallery)) // self._bags.size_at(number),
-            scenes=_scenes(records) if self._named & {"precision", "recall"} else None,
+            grammar=grammar, scenes=scenes,
         )  # fmt: skip
         return total_rewards(self._terms, written)
 

@@ -1,6 +1,6 @@
 """What a text claims: primitive units, the readers that find them, and the judges that say which are so."""
 
-from vlc.units.claim import KINDS, Claim
+from vlc.units.claim import KINDS, Claim, distinct
 from vlc.units.judging import Judge, by_references, find_judge, judged
 from vlc.units.matching import Alike, matched
 from vlc.units.reading import ClaimReader, find_claim_reader
@@ -16,6 +16,7 @@ __all__ = [
     "Synonyms",
     "by_references",
     "claims_of_scene",
+    "distinct",
     "find_claim_reader",
     "find_judge",
     "find_synonyms",

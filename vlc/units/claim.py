@@ -1,5 +1,6 @@
 """A claim: the smallest thing that a text says, which is so or not."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 KINDS = ("object", "attribute", "relation", "event")
@@ -37,3 +38,11 @@ class Claim(NamedTuple):
         if self.kind == "attribute":
             return f"{self.predicate} {self.subject}"
         return " ".join(filter(None, self.words))
+
+
+def distinct(claims: Iterable[Claim]) -> list[Claim]:
+    """Each claim once, by its words: what several texts say of one picture."""
+    found: dict[tuple[str, ...], Claim] = {}
+    for claim in claims:
+        found.setdefault((claim.kind, *claim.words), claim)
+    return list(found.values())

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from vlc.curate.edits.kinds import words_of
 from vlc.curate.edits.words import ADJECTIVE, NOUN, NOUNS, NUMBER, PREPOSITION, Reader, Sentence
-from vlc.units.claim import Claim
+from vlc.units.claim import Claim, distinct
 
 # Words for the picture and for places in it or parts of it: "a picture of", "on the left of".
 _NO_THINGS = words_of(
@@ -20,10 +20,7 @@ def read_by_grammar(text: str, reader: Reader) -> list[Claim]:
     """Objects, attributes, relations and events of a text, in the order of its words and without repetitions."""
     sentence = reader.read(text)
     has_grammar = any(word.role for word in sentence.words)
-    found: dict[tuple[str, ...], Claim] = {}
-    for claim in _with_grammar(sentence) if has_grammar else _without(sentence):
-        found.setdefault((claim.kind, *claim.words), claim)
-    return list(found.values())
+    return distinct(_with_grammar(sentence) if has_grammar else _without(sentence))
 
 
 def _with_grammar(sentence: Sentence) -> Iterator[Claim]:

@@ -111,7 +111,7 @@ def _of_data(cache: Cache, spec: str, options: Options) -> tuple[Pictures, list[
     data = read_captioned(cache.model, spec, options)
     source, asked = data.source, []
     for number, (index, key, _) in enumerate(data.records):
-        wrong = source.wrong_texts(index) if isinstance(source, Scenes) else source[index].negatives
+        wrong = source.subset(edits=()).wrong_texts(index) if isinstance(source, Scenes) else source[index].negatives
         asked += [Question(number, right, tuple(some), key) for right, some in wrong.items() if some][:1]
     return data.pictures, asked, add_counts(source.skipped, data.unread)
 

@@ -21,6 +21,7 @@ from vlc.units import (
     Judge,
     Synonyms,
     claims_of_scene,
+    distinct,
     find_claim_reader,
     find_judge,
     find_synonyms,
@@ -174,11 +175,7 @@ class DetailScorer:
         if self.by_truth:
             assert self.scenes is not None
             return claims_of_scene(self.scenes[i])
-        known: dict[tuple[str, ...], Claim] = {}
-        for text in self.references[i]:
-            for claim in self.reader.read(text):
-                known.setdefault((claim.kind, *claim.words), claim)
-        return list(known.values())
+        return distinct(claim for text in self.references[i] for claim in self.reader.read(text))
 
     def _judged(self, i: int, said: list[Claim], meant: list[Claim], *, both: bool) -> units.Claimed:
         if self.by_truth:

@@ -42,6 +42,7 @@ RELATION_WORDINGS = {
     "in front of": ("in front of", "partly covering"),
     "behind": ("behind", "partly hidden by"),
 }
+_MIDDLE = 0.08  # nearer to it than this, an object is on no side
 _RELATION_OF = {wording: name for name, wordings in RELATION_WORDINGS.items() for wording in wordings}
 
 
@@ -143,17 +144,36 @@ def varied_caption(scene: Scene, rng: np.random.Generator) -> str:
     return f"{text} on a {scene.background} background" if rng.random() < 0.3 else text
 
 
-def brief_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """Some of the objects by their shape and at most one thing more: `a star and a small circle`.
+def brief_caption(scene: Scene, rng: np.random.Generator, *, place_rate: float = 0.0, opposite: bool = False) -> str:
+    """Some of the objects by their shape and at most one thing more: `a star on the left and a small circle`.
 
     What says little can only be told from other captions by what it says: with all attributes named, colours do.
+
+    Args:
+        scene: The scene.
+        rng: All randomness comes from here.
+        place_rate: Chance that it is said where in the picture the first object stands.
+        opposite: Say that it stands on the other side, which is wrong; all else is the same.
     """
     order = rng.permutation(len(scene.objects))[: rng.integers(1, len(scene.objects) + 1)]
+    places = bool(place_rate) and rng.random() < place_rate
     said = []
-    for obj in (scene.objects[i] for i in order):
+    for position, obj in enumerate(scene.objects[i] for i in order):
         more = ([], [obj.size], [obj.texture], [obj.colour])[rng.integers(4)]
-        said.append([*more, obj.shape])
+        where = _side(obj, opposite) if places and position == 0 else []
+        said.append([*more, obj.shape, *where])
     return _join_phrases(said)
+
+
+def _side(obj: SceneObject, opposite: bool) -> list[str]:
+    """`on the left`, `at the top`, ...; nothing of what stands in the middle."""
+    dx, dy = obj.x - 0.5, obj.y - 0.5
+    if max(abs(dx), abs(dy)) < _MIDDLE:
+        return []
+    sides, first = (
+        (("on the left", "on the right"), dx < 0) if abs(dx) > abs(dy) else (("at the top", "at the bottom"), dy < 0)
+    )
+    return [sides[int(first == opposite)]]
 
 
 def _join_phrases(said: list[list[str]]) -> str:

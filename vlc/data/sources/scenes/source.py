@@ -12,6 +12,7 @@ from vlc.data.sources.kind import SourceKind
 from vlc.data.sources.scenes import language, world
 from vlc.data.sources.scenes.parts import parts_of_scene
 from vlc.data.sources.scenes.render import draw
+from vlc.errors import ConfigError, did_you_mean
 
 SPLITS = {"train": 0, "dev": 1, "test": 2, "novel": 3}
 _VARIANTS = 50_000  # number of style seeds
@@ -40,7 +41,10 @@ class Scenes(Source):
         reference_generic_rate: Share of `reference` captions that are generic; the others name every object.
         varied: With two caption sources more: `varied`, of all lengths from 2 words on, and `brief`, which say one
             thing of an object at the most.
-        negatives: With wrong texts for each `short` and `long` caption: those of the scene's edit twins.
+        place_rate: Chance that a `brief` caption says where in the picture its first object stands.
+        negatives: With wrong texts for each `short` and `long` caption: those of the scene's edit twins; and for a
+            `brief` one that says where something stands, the one that has it on the other side.
+        edits: Of `world.EDITS`: the twins that those are of; empty: all.
         regions: With the regions of each scene and their graph.
         region_negatives: With wrong texts for the captions of regions: one word replaced by another of its kind.
     """
@@ -57,9 +61,16 @@ class Scenes(Source):
     alt_wrong_rate: float = 0.2
     reference_generic_rate: float = 0.8
     varied: bool = False
+    place_rate: float = 0.0
     negatives: bool = False
+    edits: tuple[str, ...] = ()
     regions: bool = True
     region_negatives: bool = False
+
+    def __post_init__(self) -> None:
+        for edit in self.edits:
+            if edit not in world.EDITS:
+                raise ConfigError(f'config.data.scenes.edits: "{edit}" is no edit.{did_you_mean(edit, world.EDITS)}')
 
     def __len__(self) -> int:
         return self.length
@@ -116,8 +127,11 @@ class Scenes(Source):
     def _further(self, scene: world.Scene, index: int) -> dict[str, tuple[str, ...]]:
         return {
             "varied": (language.varied_caption(scene, self._rng(index, 30)),),
-            "brief": (language.brief_caption(scene, self._rng(index, 31)),),
+            "brief": (self._brief(scene, index),),
         }
+
+    def _brief(self, scene: world.Scene, index: int, *, opposite: bool = False) -> str:
+        return language.brief_caption(scene, self._rng(index, 31), place_rate=self.place_rate, opposite=opposite)
 
     def edit_twin(self, index: int, edit: str) -> tuple[Record, Record] | None:
         """The record and its twin, drawn and described alike but for one change (`world.EDITS`).
@@ -163,9 +177,10 @@ class Scenes(Source):
         return list(self.wrong_texts(index)[self.captions(index)["long"][0]])
 
     def wrong_texts(self, index: int) -> dict[str, tuple[str, ...]]:
-        """By `short` and `long` caption, those of the scene's edit twins in the same words, where they tell."""
+        """By `short` and `long` caption, those of the scene's edit twins in the same words, where they tell; by `brief`
+        caption the one with what it says to stand somewhere on the other side."""
         scene, style = self.scene(index)
-        twins = [twin for edit in world.EDITS if (twin := self._twin(index, edit)) is not None]
+        twins = [twin for edit in self.edits or world.EDITS if (twin := self._twin(index, edit)) is not None]
         found = {}
         for write in (
             lambda of: language.short_caption(of, style).text,
@@ -174,6 +189,9 @@ class Scenes(Source):
         ):
             right = write(scene)
             found[right] = tuple(text for twin in twins if (text := write(twin)) != right)
+        if self.varied and self.place_rate:
+            right, wrong = (self._brief(scene, index, opposite=opposite) for opposite in (False, True))
+            found[right] = (wrong,) if wrong != right else ()
         return found
 
     def subset(self, **changes) -> "Scenes":
