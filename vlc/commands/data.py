@@ -34,6 +34,22 @@ def add_data_commands(data) -> None:
     bags.add_argument("--out", required=True, help="the file, for config.data.bags and vlc eval --task bags")
     bags.set_defaults(computes=True)
 
+    pairs = add_command(
+        data, "preferences", _data_preferences, "the best and the worst of an image's captions, in pairs"
+    )
+    pairs.add_argument("source", help="data with several captions of an image, as vlc caption --data writes it")
+    add_columns(pairs)
+    pairs.add_argument("--captions", default="longVLC", help="the caption source that has them (longVLC)")
+    pairs.add_argument("--by", required=True, help='rewards that decide and their weights, "precision:1,recall:0.5"')
+    pairs.add_argument("--judge", default="", help="the dual encoder of rewards that need one")
+    pairs.add_argument("--references", default="", help="caption sources that rewards compare with (all others)")
+    pairs.add_argument("--name", default="preferred", help="the caption source of those that are preferred (preferred)")
+    pairs.add_argument("--margin", type=float, default=0.0, help="by which a pair differs at least (0)")
+    pairs.add_argument("--records", type=int, default=0, help="only this many records, evenly spaced (all)")
+    pairs.add_argument("--shard-records", type=int, default=4096, help="images in a shard (4096)")
+    pairs.add_argument("--out", required=True, help="the folder of the data set that is written")
+    pairs.set_defaults(computes=True)
+
     stats = add_command(data, "stats", _data_stats, "captions, scripts, image sizes, duplicates: a table and a picture")
     _add_source(stats)
     stats.add_argument("--out", default="stats.png", help="the picture; the numbers go beside it as .json (stats.png)")
@@ -210,4 +226,21 @@ def _data_tokenizer(options: argparse.Namespace) -> int:
     tokenizer = train_tokenizer(source, records=options.records, vocab_size=options.vocab_size, where=options.source)
     tokenizer.save(options.out)
     print(f"{options.out}: {tokenizer.vocab_size} pieces")
+    return 0
+
+
+def _data_preferences(options: argparse.Namespace) -> int:
+    from vlc.config.checks import parse_weights
+    from vlc.inference.preferences import Preferences, write_preferences
+
+    columns = columns_of(options)
+    settings = Preferences(
+        options.source, options.captions, parse_weights(options.by, "--by", signed=True), columns, options.references,
+        options.name, options.margin, options.shard_records,
+    )  # fmt: skip
+    judge = load_here(options.judge) if options.judge else None
+    manifest = write_preferences(open_some(options.source, options), settings, judge, options.out)
+    print(f"{options.out}: {manifest['records']:,} pairs in {len(manifest['shards'])} shards")
+    for reason, count in manifest["left out"]["records"].items():
+        print(f"  {count:,} left out: {reason}")
     return 0

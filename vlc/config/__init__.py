@@ -43,6 +43,7 @@ def shrink(config: Config) -> Config:
     config.data.image.size, config.data.scenes.first_share = 32, 0.0
     config.data.first_size = config.data.first_length = 0
     config.data.captions.update({"mix": "", "mix_end": "", "target": "", "sub_sources": "", "slots": ""})
+    config.data.captions.preferred = ""
     config.data.captions.sub_length = config.model.decoder.length = 0
     config.data.captions.sub_captions = min(config.data.captions.sub_captions, 3)
     config.model.embed_dim = 32

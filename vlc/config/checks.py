@@ -279,6 +279,13 @@ def _check_reward(config: Config) -> None:
     named = f"config.objectives.{wanted[0]}"
     if not decoder.layers or decoder.reads == "text":
         raise ConfigError(f'{named} needs a captioner: config.model.decoder.layers, and decoder.reads="ids".')
+    if config.data.captions.preferred:
+        if "policy" in wanted or reward.terms:
+            raise ConfigError(
+                "config.data.captions.preferred has pairs of captions in the data, and nothing is written: leave "
+                "config.reward.terms and config.objectives.policy out."
+            )
+        return
     if not reward.terms:
         raise ConfigError(f'{named} has weight, and config.reward.terms names no reward: "self_retrieval:1".')
     if reward.samples < 2 and (policy.baseline == "group" or wanted != ["policy"]):

@@ -76,6 +76,7 @@ class Captions(Section):
     merge = integer(1, "consecutive sentences joined into one sub-caption", low=1)
     target = text("", "weights of the caption sources for the captioner's target; empty: the main caption")
     negatives = integer(0, "wrong texts of the main caption, for `hard_texts` and the objectives hard_*", low=0)
+    preferred = text("", "the caption source that is preferred to its wrong texts: pairs for objectives.preference")
     class_source = text("", "the caption source whose text is the class of an image, for objectives.same_class")
     places = integer(0, "bins of an axis for words that are places, <x12><y03>, of a tokenizer that is trained", low=0)
     place_share = number(0.5, "share of the captioner's targets that are a region and its place", low=0, high=1)

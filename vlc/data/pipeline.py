@@ -83,10 +83,11 @@ class MakeExample(grain.RandomMapTransform):
     """Index to example. Never raises for a damaged record: the next good one takes its place, with the reason.
 
     An example holds `image` `[S, S, 3]` uint8; int32 ids of `text` `[T]`, where asked for `subs` `[K, U]`
-    (sub-captions), `hard` `[H, T]` (wrong texts; pads alone where there are fewer) and `broken` `[T]` (a broken copy of
-    the text; likewise), and `target` `[V]` (the captioner's); where regions are asked for, `boxes` `[R, 4]` float32,
-    `cover` `[R, P]` float16, the ids of `region_text` `[R, U]`, pads alone where there are fewer, and `region_counts`
-    `[3]` (`Chosen.counts`), perhaps `region_hard` `[R, H, U]` and `region_classes` `[R]`; perhaps `classes` `[]`
+    (sub-captions), `hard` `[H, T]` (wrong texts; pads alone where there are fewer), `broken` `[T]` (a broken copy of
+    the text; likewise) and `sampled` `[2, V]` (a caption, and one that it is preferred to) with `reward` `[2]` float32,
+    and `target` `[V]` (the captioner's); where regions are asked for, `boxes` `[R, 4]` float32, `cover` `[R, P]`
+    float16, the ids of `region_text` `[R, U]`, pads alone where there are fewer, and `region_counts` `[3]`
+    (`Chosen.counts`), perhaps `region_hard` `[R, H, U]` and `region_classes` `[R]`; perhaps `classes` `[]`
     (`class_number`); `index` (of the record used), `skipped` (position in `REASONS` of why the record asked for was
     not), and `seconds` float32 that each of `STAGES` took.
 
@@ -105,6 +106,7 @@ class MakeExample(grain.RandomMapTransform):
         region_classes: Whether the classes of regions are told.
         region_negatives: Wrong texts of each region.
         broken: Whether an example has a broken copy of its text.
+        preferred: The caption source that is preferred to its wrong texts; empty: no pairs are told.
     """
 
     source: Source
@@ -125,6 +127,7 @@ class MakeExample(grain.RandomMapTransform):
     region_classes: bool = False
     region_negatives: int = 0
     broken: bool = False
+    preferred: str = ""
 
     def random_map(self, element: Visit, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
         progress = min(element.draw / self.draws, 1.0) if self.draws else 0.0
@@ -199,6 +202,10 @@ class MakeExample(grain.RandomMapTransform):
             example["hard"] = np.full((self.captions.negatives, lengths.main), self.tokenizer.pad_id, np.int32)
             if wrong:
                 example["hard"][: len(wrong)] = self.tokenizer.encode(wrong, lengths.main)
+        if self.preferred:
+            pair = pair_of(record, self.preferred)
+            example["sampled"] = self.tokenizer.encode([*pair], lengths.target)
+            example["reward"] = np.array([bool(pair[0]), 0], np.float32)
         if self.broken:
             copy = break_text(main, rng)
             example["broken"] = np.full(lengths.main, self.tokenizer.pad_id, np.int32)
@@ -262,6 +269,14 @@ class MakeExample(grain.RandomMapTransform):
         """Whether the ids do not hold all of the text."""
         full = ids[-1] != self.tokenizer.pad_id
         return bool(full) and self.tokenizer.encode([text], len(ids) + 1)[0, -1] != self.tokenizer.pad_id
+
+
+def pair_of(record: Record, preferred: str) -> tuple[str, str]:
+    """A caption of a source and the first wrong text that it is preferred to; empty where there is none."""
+    known = (
+        (text, record.negatives[text][0]) for text in record.captions.get(preferred, ()) if record.negatives.get(text)
+    )
+    return next(known, ("", ""))
 
 
 def grounded(chosen: Chosen, bins: int, rng: np.random.Generator) -> str:

@@ -13,13 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vlc.curate.build import Plan, encode_image
-from vlc.curate.shards import GOES_ON, MANIFEST, finish_dataset, finished_shard, shard_names, start_dataset, write_shard
 from vlc.data.attributes import Attributes
-from vlc.data.record import Record, Source, add_counts
+from vlc.data.record import Record, Source
 from vlc.data.regions import Region
 from vlc.errors import ConfigError, DataError
+from vlc.inference.derived_data import write_derived
 from vlc.inference.model import Model
-from vlc.storage import made_for
 
 _CHUNK = 128  # images in memory
 
@@ -71,36 +70,13 @@ def map_regions(model: Model, source: Source, settings: RegionMapping, out: str 
         raise ConfigError(
             "This model knows no attributes: it was not trained by config.objectives.attribute_mil (docs/regions.md)."
         )
-    if settings.shard_records < 1 or settings.margin < 0:
-        raise ConfigError("--shard-records must be 1 or more, and --margin 0 or more.")
-    with made_for(out, first=(MANIFEST,), resumed=True) as folder:
-        plan = asdict(settings) | {"model": model.fingerprint, "records in the source": len(source)}
-        manifest = start_dataset(folder, plan, {})
-        try:
-            return manifest or _write(model, source, settings, names, folder, plan)
-        except OSError as error:
-            raise DataError(f"{folder}: cannot be written ({error.strerror}). {GOES_ON}") from error
-
-
-def _write(
-    model: Model, source: Source, settings: RegionMapping, names: Attributes, folder: Path, plan: dict[str, Any]
-) -> dict[str, Any]:
-    shards = []
-    for number, name in enumerate(shard_names("train", -(-len(source) // settings.shard_records))):
-        line = finished_shard(folder, name)
-        if line is None:
-            more: dict[str, Any] = {"left out": {}}
-            first = number * settings.shard_records
-            images = range(first, min(first + settings.shard_records, len(source)))
-            line = write_shard(folder, name, _mapped(model, source, images, settings, names, more["left out"]), more)
-        shards.append(line)
-    left_out = add_counts(*(shard.pop("left out") for shard in shards))
-    if not any(shard["records"] for shard in shards):
-        raise DataError(f"{folder}: no image with a mapped region is left ({left_out}).")
-    more = {"left out": {"index": source.skipped, "records": left_out}}
-    return finish_dataset(
-        folder, plan, shards, more, made_by=f"`vlc map-regions` from {settings.source}", split="train"
-    )
+    if settings.margin < 0:
+        raise ConfigError("--margin must be 0 or more.")
+    plan = asdict(settings) | {"model": model.fingerprint, "records in the source": len(source)}
+    return write_derived(
+        source, out, plan, lambda images, left_out: _mapped(model, source, images, settings, names, left_out),
+        made_by=f"`vlc map-regions` from {settings.source}", nothing="no image with a mapped region is left",
+    )  # fmt: skip
 
 
 def _mapped(

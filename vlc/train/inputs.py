@@ -21,7 +21,7 @@ from vlc.data.bags import Bags, read_bags
 from vlc.data.captions import OF_REGION, CaptionChoice, Mix, matching
 from vlc.data.controls import LEARNT_CONTROLS, Controls, even_bins, sources_of
 from vlc.data.images import Preprocess
-from vlc.data.pipeline import FirstPart, Lengths, MakeExample, check_source, twin_of
+from vlc.data.pipeline import FirstPart, Lengths, MakeExample, check_source, pair_of, twin_of
 from vlc.data.places import FIRST_PLACE, place_words
 from vlc.data.record import Source, coming
 from vlc.data.region_choice import RegionChoice, class_number
@@ -347,6 +347,7 @@ def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> 
         class_source=config.data.captions.class_source,
         region_classes="region_classes" in parts_used(config.objectives),
         region_negatives=config.data.regions.negatives,
+        preferred=config.data.captions.preferred,
         broken="grammar" in parts_used(config.objectives),
     )
     check_source(make, train_name(config))
@@ -356,6 +357,8 @@ def make_example_maker(config: Config, source: Source, tokenizer: Tokenizer) -> 
         _check_regions(source, make.regions, train_name(config))
     if "hard_texts" in parts_used(config.objectives):
         _check_negatives(source, train_name(config))
+    if config.data.captions.preferred:
+        _check_pairs(source, config.data.captions.preferred, train_name(config))
     if "region_hard" in parts_used(config.objectives):
         _check_region_negatives(source, train_name(config))
     if config.data.captions.class_source:
@@ -414,6 +417,18 @@ def _check_regions(source: Source, choice: RegionChoice, name: str) -> None:
     raise DataError(
         f"{name}: config.data.regions asks for regions with texts, and none of {min(_LOOKED_AT, len(source))} records "
         f"has one. {named}."
+    )
+
+
+def _check_pairs(source: Source, preferred: str, name: str) -> None:
+    """Raises `ConfigError` where none of the first records has a caption that is preferred to another."""
+    for index in range(min(_LOOKED_AT, len(source))):
+        with contextlib.suppress(DataError):
+            if any(pair_of(source[index], preferred)):
+                return
+    raise ConfigError(
+        f'{name}: none of {min(_LOOKED_AT, len(source))} records has a caption of the source "{preferred}" with a '
+        "wrong text that it is preferred to, as vlc data preferences writes them (docs/rewards.md)."
     )
 
 

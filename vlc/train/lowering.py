@@ -61,8 +61,8 @@ def state_shapes(config: Config, vocab_size: int, optimizer: Any) -> Any:
 
 
 def writes(config: Config) -> bool:
-    """Whether captions are written and judged in training."""
-    return "written" in parts_used(config.objectives)
+    """Whether captions are written and judged in training; the data may have them in pairs."""
+    return "written" in parts_used(config.objectives) and not config.data.captions.preferred
 
 
 def rollout_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
@@ -112,6 +112,9 @@ def batch_shapes(config: Config, *, first: bool = False) -> dict[str, jax.ShapeD
             shapes["region_hard"] = (count, most, hard, lengths.region)
     if config.data.captions.class_source:
         shapes["classes"] = (count,)
+    if config.data.captions.preferred:
+        shapes["sampled"] = (count, 2, lengths.target)
+        floats["reward"] = ((count, 2), jnp.float32)
     if named := len(Attributes.parse(config.data.regions.attributes)):
         floats["attributes"] = ((count, named), jnp.int8)
     return {
