@@ -3,11 +3,13 @@
     python benchmarks/kills.py --trials 20 --out benchmarks/results/kills.json
     python benchmarks/kills.py --store gs --processes 2 --out benchmarks/results/kills_gs.json   # or s3
 
-Each trial starts the smoke form of the quickstart in a new folder, kills it with SIGKILL, lets it finish, and compares
-the checksums of every array of the last checkpoint (parameters, optimizer, step) and the digest of the examples seen. A
-checkpoint is written at every step, so that many kills fall into a save. With a store the workdir and the training data
-(WebDataset shards) lie in a bucket of a server on this machine: fake-gcs-server, or moto from the peers' environment.
-With several processes the kill takes all of them.
+    python benchmarks/kills.py --config configs/rewards.py:smoke --trials 10 --out benchmarks/results/kills_rewards.json
+
+Each trial starts the smoke form of the quickstart, or of another config, in a new folder, kills it by SIGKILL, lets it
+finish, and compares the checksums of every array of the last checkpoint (parameters, optimizer, step) and the digest of
+the examples seen. A checkpoint is written at every step, so that many kills fall into a save. With a store the workdir
+and the training data (WebDataset shards) lie in a bucket of a server on this machine: fake-gcs-server, or moto from the
+peers' environment. With several processes the kill takes all of them.
 """
 
 import argparse
@@ -40,9 +42,9 @@ from tests import buckets  # noqa: E402
 
 def start(workdir: Place, steps: int, options: argparse.Namespace) -> subprocess.Popen:
     """The same command each time, in a group of its own."""
-    command = [sys.executable, "-m", "vlc.cli", "train", "--config", "configs/quickstart.py:smoke"]
+    command = [sys.executable, "-m", "vlc.cli", "train", "--config", options.config]
     settings = [f"--config.steps={steps}", "--config.checkpoint.every=1", "--config.eval.every=100000"]
-    settings += ["--config.model.image.layers=1", "--config.model.text.layers=1", "--config.model.decoder.layers=1"]
+    settings += [f"--config.model.{part}.layers=1" for part in ("image", "text", "decoder")]
     settings += [f"--config.data.train={options.data}", "--config.data.vocab_size=300"] if options.data else []
     local = [sys.executable, str(ROOT / "launch" / "local.py"), "--processes", str(options.processes), "--devices", "1",
              "--restarts", "0", "--"]  # fmt: skip
@@ -133,6 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--config", default="configs/quickstart.py:smoke", help="its smoke form, with a captioner")
     parser.add_argument("--store", choices=("disk", "gs", "s3"), default="disk")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--within", type=float, default=0.7, help="seconds after a step is seen that kills fall into")
@@ -156,6 +159,7 @@ def main() -> None:
             trials = list(pool.map(trial, range(options.trials)))
     kills = [trial["kill"] for trial in trials if trial["kill"]]
     result = {
+        "config": options.config,
         "store": options.store,
         "processes": options.processes,
         "trials": len(trials),
