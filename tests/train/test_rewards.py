@@ -148,6 +148,20 @@ def test_a_run_with_rewards_that_is_stopped_ends_with_the_same_bits(tmp_path):
         train(config(steps=6, **REWARDED | {"objectives__policy__kl": 0.0}), tmp_path / "cut")
 
 
+def test_after_another_batch_size_the_next_batch_is_written(tmp_path, monkeypatch):
+    """Two batches of 8 were seen, so that the next of 16 is number 1: no number of an image comes again."""
+    asked, write = [], Rollout.__call__
+
+    def remember(self, number, *more):
+        asked.append((number, self._config.batch_size))
+        return write(self, number, *more)
+
+    monkeypatch.setattr(Rollout, "__call__", remember)
+    assert train(config(steps=2, **REWARDED), tmp_path) == 0
+    assert train(config(steps=4, batch_size=16, **REWARDED), tmp_path) == 0
+    assert asked == [(0, 8), (1, 8), (1, 16), (2, 16)]
+
+
 def test_a_judge_sees_pictures_of_its_own_size_and_texts(tiny_regions, tmp_path):
     changes = REWARDED | {"reward__terms": "self_retrieval:1,clip_s:1", "reward__judge": "JUDGE",
                           "objectives__policy__baseline": "greedy", "reward__updates": 2}  # fmt: skip
