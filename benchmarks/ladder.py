@@ -30,8 +30,30 @@ def _of_one_object(share: float, steps: int) -> list[str]:
     ]  # fmt: skip
 
 
+WRONG_PLACES = [
+    "data.captions.negatives=1", "data.scenes.place_rate=0.5", "data.scenes.edits=swap_place",
+    "objectives.hard_filip.scores=text",
+]  # fmt: skip
+REGIONS = [
+    "objectives.region.weight=1", "data.regions.count=3", "data.regions.sources=region,brief", "data.regions.length=16",
+]  # fmt: skip
 RUNGS = {
     "as it is": [],
+    "regions and wrong places (the form `places`)": [*WRONG_PLACES, "objectives.hard_filip.weight=0.5", *REGIONS],
+    "the same, 560 steps, two regions": [
+        *WRONG_PLACES,
+        "objectives.hard_filip.weight=0.5",
+        *REGIONS,
+        "data.regions.count=2",
+        "data.regions.length=12",
+        "steps=560",
+    ],
+    "wrong places": [*WRONG_PLACES, "objectives.hard_filip.weight=1"],
+    "the same, soft maxima": [
+        *WRONG_PLACES,
+        "objectives.hard_filip.weight=1",
+        "objectives.hard_filip.smoothing=0.05",
+    ],
     "captions of full length from the first step on, 720 steps": EARLIER,
     "40% of training of one object, 850 steps": _of_one_object(0.4, 850),
     "the same, four registers": [*_of_one_object(0.4, 850), "model.image.registers=4"],
