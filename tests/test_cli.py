@@ -69,6 +69,7 @@ def check_message(arguments, said, names, capsys):
     assert said in error and "Traceback" not in error and error.startswith("vlc: ")
 
 
+@pytest.mark.slow
 def test_own_images_in_a_folder(tmp_path, capsys):
     rng = np.random.default_rng(0)
     rows = []

@@ -103,6 +103,7 @@ def records(source):
     return [(record.key, record.image, record.captions) for record in found]
 
 
+@pytest.mark.slow
 def test_shards_are_the_same_near_and_far(store, cache, tmp_path, monkeypatch):
     root, faults = store
     here = open_source(shards_in(tmp_path / "here"))

@@ -154,6 +154,7 @@ def test_bad_starts_are_named(tmp_path):
         is_frozen(tiny_model(tiny_config())[1], tiny_config(optimizer__frozen=("image_towr",)).optimizer)
 
 
+@pytest.mark.slow
 def test_what_is_for_training_alone_stays_the_config_s(tmp_path):
     """Dropped patches, prototypes and how attention is computed; and a model of squares goes on with any shape."""
     first = read_config("quickstart", "smoke")

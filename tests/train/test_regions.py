@@ -107,6 +107,7 @@ def test_some_boxes_become_points():
     assert (marked[told].sum(axis=1) == 1).all() and np.array_equal(marked[told].argmax(axis=1), down * grid + across)
 
 
+@pytest.mark.slow
 def test_points_are_told_to_the_captioner_alone():
     """The truth that queries learn is the same with and without points; what the captioner says is not."""
     settings = tiny_config(**REGIONS | OBJECTIVES)

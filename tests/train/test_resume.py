@@ -65,11 +65,13 @@ def test_another_optimizer_is_named_and_nothing_is_written(stopped):
     assert (stopped / "config.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_clipping_can_be_turned_off_in_the_middle(tmp_path):
     assert train(config(steps=1, **PLAIN), tmp_path) == 0
     assert train(config(steps=2, optimizer__clip_norm=0.0, **PLAIN), tmp_path) == 0
 
 
+@pytest.mark.slow
 def test_the_best_is_kept_whenever_it_was_evaluated(tmp_path):
     """Evaluated at steps 3, 6, 9 and 12, saved every 4: the best of them is on disk all the same."""
     scores = iter((0.9, 0.8, 0.7, 0.1))

@@ -162,6 +162,7 @@ def test_after_another_batch_size_the_next_batch_is_written(tmp_path, monkeypatc
     assert asked == [(0, 8), (1, 8), (1, 16), (2, 16)]
 
 
+@pytest.mark.slow
 def test_a_judge_sees_pictures_of_its_own_size_and_texts(tiny_regions, tmp_path):
     changes = REWARDED | {"reward__terms": "self_retrieval:1,clip_s:1", "reward__judge": "JUDGE",
                           "objectives__policy__baseline": "greedy", "reward__updates": 2}  # fmt: skip
@@ -183,6 +184,7 @@ def nonsense(written):
     return np.full((len(written.texts), len(written.texts[0])), np.nan)
 
 
+@pytest.mark.slow
 def test_a_reward_that_is_no_number_stops_a_run_and_loses_nothing(tmp_path):
     made = config(steps=2, **REWARDED)
     assert train(made, tmp_path) == 0
