@@ -18,7 +18,7 @@ from vlc.curate.edits import edits_of, find_reader
 from vlc.data.sources import open_source
 from vlc.evaluate.metrics.intervals import Figure
 from vlc.evaluate.metrics.reference_based import reference_figures
-from vlc.evaluate.tasks.detail import DetailOptions, DetailScorer
+from vlc.evaluate.tasks.detail import DetailOptions, DetailScorer, Known
 
 METRICS = ("units", "capture", "dnli", "events", "entities")
 
@@ -27,7 +27,8 @@ def figures(
     records, captions: list[str], references: list[tuple[str, ...]], options: DetailOptions
 ) -> dict[str, Figure]:
     """All that are means over captions."""
-    found = reference_figures(captions, references)[0] | DetailScorer(options, records, references).score(captions)
+    known = [Known.of(record, told) for record, told in zip(records, references, strict=True)]
+    found = reference_figures(captions, references)[0] | DetailScorer(options, known).score(captions)
     return {name: figure for name, figure in found.items() if figure.by_image is not None}
 
 

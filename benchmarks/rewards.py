@@ -72,9 +72,8 @@ def figures(model: vlc.Model, judges: dict[str, vlc.Model], grammar: vlc.Model, 
             found[f"R@1 in bags of {size} by {name}"] = float(found_in_bags(image, text, bags).mean())
         found[f"cosine by {name}"] = float(np.einsum("nd,nd->n", text, image).mean())
     found["grammar"] = float((1 / (1 + np.exp(-np.asarray(grammar.encode_text(texts).grammar)))).mean())
-    detail = DetailScorer(
-        DetailOptions(("units",)), records, references=[record.captions["short"] for record in records]
-    )
+    known = [Known.of(record, record.captions["short"]) for record in records]
+    detail = DetailScorer(DetailOptions(("units",)), known)
     found |= {name: figure.value for name, figure in detail.score(texts).items()}
     found |= {name: figure.value for name, figure in language_figures(words).items() if name.startswith("distinct")}
     facts = [caption_facts(record.extra["scene"], text) for record, text in zip(records, texts, strict=True)]

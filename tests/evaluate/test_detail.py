@@ -22,7 +22,7 @@ from vlc.evaluate.metrics.objects_named import read_object_names
 from vlc.evaluate.metrics.text_statistics import mtld, text_statistics
 from vlc.evaluate.metrics.units import Claimed
 from vlc.evaluate.tasks.choices import read_choices
-from vlc.evaluate.tasks.detail import METRICS, DetailOptions, DetailScorer, check_metrics
+from vlc.evaluate.tasks.detail import METRICS, DetailOptions, DetailScorer, Known, check_metrics
 from vlc.evaluate.tasks.judgements import read_judgements
 from vlc.units import Claim, find_claim_reader
 
@@ -137,7 +137,7 @@ def scene():
 
 
 def _figures(record: Record, caption: str, metrics=METRICS) -> dict[str, float]:
-    scorer = DetailScorer(DetailOptions(metrics), [record], [record.captions["long"]])
+    scorer = DetailScorer(DetailOptions(metrics), [Known.of(record, record.captions["long"])])
     return {name: figure.value for name, figure in scorer.score([caption]).items()}
 
 
@@ -174,7 +174,7 @@ def test_exchanged_colours_are_seen():
 
 def test_without_a_scene_references_judge():
     record = Record("a", b"", {"alt": ("a black dog runs on the grass",)})
-    scorer = DetailScorer(DetailOptions(("units", "dnli", "events")), [record], [record.captions["alt"]])
+    scorer = DetailScorer(DetailOptions(("units", "dnli", "events")), [Known.of(record, record.captions["alt"])])
     found = {name: f.value for name, f in scorer.score(["a black dog runs on the grass"]).items()}
     assert found["units_f1"] == found["dnli_recall"] == found["event_f1"] == 1
     found = {name: f.value for name, f in scorer.score(["a white dog"]).items()}
@@ -182,7 +182,7 @@ def test_without_a_scene_references_judge():
     assert math.isnan(found["event_precision"])
     assert "references" in scorer.notes()["claims"]
     with pytest.raises(ConfigError, match="--objects FILE"):
-        DetailScorer(DetailOptions(("chair",)), [record], [()])
+        DetailScorer(DetailOptions(("chair",)), [Known.of(record, ())])
     with pytest.raises(ConfigError, match="Did you mean"):
         check_metrics(["unit"])
 
@@ -314,7 +314,7 @@ def test_flickr_s_judgements(tmp_path):
 def test_the_readers_named_in_the_figures_are_those_used():
     assert (
         find_claim_reader("scenes").name
-        in DetailScorer(DetailOptions(("units",)), [Scenes(length=1)[0]], [("a",)]).notes()["claims"]
+        in DetailScorer(DetailOptions(("units",)), [Known.of(Scenes(length=1)[0], ("a",))]).notes()["claims"]
     )
 
 

@@ -119,7 +119,7 @@ def _read_captions(given: str) -> tuple[str, dict[str, Mapping[str, Any]]]:
 
 def _judge(by: str, margin: float) -> Callable[[str, Mapping[str, Any], Mapping[str, Any]], float]:
     """1 where the first caption wins, 0 where the second does, 0.5 for a draw."""
-    from vlc.units.reading import own_function
+    from vlc.units import own_function
 
     if "." in by:
         own = own_function(by, "a judge of battles")

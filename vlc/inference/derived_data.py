@@ -40,6 +40,18 @@ def write_derived(
             raise DataError(f"{folder}: cannot be written ({error.strerror}). {GOES_ON}") from error
 
 
+def in_chunks(source: Source, images: range, size: int, left_out: dict[str, int]) -> Iterator[list[Record]]:
+    """The records of some numbers that can be read, so many numbers at a time; others are counted."""
+    for start in range(0, len(images), size):
+        records = []
+        for number in images[start : start + size]:
+            try:
+                records.append(source[number])
+            except DataError as error:
+                left_out[error.reason] = left_out.get(error.reason, 0) + 1
+        yield records
+
+
 def _write(
     source: Source, folder: Path, plan: dict[str, Any], make: MakeRecords, made_by: str, nothing: str
 ) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from vlc.curate.build import Plan, encode_image
 from vlc.data.captions import of_sources
 from vlc.data.record import Record, Source
 from vlc.errors import ConfigError, DataError
-from vlc.inference.derived_data import write_derived
+from vlc.inference.derived_data import in_chunks, write_derived
 from vlc.inference.model import Model
 from vlc.rewards import Cider, Fluency, Term, Written, parse_terms, total_rewards
 from vlc.rewards.terms import OF_JUDGE
@@ -121,18 +121,10 @@ def _pairs(
     source: Source, images: range, settings: Preferences, scorer: _Scorer, left_out: dict[str, int]
 ) -> Iterator[tuple[Record, bytes]]:
     plan = Plan(settings.source)
-    for start in range(0, len(images), _CHUNK):
-        records = []
-        for number in images[start : start + _CHUNK]:
-            try:
-                record = source[number]
-            except DataError as error:
-                left_out[error.reason] = left_out.get(error.reason, 0) + 1
-                continue
-            if len(record.captions.get(settings.captions, ())) > 1:
-                records.append(record)
-            else:
-                left_out["one caption or none"] = left_out.get("one caption or none", 0) + 1
+    for some in in_chunks(source, images, _CHUNK, left_out):
+        records = [record for record in some if len(record.captions.get(settings.captions, ())) > 1]
+        if fewer := len(some) - len(records):
+            left_out["one caption or none"] = left_out.get("one caption or none", 0) + fewer
         for record, scores in zip(records, scorer(records) if records else (), strict=True):
             texts = record.captions[settings.captions]
             best, worst = texts[int(scores.argmax())], texts[int(scores.argmin())]

@@ -16,8 +16,8 @@ from vlc.curate.build import Plan, encode_image
 from vlc.data.attributes import Attributes
 from vlc.data.record import Record, Source
 from vlc.data.regions import Region
-from vlc.errors import ConfigError, DataError
-from vlc.inference.derived_data import write_derived
+from vlc.errors import ConfigError
+from vlc.inference.derived_data import in_chunks, write_derived
 from vlc.inference.model import Model
 
 _CHUNK = 128  # images in memory
@@ -83,14 +83,8 @@ def _mapped(
     model: Model, source: Source, images: range, settings: RegionMapping, names: Attributes, left_out: dict[str, int]
 ) -> Iterator[tuple[Record, bytes]]:
     plan = Plan(settings.source)
-    for start in range(0, len(images), _CHUNK):
-        records = []
-        for number in images[start : start + _CHUNK]:
-            try:
-                records.append(source[number])
-            except DataError as error:
-                left_out[error.reason] = left_out.get(error.reason, 0) + 1
-        records = [replace(one, regions=_proposals(one.regions), graph=()) for one in records]
+    for some in in_chunks(source, images, _CHUNK, left_out):
+        records = [replace(one, regions=_proposals(one.regions), graph=()) for one in some]
         boxes = [[region.box for region in record.regions] for record in records]
         for record, scores in zip(records, model.attribute_scores([one.image for one in records], boxes), strict=True):
             texts = record.captions.get(settings.captions, ()) if settings.captions else record.all_captions()

@@ -1,6 +1,5 @@
 """Rewards: functions of captions that were written, and their weighted sum."""
 
-import importlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from vlc.units import (
     find_synonyms,
     judge_by_scene,
     matched,
+    own_function,
 )
 
 
@@ -207,13 +207,9 @@ def parse_terms(weights: Mapping[str, float]) -> tuple[Term, ...]:
 def _find(name: str) -> Reward:
     if name in REWARDS:
         return REWARDS[name]
-    module, _, function = name.rpartition(".")
-    if not module:
+    if "." not in name:
         raise ConfigError(f'config.reward.terms: no reward is called "{name}".{did_you_mean(name, REWARDS)}')
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"config.reward.terms: {name} cannot be imported ({error}).") from error
+    return own_function(name, "a reward")
 
 
 def total_rewards(

@@ -21,7 +21,7 @@ from vlc.evaluate.report.figures import thumbnail
 from vlc.evaluate.report.page import Report
 from vlc.evaluate.tasks import detail
 from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, open_captioned, read_captions
-from vlc.evaluate.tasks.detail import DetailScorer
+from vlc.evaluate.tasks.detail import DetailScorer, Known
 from vlc.evaluate.tasks.written_words import written_words
 from vlc.inference import Model
 from vlc.inference.captioning import CaptionRequest, generate_captions
@@ -263,9 +263,9 @@ def run_captioning(cache: Cache, options: Options, task: str, by: Sequence[str])
     scorer_cache = Cache(cache.folder, scorer, quiet=cache.quiet)
     image = scorer_cache.images(Pictures(keys, lambda index: source[places[index]].image, version))
     places = [places[i] for i in image.kept]
-    chosen = [source[place] for place in places]
-    references = [references_of(record, options.references) for record in chosen]
-    further = DetailScorer(options.detail, chosen, references)
+    known = [Known.of(record, references_of(record, options.references)) for record in map(source.__getitem__, places)]
+    references = [image.references for image in known]
+    further = DetailScorer(options.detail, known)
 
     def pixels(numbers: Sequence[int]) -> np.ndarray:
         return np.stack([model.preprocess(source[places[i]].image, where=keys[image.kept[i]]) for i in numbers])

@@ -84,25 +84,42 @@ def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
     return METRICS if "all" in names else tuple(names)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What captions of an image are judged by, without its pixels.
+
+    Attributes:
+        key: Of its record.
+        references: What is said of it.
+        scene: That it was drawn from; `None` of other data.
+        labels: Classes of its regions.
+    """
+
+    key: str
+    references: Sequence[str]
+    scene: Any = None
+    labels: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, record: Record, references: Sequence[str]) -> "Known":
+        labels = tuple(region.label for region in record.regions if region.label)
+        return cls(record.key, references, record.extra.get("scene"), labels)
+
+
 class DetailScorer:
     """Scores captions of some images in detail; all of them are scenes, or none is taken for one."""
 
-    def __init__(self, options: DetailOptions, records: Sequence[Record], references: Sequence[Sequence[str]]):
+    def __init__(self, options: DetailOptions, images: Sequence[Known]):
         """
         Args:
             options: What is asked.
-            records: The images.
-            references: What is said of each.
+            images: What is known of each.
 
         Raises:
             ConfigError: A reader, judge or file is not there, or has no truth to judge by.
         """
-        self.options, self.references = options, references
-        self.keys = [record.key for record in records]
-        scenes = [record.extra.get("scene") for record in records]
-        self.scenes: list[Any] | None = None if any(scene is None for scene in scenes) else scenes
-        self.labels = [[region.label for region in record.regions if region.label] for record in records]
-        exact = self.scenes is not None
+        self.options, self.images = options, images
+        exact = all(image.scene is not None for image in images)
         self.reader: ClaimReader = find_claim_reader(
             options.claims if options.claims != "auto" else "scenes" if exact else "rules"
         )
@@ -111,14 +128,15 @@ class DetailScorer:
         self.judge: Judge = find_judge(
             "references" if options.judge == "auto" else options.judge, self.synonyms.same, options.seconds
         )
-        self.names = self._names()
+        self.words = find_reader()
+        self.names = self._names(exact)
 
-    def _names(self) -> ObjectNames | None:
+    def _names(self, exact: bool) -> ObjectNames | None:
         if "chair" not in self.options.metrics:
             return None
         if self.options.objects:
             return read_object_names(self.options.objects)
-        if self.scenes is None:
+        if not exact:
             raise ConfigError("--metrics chair needs names of objects: --objects FILE, a line for each, as CHAIR's.")
         return ObjectNames({shape: shape for shape in SHAPES})
 
@@ -137,22 +155,22 @@ class DetailScorer:
 
     def score(self, captions: Sequence[str]) -> dict[str, Figure]:
         """Means over images, with the figure of each."""
-        rows = [self._of_image(i, caption) for i, caption in enumerate(captions)]
+        rows = [self._of_image(image, caption) for image, caption in zip(self.images, captions, strict=True)]
         names = list(dict.fromkeys(name for row in rows for name in row))
         found = {name: Figure.where_known(np.array([row.get(name, np.nan) for row in rows])) for name in names}
         if "event_precision" in found:  # of the averaged sides, as published
             found["event_f1"] = _harmonic(found["event_precision"], found["event_recall"])
         return found
 
-    def _of_image(self, i: int, caption: str) -> dict[str, float]:
+    def _of_image(self, image: Known, caption: str) -> dict[str, float]:
         asked, same = set(self.options.metrics), self.synonyms.same
         found: dict[str, float] = {}
         if asked - {"chair", "text"}:
-            said, meant = list(self.reader.read(caption)), self._meant(i)
+            said, meant = list(self.reader.read(caption)), self._meant(image)
             # The truth of a scene lists no relations, and so they are not compared with it.
             listed = [claim for claim in said if claim.kind != "relation"] if self.by_truth else said
             near = nearest(listed, meant, self.options.soft) if self.options.soft and listed and meant else None
-            claimed = self._judged(i, said, meant, both=bool(asked & {"dnli", "events"}))
+            claimed = self._judged(image, said, meant, both=bool(asked & {"dnli", "events"}))
             parts = {
                 "units": lambda: units.dcscore(claimed, same),
                 "capture": lambda: units.capture(listed, meant, same, near),
@@ -162,29 +180,25 @@ class DetailScorer:
             }
             found |= {name: value for part, make in parts.items() if part in asked for name, value in make().items()}
         if self.names is not None:
-            there = [
-                *self.names.known(self.labels[i]),
-                *(n for text in self.references[i] for n in self.names.named(text)),
-            ]
-            there += [obj.shape for obj in self.scenes[i].objects] if self.scenes is not None else []
+            there = self.names.known(image.labels)
+            there += [name for text in image.references for name in self.names.named(text)]
+            there += [obj.shape for obj in image.scene.objects] if image.scene is not None else []
             found |= units.hallucinated(self.names.named(caption), there)
-        return found | (text_statistics(caption, find_reader()) if "text" in asked else {})
+        return found | (text_statistics(caption, self.words) if "text" in asked else {})
 
-    def _meant(self, i: int) -> list[Claim]:
+    def _meant(self, image: Known) -> list[Claim]:
         """The truth of a scene, or all that the references claim, each thing once."""
         if self.by_truth:
-            assert self.scenes is not None
-            return claims_of_scene(self.scenes[i])
-        return distinct(claim for text in self.references[i] for claim in self.reader.read(text))
+            return claims_of_scene(image.scene)
+        return distinct(claim for text in image.references for claim in self.reader.read(text))
 
-    def _judged(self, i: int, said: list[Claim], meant: list[Claim], *, both: bool) -> units.Claimed:
+    def _judged(self, image: Known, said: list[Claim], meant: list[Claim], *, both: bool) -> units.Claimed:
         if self.by_truth:
-            assert self.scenes is not None
-            verdicts, _ = judge_by_scene(self.scenes[i], said)
+            verdicts, _ = judge_by_scene(image.scene, said)
             back = matched(said, meant, self.synonyms.same)[1].astype(float)
             return units.Claimed(said, meant, verdicts, back)
-        verdicts = judged(self.judge, said, meant, self.keys[i])
-        return units.Claimed(said, meant, verdicts, judged(self.judge, meant, said, self.keys[i]) if both else None)
+        verdicts = judged(self.judge, said, meant, image.key)
+        return units.Claimed(said, meant, verdicts, judged(self.judge, meant, said, image.key) if both else None)
 
 
 def _harmonic(one: Figure, other: Figure) -> Figure:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlc.data.record import Record, add_counts
+from vlc.data.record import add_counts
 from vlc.errors import ConfigError, DataError
 from vlc.evaluate.embeddings import Cache
 from vlc.evaluate.metrics.agreement import agreement
@@ -14,7 +14,7 @@ from vlc.evaluate.metrics.reference_based import reference_figures
 from vlc.evaluate.metrics.reference_free import clip_figures
 from vlc.evaluate.pictures import Pictures, files_version
 from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, read_lines
-from vlc.evaluate.tasks.detail import DetailScorer
+from vlc.evaluate.tasks.detail import DetailScorer, Known
 from vlc.storage import Place, place, read_bytes
 
 _TOKENS = "Flickr8k.token.txt"
@@ -133,7 +133,7 @@ def _figures(
 ) -> dict[str, np.ndarray]:
     """Of each caption, every figure that a single caption has."""
     captions, references = [one.caption for one in judged], [one.references for one in judged]
-    further = DetailScorer(options.detail, [Record(one.image, b"", {}) for one in judged], references)
+    further = DetailScorer(options.detail, [Known(one.image, one.references) for one in judged])
     figures = reference_figures(captions, references)[0] | clip_figures(image, captions, references, embed)
     figures |= further.score(captions)
     return {
