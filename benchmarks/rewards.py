@@ -26,7 +26,7 @@ from vlc.data.sources.scenes.facts import caption_facts
 from vlc.evaluate.metrics.ranking import ranks
 from vlc.evaluate.metrics.reference_free import language_figures
 from vlc.evaluate.tasks.bags import found_in_bags
-from vlc.evaluate.tasks.detail import DetailOptions, DetailScorer
+from vlc.evaluate.tasks.detail import DetailOptions, DetailScorer, Known
 from vlc.inference.bags import mine_bags
 from vlc.rewards import Cider
 
