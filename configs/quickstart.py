@@ -16,7 +16,7 @@ from vlc.config import Config, default_config, shrink
 
 def get_config(form: str = "") -> Config:
     """`smoke` trains in seconds; `plain` has linear patches, AdamW, both similarities of FILIP, long captions alone;
-    `places` takes half as long again and learns where things stand, by regions and captions that say it wrong."""
+    `places` takes 1.6 times as long and learns where things stand, by regions and captions that say it wrong."""
     config = default_config()
     config.batch_size = 64
     config.log_every = 10
