@@ -17,8 +17,6 @@ from vlc.evaluate.pictures import Pictures, files_version
 from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, read_captioned, read_lines
 from vlc.storage import place, read_bytes
 
-_ENDINGS = (".jsonl", ".json")
-
 
 @dataclass(frozen=True)
 class Question:
@@ -72,7 +70,7 @@ def read_choices(path: str, images: str = "") -> tuple[Pictures, list[Question]]
 
 def run_choices(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:
     spec = options.path(task)
-    pictures, asked, skipped = _of_file(spec, options) if spec.endswith(_ENDINGS) else _of_data(cache, spec, options)
+    pictures, asked, skipped = _of_file(spec, options) if _is_questions(spec) else _of_data(cache, spec, options)
     tokens = "tokens" in by
     image = cache.images(pictures, tokens=tokens)
     row = {number: place for place, number in enumerate(image.kept.tolist())}
@@ -98,6 +96,11 @@ def run_choices(cache: Cache, options: Options, task: str, by: Sequence[str]) ->
         "by the middle of the choices or by their length, says nothing about pictures."
     )
     return Outcome(figures, rows, note)
+
+
+def _is_questions(spec: str) -> bool:
+    """Whether it is a file of choices, and not one of captions."""
+    return spec.endswith(".jsonl") and '"positive"' in read_lines(spec)[0]
 
 
 def _of_file(spec: str, options: Options) -> tuple[Pictures, list[Question], dict[str, int]]:
