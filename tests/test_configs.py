@@ -6,6 +6,7 @@ import pytest
 from tests.conftest import ROOT, read_config
 from vlc.config import check_config, config_from_json, resolve_auto
 from vlc.train import train
+from vlc.train.lowering import batch_shapes, rollout_shapes
 from vlc.train.optimizer import make_optimizer
 from vlc.train.state import count_parameters, init_state
 
@@ -37,6 +38,22 @@ def test_it_builds_at_full_size(name):
     }
     low, high = (small | {"filip_l14": (400, 450), "siglip2_b16": (800, 860)}).get(name, (140, 400))
     assert low < millions < high
+
+
+FORMS = {
+    "quickstart": ("plain", "places"),
+    "rewards": ("judge", "cider", "clip_s", "grammar", "fluent", "both", "units", "dpo", "best", "kl", "group"),
+}
+
+
+@pytest.mark.parametrize(("name", "form"), [(name, form) for name, forms in FORMS.items() for form in forms])
+def test_forms_go_together_and_say_what_a_batch_is(name, form):
+    config = read_config(name, form)
+    check_config(config)
+    shapes = batch_shapes(resolve_auto(config, "cpu"))
+    assert ("hard" in shapes) == (form == "places")
+    assert ("broken" in shapes) == (form == "judge")
+    assert ("sampled" in rollout_shapes(config)) == (name == "rewards" and form != "judge")
 
 
 @pytest.mark.parametrize(
