@@ -174,7 +174,9 @@ def test_a_sweep_writes_one_table_a_picture_and_samples(folder, tmp_path, capsys
     lines = (tmp_path / "two" / "captions.jsonl").read_text().splitlines()
     scores = [json.loads(line) for line in lines]
     assert [row["key"] for row in scores] == list(found["captions"])
-    kept = json.loads((tmp_path / "two" / "eval.json").read_text())["tasks"]["caption"]["scales"][0]
+    written = (tmp_path / "two" / "eval.json").read_text()
+    assert "NaN" not in written and '"value": null' in written  # scenes have no events
+    kept = json.loads(written)["tasks"]["caption"]["scales"][0]
     for name in ("cider", "units_recall", "words"):
         assert np.mean([row[name] for row in scores]) == pytest.approx(kept[name]["value"], abs=1e-5)
     for name in ("bleu4", "r1", "clip_s"):  # the same captions, by the same scorer

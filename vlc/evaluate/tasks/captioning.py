@@ -58,7 +58,9 @@ class ScoredCaptions:
     by_image: dict[str, np.ndarray]
 
     def to_json(self) -> dict[str, Any]:
-        return {"guidance_scale": self.scale, **self.found}
+        """With no value, rather than NaN, where a figure has none: JSON knows no NaN."""
+        known = {name: row | {"value": None} if np.isnan(row["value"]) else row for name, row in self.found.items()}
+        return {"guidance_scale": self.scale, **known}
 
 
 def references_of(record: Record, sources: str) -> tuple[str, ...]:
