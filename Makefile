@@ -13,13 +13,10 @@ quickstart: $(STAMP)
 test: lint
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
-# Many of the slow ones wait for servers and other processes.
-SLOW_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2)')
-
 # What takes longer as well: programs compiled for TPUs and GPUs, runs of several processes, and, where `make peers` has
 # made their environment, the libraries that ours is compared with.
 test-all: test $(COMPILERS)
-	PYTHONPATH=$(COMPILERS) $(VENV)/bin/python -m pytest -n $(SLOW_WORKERS) --dist worksteal -m slow
+	PYTHONPATH=$(COMPILERS) $(VENV)/bin/python -m pytest -n auto --dist worksteal -m slow
 
 # The compilers for TPU and GPU that this jax names run without either. They lie outside the environment, where JAX would
 # look for such devices at every start.
