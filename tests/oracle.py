@@ -116,10 +116,10 @@ def hard_clip(image, text, wrong, there, scale):
     return hard_texts(scale * (image * text).sum(-1), scale * np.einsum("bd,bkd->bk", image, wrong), there)
 
 
-def hard_filip(images, texts, mask, wrong, wrong_mask, scale):
+def hard_filip(images, texts, mask, wrong, wrong_mask, scale, smoothing=0.0):
     there, every = wrong_mask.any(axis=2), range(len(images))
-    own = [late_interaction(images[[i]], texts[[i]], mask[[i]]) for i in every]
-    others = [late_interaction(images[[i]], wrong[i], wrong_mask[i]) for i in every]
+    own = [late_interaction(images[[i]], texts[[i]], mask[[i]], smoothing) for i in every]
+    others = [late_interaction(images[[i]], wrong[i], wrong_mask[i], smoothing) for i in every]
     ways = (
         (scale * np.array([found[way][0, 0] for found in own]), scale * np.array([found[way][0] for found in others]))
         for way in (0, 1)

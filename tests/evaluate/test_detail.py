@@ -24,7 +24,10 @@ from vlc.evaluate.metrics.units import Claimed
 from vlc.evaluate.tasks.choices import read_choices
 from vlc.evaluate.tasks.detail import METRICS, DetailOptions, DetailScorer, Known, check_metrics
 from vlc.evaluate.tasks.judgements import read_judgements
+from vlc.evaluate.tasks.scenes import open_test_scenes
 from vlc.units import Claim, find_claim_reader
+
+_UNASKED = np.zeros(0)
 
 
 def _same(a: str, b: str) -> bool:
@@ -42,17 +45,17 @@ def _is(word: str, quality: str) -> Claim:
 def test_units_by_hand():
     said = [_object("dog"), _is("dog", "black"), _object("cat"), _object("ball")]
     meant = [_object("dog"), _is("dog", "black"), _object("man"), _object("tree"), _object("hat")]
-    found = units.dcscore(Claimed(said, meant, np.array([1, 1, 0, 1.0])), _same)
+    found = units.dcscore(Claimed(said, meant, np.array([1, 1, 0, 1.0]), _UNASKED), _same)
     # Three of four are true; two of them are among the five of the reference, one is further: (2 + 1) / (5 + 1).
     assert found["units_precision"] == 0.75
     assert found["units_recall"] == 0.5
     assert found["units_f1"] == pytest.approx(0.6)
     assert found["dcscore"] == pytest.approx(0.6)
     doubtful = [*said, Claim("inference", "dog", "happy")]
-    found = units.dcscore(Claimed(doubtful, meant, np.array([1, 1, 0, 1, np.nan])), _same)
+    found = units.dcscore(Claimed(doubtful, meant, np.array([1, 1, 0, 1, np.nan]), _UNASKED), _same)
     assert found["units_precision"] == 0.6
     assert found["dcscore"] == pytest.approx((2 * 0.6 * 0.5 / 1.1 + 0.6) / 2)  # the second without what is inferred
-    none = units.dcscore(Claimed([], meant, np.zeros(0)), _same)
+    none = units.dcscore(Claimed([], meant, np.zeros(0), _UNASKED), _same)
     assert math.isnan(none["units_precision"])
     assert none["units_recall"] == none["units_f1"] == 0
 
@@ -339,7 +342,8 @@ def test_choices_of_a_file(tiny_folder, draw, tmp_path):
     assert found["embed"]["k1"]["binary"] == won[1].mean()
     assert found["blind"]["length"]["binary"] == 0  # the right one is never longer
     scenes = run(model, ["choices"], tmp_path / "scenes", data="scenes", score="embed", examples=6)["tasks"]["choices"]
-    assert scenes["questions"] == 6
+    drawn = open_test_scenes(model, 6)
+    assert scenes["questions"] == sum(bool(some) for i in range(6) for some in drawn.wrong_texts(i).values()) > 6
 
 
 def test_agreement_with_people(tiny_folder, draw, tmp_path):

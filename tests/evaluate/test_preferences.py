@@ -97,6 +97,8 @@ def test_preferences_in_the_data_are_learnt_and_nothing_is_written(tmp_path):
     [
         ({"reward__terms": "length:1"}, "nothing is written"),
         ({"objectives__policy__weight": 1.0}, "nothing is written"),
+        ({"reward__updates": 2}, "nothing is written"),
+        ({"objectives__preference__weight": 0.0}, "neither has weight"),
     ],
 )
 def test_what_does_not_go_with_stored_pairs(changes, said):

@@ -140,6 +140,13 @@ def inputs(name):
             ),
             lambda v, t, w, s: oracle.hard_filip_by_text(v, t, mask, w, hard_mask, s),
         ),
+        "hard_filip, soft maxima both ways": (
+            (patches, tokens, hard_words, 9.0),
+            lambda v, t, w, s: o.hard_texts.hard_filip_loss(
+                v, t, jnp.asarray(mask), w, jnp.asarray(hard_mask), s, smoothing=0.1
+            ),
+            lambda v, t, w, s: oracle.hard_filip(v, t, mask, w, hard_mask, s, 0.1),
+        ),
         "hard_filip, soft maxima": (
             (patches, tokens, hard_words, 9.0),
             lambda v, t, w, s: o.hard_texts.hard_filip_loss(

@@ -19,7 +19,7 @@ def add_arena(commands: Any) -> None:
         help="a captions.jsonl of vlc eval --task caption; again for others",
     )  # fmt: skip
     command.add_argument("--by", default="", help="what decides: a figure of those files, or package.module.function")
-    command.add_argument("--margin", type=float, default=0.0, help="figures that differ by less are a draw (0)")
+    command.add_argument("--margin", type=float, default=0.0, help="figures that differ by no more are a draw (0)")
     command.add_argument("--baseline", default="", help="tell win rates against this one, of equal length as well")
     command.add_argument("--out", default="", help="a new file for the battles")
 

@@ -107,6 +107,11 @@ def _detail(options: argparse.Namespace):
     from vlc.evaluate.tasks.detail import DetailOptions, check_metrics
 
     metrics = check_metrics([name.strip() for name in options.metrics.split(",") if name.strip()])
+    further = {"--claims": options.claims != "auto", "--judge": options.judge != "auto", "--objects": options.objects,
+               "--soft": options.soft}  # fmt: skip
+    if not metrics and any(further.values()):
+        given = ", ".join(name for name, value in further.items() if value)
+        raise ConfigError(f"{given}: goes with --metrics, which says what is asked of captions.")
     soft = load_here(options.soft) if options.soft else None
     return DetailOptions(
         metrics, options.claims, options.judge, options.judge_seconds, options.objects,

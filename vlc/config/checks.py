@@ -270,6 +270,11 @@ def _check_reward(config: Config) -> None:
     policy, reward, decoder = config.objectives.policy, config.reward, config.model.decoder
     wanted = [objective.name for objective in weighted(config.objectives) if "written" in objective.uses]
     if not wanted:
+        if config.data.captions.preferred:
+            raise ConfigError(
+                "config.data.captions.preferred has pairs of captions for config.objectives.preference and .best_of, "
+                "and neither has weight."
+            )
         if reward.terms:
             raise ConfigError(
                 "config.reward.terms is set, and neither config.objectives.policy nor .preference nor .best_of has "
@@ -280,10 +285,10 @@ def _check_reward(config: Config) -> None:
     if not decoder.layers or decoder.reads == "text":
         raise ConfigError(f'{named} needs a captioner: config.model.decoder.layers, and decoder.reads="ids".')
     if config.data.captions.preferred:
-        if "policy" in wanted or reward.terms:
+        if "policy" in wanted or reward.terms or reward.updates > 1:
             raise ConfigError(
                 "config.data.captions.preferred has pairs of captions in the data, and nothing is written: leave "
-                "config.reward.terms and config.objectives.policy out."
+                "config.reward.terms, config.reward.updates and config.objectives.policy out."
             )
         return
     if not reward.terms:

@@ -48,14 +48,7 @@ TASKS: dict[str, Callable[[Cache, Options, str, Sequence[str]], Outcome]] = {
 
 _CLOSER = ("classification", "retrieval", *SUITES, "wrong_texts", "choices", "linear", "knn")  # whole pictures
 # Tasks of models that compare nothing, too.
-_WITHOUT_TEXTS = (
-    "caption",
-    "judgements",
-    "bags",
-    "region_captions",
-    "linear",
-    "knn",
-)
+_WITHOUT_TEXTS = ("caption", "judgements", "bags", "region_captions", "linear", "knn")
 
 
 def evaluate_tasks(

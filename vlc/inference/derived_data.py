@@ -7,6 +7,7 @@ from typing import Any
 from vlc.curate.shards import GOES_ON, MANIFEST, finish_dataset, finished_shard, shard_names, start_dataset, write_shard
 from vlc.data.record import Record, Source, add_counts
 from vlc.errors import ConfigError, DataError
+from vlc.inference.model import Model
 from vlc.storage import made_for
 
 # Records of some of the source's numbers with their images as bytes; counts in the second why others are left out.
@@ -50,6 +51,18 @@ def in_chunks(source: Source, images: range, size: int, left_out: dict[str, int]
             except DataError as error:
                 left_out[error.reason] = left_out.get(error.reason, 0) + 1
         yield records
+
+
+def decodable(model: Model, records: list[Record], left_out: dict[str, int]) -> list[Record]:
+    """Those whose images a model can see; others are counted."""
+    kept = []
+    for record in records:
+        try:
+            model.preprocess(record.image, where=record.key)
+            kept.append(record)
+        except DataError as error:
+            left_out[error.reason] = left_out.get(error.reason, 0) + 1
+    return kept
 
 
 def _write(

@@ -15,7 +15,7 @@ from vlc.curate.build import Plan, encode_image
 from vlc.data.captions import of_sources
 from vlc.data.record import Record, Source
 from vlc.errors import ConfigError, DataError
-from vlc.inference.derived_data import in_chunks, write_derived
+from vlc.inference.derived_data import decodable, in_chunks, write_derived
 from vlc.inference.model import Model
 from vlc.rewards import Cider, Fluency, Term, Written, parse_terms, total_rewards
 from vlc.rewards.terms import OF_JUDGE
@@ -68,7 +68,7 @@ def write_preferences(source: Source, settings: Preferences, judge: Model | None
     scorer = _Scorer(source, settings, terms, judge)
     plan = asdict(settings) | {"judge": judge.fingerprint if judge else "", "records in the source": len(source)}
     return write_derived(
-        source, out, plan, lambda images, left_out: _pairs(source, images, settings, scorer, left_out),
+        source, out, plan, lambda images, left_out: _pairs(source, images, settings, scorer, judge, left_out),
         made_by=f"`vlc data preferences` from {settings.source}",
         nothing="no image has captions of which one is better than another",
     )  # fmt: skip
@@ -118,10 +118,16 @@ class _Scorer:
 
 
 def _pairs(
-    source: Source, images: range, settings: Preferences, scorer: _Scorer, left_out: dict[str, int]
+    source: Source,
+    images: range,
+    settings: Preferences,
+    scorer: _Scorer,
+    judge: Model | None,
+    left_out: dict[str, int],
 ) -> Iterator[tuple[Record, bytes]]:
     plan = Plan(settings.source)
     for some in in_chunks(source, images, _CHUNK, left_out):
+        some = decodable(judge, some, left_out) if judge else some
         records = [record for record in some if len(record.captions.get(settings.captions, ())) > 1]
         if fewer := len(some) - len(records):
             left_out["one caption or none"] = left_out.get("one caption or none", 0) + fewer
@@ -132,5 +138,5 @@ def _pairs(
                 left_out["worth the same"] = left_out.get("worth the same", 0) + 1
                 continue
             captions = {**record.captions, settings.name: (best,)}
-            negatives = {**record.negatives, best: (worst,)}
+            negatives = {**record.negatives, best: (worst, *record.negatives.get(best, ()))}
             yield replace(record, captions=captions, negatives=negatives), encode_image(record, plan)

@@ -17,7 +17,7 @@ from vlc.data.attributes import Attributes
 from vlc.data.record import Record, Source
 from vlc.data.regions import Region
 from vlc.errors import ConfigError
-from vlc.inference.derived_data import in_chunks, write_derived
+from vlc.inference.derived_data import decodable, in_chunks, write_derived
 from vlc.inference.model import Model
 
 _CHUNK = 128  # images in memory
@@ -84,7 +84,7 @@ def _mapped(
 ) -> Iterator[tuple[Record, bytes]]:
     plan = Plan(settings.source)
     for some in in_chunks(source, images, _CHUNK, left_out):
-        records = [replace(one, regions=_proposals(one.regions), graph=()) for one in some]
+        records = [replace(one, regions=_proposals(one.regions), graph=()) for one in decodable(model, some, left_out)]
         boxes = [[region.box for region in record.regions] for record in records]
         for record, scores in zip(records, model.attribute_scores([one.image for one in records], boxes), strict=True):
             texts = record.captions.get(settings.captions, ()) if settings.captions else record.all_captions()

@@ -2,7 +2,7 @@
 
 from vlc.units.claim import KINDS, Claim, distinct
 from vlc.units.judging import Judge, by_references, find_judge, judged
-from vlc.units.matching import Alike, matched
+from vlc.units.matching import Alike, matched, nearest
 from vlc.units.reading import ClaimReader, find_claim_reader, own_function
 from vlc.units.scene_claims import claims_of_scene, judge_by_scene, read_scene_claims
 from vlc.units.synonyms import Synonyms, find_synonyms
@@ -23,6 +23,7 @@ __all__ = [
     "judge_by_scene",
     "judged",
     "matched",
+    "nearest",
     "own_function",
     "read_scene_claims",
 ]

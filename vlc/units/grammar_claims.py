@@ -85,7 +85,7 @@ def _relations(sentence: Sentence, place: int) -> Iterator[Claim]:
     if sentence.words[head].role == "advmod":  # next to, close to
         head, words = sentence.words[head].head, f"{sentence.words[head].lemma} {words}"
     thing = head if _is_thing(sentence, head) else None
-    if thing is None and sentence.words[head].tag.startswith(("VB", "AUX")):
+    if thing is None and sentence.words[head].tag.startswith("VB"):
         thing = _subject(sentence, head)
     if target is not None and thing is not None and thing != target:
         yield Claim("relation", _name(sentence, thing), words, _name(sentence, target), thing)

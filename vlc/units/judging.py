@@ -8,17 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from vlc.curate.edits import kinds
-from vlc.curate.edits.words import groups
 from vlc.errors import DataError
 from vlc.units.claim import Claim
 from vlc.units.matching import Alike, agree
 from vlc.units.reading import own_function
+from vlc.units.synonyms import kinds_of_words
 
 # Claims of a text, and the references of its image: 1 for what they say, 0 for what they deny, NaN for neither.
 Verdicts = Callable[[Sequence[Claim], Sequence[Claim]], Sequence[float] | Float[np.ndarray, " N"]]
-_KIND_OF = {word: (kind, number) for kind, row in (kinds.ATTRIBUTES | kinds.OBJECTS).items()
-            for number, group in enumerate(groups(row)) for word in group}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,9 @@ def _verdict(claim: Claim, meant: Sequence[Claim], alike: Alike) -> float:
 
 
 def _exclude(one: str, other: str) -> bool:
-    kind, group = _KIND_OF.get(one, ("", 0))
-    kind_of_other, group_of_other = _KIND_OF.get(other, ("", 0))
+    known = kinds_of_words()
+    kind, group = known.get(one, ("", 0))
+    kind_of_other, group_of_other = known.get(other, ("", 0))
     return bool(kind) and kind == kind_of_other and group != group_of_other
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
@@ -54,8 +54,3 @@ def nearest(
     """
     texts = embed([claim.text for claim in (*found, *meant)])
     return np.maximum(texts[: len(found)] @ texts[len(found) :].T, 0)
-
-
-def of_kind(claims: Sequence[Claim], kinds: Sequence[str]) -> Bool[np.ndarray, " N"]:
-    """Which claims are of one of these kinds."""
-    return np.array([claim.kind in kinds for claim in claims], bool)

@@ -39,7 +39,10 @@ def find_synonyms() -> Synonyms:
     for folder in (found.submodule_search_locations or ()) if found else ():
         if (Path(folder) / _JAR).is_file():
             return Synonyms("WordNet 3.0 (METEOR's)", _of_wordnet(Path(folder) / _JAR))
-    return Synonyms("a short list of synonyms (pip install 'vlc-jax[eval]' for WordNet)", _of_kinds())
+    return Synonyms(
+        "a short list of synonyms (pip install 'vlc-jax[eval]' for WordNet)",
+        {word: frozenset([f"{kind} {number}"]) for word, (kind, number) in kinds_of_words().items()},
+    )
 
 
 def _of_wordnet(jar: Path) -> dict[str, frozenset[str]]:
@@ -49,9 +52,12 @@ def _of_wordnet(jar: Path) -> dict[str, frozenset[str]]:
     return {word: frozenset(senses.split()) for word, senses in zip(lines[::2], lines[1::2], strict=False)}
 
 
-def _of_kinds() -> dict[str, frozenset[str]]:
+@functools.cache
+def kinds_of_words() -> dict[str, tuple[str, int]]:
+    """Of the words that wrong texts are made with the kind, and the number of their group, whose words mean the same:
+    words of one kind and of different groups exclude each other."""
     return {
-        word: frozenset([f"{kind} {number}"])
+        word: (kind, number)
         for kind, row in (kinds.ATTRIBUTES | kinds.OBJECTS).items()
         for number, group in enumerate(groups(row))
         for word in group

@@ -19,13 +19,13 @@ class Claimed:
         caption: Claims of the caption.
         meant: Those of its references, or of the truth.
         verdicts: 1, 0 or NaN for each of the caption.
-        entailed: Of `meant`, by the caption: 1, 0 or NaN; `None`: nobody was asked.
+        entailed: Of `meant`, by the caption: 1, 0 or NaN; nothing where nobody was asked.
     """
 
     caption: Sequence[Claim]
     meant: Sequence[Claim]
     verdicts: Float[np.ndarray, " N"]
-    entailed: Float[np.ndarray, " M"] | None = None
+    entailed: Float[np.ndarray, " M"]
 
 
 def share(part: float, whole: float) -> float:
@@ -118,11 +118,10 @@ def dnli(claimed: Claimed) -> dict[str, float]:
         claimed: With verdicts of a judge, both ways.
     """
     entailed, own = float((claimed.verdicts == 1).sum()), len(claimed.caption)
-    back = claimed.entailed if claimed.entailed is not None else np.full(len(claimed.meant), np.nan)
     return {
         "dnli_precision": share(entailed, own),
         "dnli_contradiction": share(own - entailed, own),
-        "dnli_recall": share(float((back == 1).sum()), len(claimed.meant)),
+        "dnli_recall": share(float((claimed.entailed == 1).sum()), len(claimed.meant)),
         "dnli_recall_ratio": share(entailed, len(claimed.meant)),
     }
 
@@ -140,8 +139,10 @@ def autodq(claimed: Claimed) -> dict[str, float]:
         events = np.array([claim.kind == "event" for claim in claims], bool)
         return share(float((verdicts[events] == 1).sum()), float(events.sum()))
 
-    back = claimed.entailed if claimed.entailed is not None else np.full(len(claimed.meant), np.nan)
-    return {"event_precision": part(claimed.caption, claimed.verdicts), "event_recall": part(claimed.meant, back)}
+    return {
+        "event_precision": part(claimed.caption, claimed.verdicts),
+        "event_recall": part(claimed.meant, claimed.entailed),
+    }
 
 
 def entity_figures(
@@ -173,5 +174,6 @@ def hallucinated(named: Sequence[str], there: Sequence[str]) -> dict[str, float]
         named: Objects that the caption names, by their first names.
         there: Objects of the image, likewise.
     """
-    wrong = sum(name not in set(there) for name in named)
+    known = set(there)
+    wrong = sum(name not in known for name in named)
     return {"chair_i": share(wrong, len(named)), "chair_s": float(wrong > 0)}

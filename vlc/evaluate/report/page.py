@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from vlc.evaluate.report.figures import data_uri
@@ -108,11 +107,11 @@ def _cell(value: Any) -> str:
 
 
 def write_results(
-    folder: Path, results: Mapping[str, Any], report: Report, files: Mapping[str, str] = MappingProxyType({})
+    folder: Path, results: Mapping[str, Any], report: Report, files: Mapping[str, str] | None = None
 ) -> None:
     """`eval.json`, `report.html` and further files, by one of the processes."""
     if is_primary():
-        for name, text in files.items():
+        for name, text in (files or {}).items():
             write_whole(folder / name, text.encode())
         write_whole(folder / "eval.json", (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
         write_whole(folder / "report.html", report.render().encode())

@@ -85,6 +85,12 @@ class Options:
         return path
 
 
+def evenly_spaced[T](some: Sequence[T], most: int) -> Sequence[T]:
+    """At most so many of them, evenly spaced; 0 means all."""
+    count = min(most or len(some), len(some))
+    return [some[index * len(some) // count] for index in range(count)]
+
+
 def read_lines(path: str | Path) -> list[str]:
     """The lines of a text file, without empty ones.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from vlc.data.record import add_counts
 from vlc.data.sources import Scenes
@@ -14,7 +15,7 @@ from vlc.evaluate.embeddings import Cache
 from vlc.evaluate.metrics.choices import blind_scores, choice_figures
 from vlc.evaluate.metrics.stored_scores import StoredScores
 from vlc.evaluate.pictures import Pictures, files_version
-from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, read_captioned, read_lines
+from vlc.evaluate.tasks.base import Options, Outcome, evenly_spaced, left_out_text, read_captioned, read_lines
 from vlc.storage import place, read_bytes
 
 
@@ -87,8 +88,8 @@ def run_choices(cache: Cache, options: Options, task: str, by: Sequence[str]) ->
         scores = StoredScores(image, text, how, one_way=cache.model.one_way)
         found = [scores([row[q.image]], [column[one] for one in (q.right, *q.wrong)])[0][0] for q in asked]
         figures[how] = _by_kind(asked, found)
-        rows += [(how, name, value) for name, value in figures[how]["all"].items() if not name.startswith("questions")]
-    figures["blind"] = _blind(cache, asked, texts, column)
+        rows += [(how, name, value) for name, value in figures[how]["all"].items() if name != "questions"]
+    figures["blind"] = _blind(asked, text.embed if "embed" in cache.model.compares else None, column)
     rows += [(f"no picture, {name}", "n_way", found["n_way"]) for name, found in figures["blind"].items()]
     note = (
         f"{len(asked)} captions with wrong ones of {len({q.group for q in asked})} groups{left_out_text(skipped)}. "
@@ -105,8 +106,7 @@ def _is_questions(spec: str) -> bool:
 
 def _of_file(spec: str, options: Options) -> tuple[Pictures, list[Question], dict[str, int]]:
     pictures, asked = read_choices(spec, options.images)
-    kept = asked[: options.examples] if options.examples else asked
-    return pictures, kept, {}
+    return pictures, list(evenly_spaced(asked, options.examples)), {}
 
 
 def _of_data(cache: Cache, spec: str, options: Options) -> tuple[Pictures, list[Question], dict[str, int]]:
@@ -115,7 +115,7 @@ def _of_data(cache: Cache, spec: str, options: Options) -> tuple[Pictures, list[
     source, asked = data.source, []
     for number, (index, key, _) in enumerate(data.records):
         wrong = source.subset(edits=()).wrong_texts(index) if isinstance(source, Scenes) else source[index].negatives
-        asked += [Question(number, right, tuple(some), key) for right, some in wrong.items() if some][:1]
+        asked += [Question(number, right, tuple(some), key) for right, some in wrong.items() if some]
     return data.pictures, asked, add_counts(source.skipped, data.unread)
 
 
@@ -130,9 +130,10 @@ def _by_kind(asked: Sequence[Question], scores: Sequence[np.ndarray]) -> dict[st
     return {"all": of(None)} | {kind: of(kind) for kind in sorted({question.kind for question in asked}) if kind}
 
 
-def _blind(cache: Cache, asked: Sequence[Question], texts: Sequence[str], column: dict[str, int]) -> dict[str, Any]:
+def _blind(
+    asked: Sequence[Question], embed: Float[np.ndarray, "N D"] | None, column: dict[str, int]
+) -> dict[str, dict[str, float]]:
     """What somebody without pictures gets: by what lies in the middle of the choices, and by the longest."""
-    embed = cache.texts(texts).embed if "embed" in cache.model.compares else None
     groups = [question.group for question in asked]
     length = [np.array([float(len(one.split())) for one in (q.right, *q.wrong)]) for q in asked]
     found = {"length": choice_figures(np.array([x[0] for x in length]), [x[1:] for x in length], groups)}

@@ -19,7 +19,7 @@ from vlc.errors import DataError
 from vlc.evaluate.embeddings import Cache
 from vlc.evaluate.metrics.stored_scores import StoredScores
 from vlc.evaluate.pictures import ENDINGS, Pictures, files_version
-from vlc.evaluate.tasks.base import Options, Outcome
+from vlc.evaluate.tasks.base import Options, Outcome, evenly_spaced
 from vlc.storage import local_copy, read_bytes
 
 SUITES = ("sugarcrepe", "winoground", "aro")
@@ -188,9 +188,7 @@ def _mean(outcomes: Sequence[dict[str, bool]]) -> dict[str, float]:
 
 def run_compositionality(cache: Cache, options: Options, task: str, by: Sequence[str]) -> Outcome:
     cases = read_cases(task, options.path(task), options.images)
-    if 0 < options.examples < len(cases):
-        cases = [cases[index * len(cases) // options.examples] for index in range(options.examples)]
-    figures = compositionality(cache, cases, by)
+    figures = compositionality(cache, evenly_spaced(cases, options.examples), by)
     rows = []
     for how in by:
         groups = figures[how]

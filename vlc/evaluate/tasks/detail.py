@@ -17,9 +17,6 @@ from vlc.evaluate.metrics.objects_named import ObjectNames, read_object_names
 from vlc.evaluate.metrics.text_statistics import text_statistics
 from vlc.units import (
     Claim,
-    ClaimReader,
-    Judge,
-    Synonyms,
     claims_of_scene,
     distinct,
     find_claim_reader,
@@ -28,8 +25,8 @@ from vlc.units import (
     judge_by_scene,
     judged,
     matched,
+    nearest,
 )
-from vlc.units.matching import nearest
 
 METRICS = ("units", "capture", "dnli", "events", "entities", "chair", "text")
 # Figure, its heading, and how it is written: see `COLUMNS` of captions.
@@ -120,16 +117,16 @@ class DetailScorer:
         """
         self.options, self.images = options, images
         exact = all(image.scene is not None for image in images)
-        self.reader: ClaimReader = find_claim_reader(
-            options.claims if options.claims != "auto" else "scenes" if exact else "rules"
-        )
-        self.synonyms: Synonyms = find_synonyms()
-        self.by_truth = exact and options.judge == "auto" and self.reader.name == find_claim_reader("scenes").name
-        self.judge: Judge = find_judge(
-            "references" if options.judge == "auto" else options.judge, self.synonyms.same, options.seconds
-        )
-        self.words = find_reader()
+        self.by_truth = exact and options.judge == "auto" and options.claims in ("auto", "scenes")
         self.names = self._names(exact)
+        self.reads_claims = bool(set(options.metrics) - {"chair", "text"})
+        if self.reads_claims:  # else neither a grammar nor WordNet is loaded
+            reader, judge = options.claims, options.judge
+            self.reader = find_claim_reader(reader if reader != "auto" else "scenes" if exact else "rules")
+            self.synonyms = find_synonyms()
+            self.judge = find_judge("references" if judge == "auto" else judge, self.synonyms.same, options.seconds)
+        if "text" in options.metrics:
+            self.words = find_reader()
 
     def _names(self, exact: bool) -> ObjectNames | None:
         if "chair" not in self.options.metrics:
@@ -143,7 +140,7 @@ class DetailScorer:
     def notes(self) -> dict[str, str]:
         """What made the figures."""
         said = {}
-        if set(self.options.metrics) - {"chair", "text"}:
+        if self.reads_claims:
             who = "the scenes themselves" if self.by_truth else self.judge.name
             said["claims"] = f"Claims read by {self.reader.name}, judged by {who}; synonyms by {self.synonyms.name}."
             said["soft"] = (
@@ -163,9 +160,10 @@ class DetailScorer:
         return found
 
     def _of_image(self, image: Known, caption: str) -> dict[str, float]:
-        asked, same = set(self.options.metrics), self.synonyms.same
+        asked = set(self.options.metrics)
         found: dict[str, float] = {}
-        if asked - {"chair", "text"}:
+        if self.reads_claims:
+            same = self.synonyms.same
             said, meant = list(self.reader.read(caption)), self._meant(image)
             # The truth of a scene lists no relations, and so they are not compared with it.
             listed = [claim for claim in said if claim.kind != "relation"] if self.by_truth else said
@@ -198,7 +196,7 @@ class DetailScorer:
             back = matched(said, meant, self.synonyms.same)[1].astype(float)
             return units.Claimed(said, meant, verdicts, back)
         verdicts = judged(self.judge, said, meant, image.key)
-        return units.Claimed(said, meant, verdicts, judged(self.judge, meant, said, image.key) if both else None)
+        return units.Claimed(said, meant, verdicts, judged(self.judge, meant if both else [], said, image.key))
 
 
 def _harmonic(one: Figure, other: Figure) -> Figure:

@@ -13,7 +13,7 @@ from vlc.evaluate.metrics.agreement import agreement
 from vlc.evaluate.metrics.reference_based import reference_figures
 from vlc.evaluate.metrics.reference_free import clip_figures
 from vlc.evaluate.pictures import Pictures, files_version
-from vlc.evaluate.tasks.base import Options, Outcome, left_out_text, read_lines
+from vlc.evaluate.tasks.base import Options, Outcome, evenly_spaced, left_out_text, read_lines
 from vlc.evaluate.tasks.detail import DetailScorer, Known
 from vlc.storage import Place, place, read_bytes
 
@@ -27,7 +27,7 @@ class Judged(NamedTuple):
     Attributes:
         image: Its file.
         caption: The text.
-        references: What else is said of the image; the caption itself is left out.
+        references: What is said of the image, at least one.
         judgements: By people, higher is better.
     """
 
@@ -56,7 +56,7 @@ def read_judgements(path: str) -> tuple[list[Judged], int]:
     else:
         texts, crowd = _captions_beside(place(path).parent / _TOKENS), "crowd" in place(path).name.lower()
         found = [_of_flickr(line, texts, f"{path}, line {number}", crowd=crowd) for number, line in enumerate(lines, 1)]
-    kept = [one for one in found if one.references and one.caption not in one.references]
+    kept = [one for one in found if one.caption not in one.references]
     return kept, len(found) - len(kept)
 
 
@@ -64,10 +64,13 @@ def _of_json(line: str, where: str) -> Judged:
     try:
         row = json.loads(line)
         given = row["judgements"] if isinstance(row["judgements"], list) else [row["judgements"]]
-        return Judged(str(row["image"]), str(row["caption"]), tuple(map(str, row["references"])),
+        read = Judged(str(row["image"]), str(row["caption"]), tuple(map(str, row["references"])),
                       tuple(map(float, given)))  # fmt: skip
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{where}: image, caption, references and judgements are meant ({error!r}).") from error
+    if not read.references or not read.judgements:
+        raise DataError(f"{where}: has no {'judgement' if read.references else 'reference'}.")
+    return read
 
 
 def _captions_beside(path: Place) -> dict[str, dict[str, str]]:
@@ -101,7 +104,7 @@ def run_judgements(cache: Cache, options: Options, task: str, by: Sequence[str])
         raise ConfigError("CLIPScore compares embeddings; name a dual encoder that has them with --scorer MODEL.")
     spec = options.path(task)
     asked, references = read_judgements(spec)
-    asked = asked[: options.examples] if options.examples else asked
+    asked = evenly_spaced(asked, options.examples)
     if not asked:
         raise DataError(f"{spec}: no caption is left that is judged and is no reference of its image.")
     files = {name: number for number, name in enumerate(dict.fromkeys(one.image for one in asked))}

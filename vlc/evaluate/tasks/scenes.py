@@ -113,10 +113,11 @@ def pointing_game(model: Model, scenes: Scenes, count: int) -> dict[str, float]:
     only there. A hit needs that patch to be covered by the visible part of the named object by at least a quarter.
 
     Returns:
-        `accuracy`; `blind`, that of pointing at a random object; `patch`, that of pointing at a random patch; and
-        `phrases`, how many there were.
+        `accuracy`; `first` and `later`, that of phrases that name an object for the first time in the caption, and
+        again; `blind`, that of pointing at a random object; `patch`, that of pointing at a random patch; and `phrases`,
+        how many there were.
     """
-    hits, blind, patch = [], [], []
+    hits, later, blind, patch = [], [], [], []
     grid = model.grid
     for index in range(count):
         scene, style = scenes.scene(index)
@@ -125,7 +126,7 @@ def pointing_game(model: Model, scenes: Scenes, count: int) -> dict[str, float]:
         image, text = model.encode_image(record.image), model.encode_text(caption.text)
         spans = model.tokenizer.spans(caption.text)
         shown = patch_cover(record.extra["masks"], grid) >= 0.25
-        for phrase in caption.phrases:
+        for position, phrase in enumerate(caption.phrases):
             tokens = [
                 i for i, (start, end) in enumerate(spans)
                 if start < phrase.end and end > phrase.start and i < text.mask.sum()
@@ -134,10 +135,13 @@ def pointing_game(model: Model, scenes: Scenes, count: int) -> dict[str, float]:
                 continue
             heat = image.tokens[0] @ text.tokens[0, tokens[-1]]
             hits.append(shown[phrase.index].reshape(-1)[heat.argmax()])
+            later.append(any(one.index == phrase.index for one in caption.phrases[:position]))
             blind.append(np.mean([shown[phrase.index][other].mean() for other in shown if other.any()]))
             patch.append(shown[phrase.index].mean())
     return {
         "accuracy": float(np.mean(hits)),
+        "first": float(np.mean(np.array(hits)[~np.array(later)])),
+        "later": float(np.mean(np.array(hits)[np.array(later)])),
         "blind": float(np.mean(blind)),
         "patch": float(np.mean(patch)),
         "phrases": len(hits),

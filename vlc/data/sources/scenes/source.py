@@ -191,7 +191,7 @@ class Scenes(Source):
             found[right] = tuple(text for twin in twins if (text := write(twin)) != right)
         if self.varied and self.place_rate:
             right, wrong = (self._brief(scene, index, opposite=opposite) for opposite in (False, True))
-            found[right] = (wrong,) if wrong != right else ()
+            found |= {right: (wrong,)} if wrong != right else {}
         return found
 
     def subset(self, **changes) -> "Scenes":
